@@ -1,0 +1,260 @@
+"""Every setting of DataVisor, read from the environment; a bad value stops the start and says what to write.
+
+Without ``DATAVISOR_ALLOWED_HOSTS`` the server is a local one: it answers on this machine's own names only, and makes
+itself a secret key on its first run. With it, the server is a deployment: HTTPS cookies, and a key that you provide.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+BASE_DIR = PACKAGE_DIR.parent
+IS_CHECKOUT = (BASE_DIR / "manage.py").is_file()
+
+env = environ.FileAwareEnv()
+
+
+def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    """Return the variable ``name``, which must be one of ``allowed``."""
+    value: str = env.str(name, default)
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(allowed)}.")
+    return value
+
+
+def at_least(name: str, default: float, minimum: float) -> float:
+    """Return the number in the variable ``name``, which must not be below ``minimum``."""
+    try:
+        value = float(env.str(name, str(default)))
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number, like {default:g}.") from None
+    if not value >= minimum:
+        raise ImproperlyConfigured(f"{name} is {value:g}; it must be at least {minimum:g}.")
+    return value
+
+
+def probability(name: str, default: float) -> float:
+    value = at_least(name, default, 0)
+    if value > 1:
+        raise ImproperlyConfigured(f"{name} is {value:g}; a probability lies between 0 and 1.")
+    return value
+
+
+def folders(name: str, default: list[Path]) -> list[Path]:
+    """Return the folders listed in the variable ``name``, separated like ``PATH``."""
+    value: str = env.str(name, "")
+    return [Path(part).expanduser().resolve() for part in value.split(os.pathsep) if part] or default
+
+
+# Where everything that is not code lives: DuckDB, SQLite, thumbnails, the secret key of a local server.
+DATA_DIR = (
+    Path(env.str("DATAVISOR_DATA_DIR", str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data"))).expanduser().resolve()
+)
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+# -- who may reach it ------------------------------------------------------------------------------------------------
+DEBUG: bool = env.bool("DATAVISOR_DEBUG", False)
+ALLOWED_HOSTS: list[str] = env.list("DATAVISOR_ALLOWED_HOSTS", default=[])
+IS_LOCAL = not ALLOWED_HOSTS
+if IS_LOCAL:
+    ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+
+def local_secret_key() -> str:
+    """Return the secret key of a local server, made on its first run and kept beside its data."""
+    path = DATA_DIR / "secret_key"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(64))
+    except FileExistsError:
+        pass
+    if not (key := path.read_text().strip()):
+        raise ImproperlyConfigured(f"{path} is empty: delete it, and the next start makes a new key.")
+    return key
+
+
+SECRET_KEY: str = env.str("DATAVISOR_SECRET_KEY", "")
+if not SECRET_KEY:
+    if not IS_LOCAL:
+        raise ImproperlyConfigured(
+            "DATAVISOR_ALLOWED_HOSTS is set, so DATAVISOR_SECRET_KEY must be too: a long random text that stays the same."
+        )
+    SECRET_KEY = local_secret_key()
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not IS_LOCAL
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("DATAVISOR_TRUSTED_ORIGINS", default=[])
+SECURE_SSL_REDIRECT: bool = env.bool("DATAVISOR_SSL_REDIRECT", not IS_LOCAL)
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+SECURE_HSTS_SECONDS = int(at_least("DATAVISOR_HSTS_SECONDS", 0 if IS_LOCAL else 31_536_000, 0))
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not IS_LOCAL
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("DATAVISOR_BEHIND_PROXY", False) else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_AGE = 60 * 60 * 24 * 14
+
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+# -- the application -------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "channels",
+    "django_htmx",
+    "csp",
+    "axes",
+    "vlm",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+    "sesame.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "datasets"
+LOGOUT_REDIRECT_URL = "login"
+
+# Ten wrong passwords for one name from one address: wait a quarter of an hour.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "registration/locked_out.html"
+AXES_VERBOSE = False
+
+# The log-in link that the quick start prints: good once, for ten minutes.
+SESAME_MAX_AGE = 600
+SESAME_ONE_TIME = True
+
+ROOT_URLCONF = "datavisor.urls"
+ASGI_APPLICATION = "datavisor.asgi.application"
+
+# A wheel carries the templates inside the package, a checkout beside it.
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates" if IS_CHECKOUT else PACKAGE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'datavisor.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # The run's thread writes while pages read: WAL keeps them apart, IMMEDIATE takes the write lock before the first read.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 30,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL: str = env.str("DATAVISOR_REDIS_URL", "")
+CHANNEL_LAYERS: dict[str, Any] = {
+    "default": (
+        {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+        if REDIS_URL
+        else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    )
+}
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.str("DATAVISOR_TIME_ZONE", "UTC")
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+COLLECTED = not DEBUG and (STATIC_ROOT / "staticfiles.json").is_file()
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": (
+            "whitenoise.storage.CompressedManifestStaticFilesStorage"
+            if COLLECTED or os.environ.get("DATAVISOR_COLLECTING")
+            else "django.contrib.staticfiles.storage.StaticFilesStorage"
+        )
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {"vlm": {"level": choice("DATAVISOR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))}},
+}
+
+# -- the samples ------------------------------------------------------------------------------------------------------
+DUCKDB_PATH = DATA_DIR / "samples.duckdb"
+DUCKDB_MEMORY: str = env.str("DATAVISOR_DUCKDB_MEMORY", "2GB")
+DUCKDB_THREADS = int(at_least("DATAVISOR_DUCKDB_THREADS", 0, 0))
+THUMBNAIL_DIR = DATA_DIR / "thumbnails"
+
+# The page imports from below these folders only; the command line, which has a shell's rights anyway, from anywhere.
+IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", [Path.home()] if IS_LOCAL else [])
+MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
+
+# -- the model --------------------------------------------------------------------------------------------------------
+VLM_MODEL: str = env.str("DATAVISOR_VLM_MODEL", "vikhyatk/moondream2")
+VLM_REVISION: str = env.str("DATAVISOR_VLM_REVISION", "")
+VLM_DEVICE: str = env.str("DATAVISOR_VLM_DEVICE", "auto")
+VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16"))
+VLM_DETAIL = choice("DATAVISOR_VLM_DETAIL", "full", ("full", "low"))
+VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: from the memory that is free
+VLM_IDLE_MINUTES = at_least("DATAVISOR_VLM_IDLE_MINUTES", 15, 0)
+VLM_MIN_PROBABILITY = probability("DATAVISOR_VLM_MIN_PROBABILITY", 0.5)
+VLM_MIN_MASS = probability("DATAVISOR_VLM_MIN_MASS", 0.5)

@@ -1,0 +1,219 @@
+"""What Django's ORM holds: data sets, runs, imports, the vocabulary and saved views.
+
+Samples and tags are in DuckDB (``vlm.samples``); the ids of ``Dataset`` and ``TaggingRun`` are their keys there.
+"""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from vlm.vocabulary import Dimension as AskedDimension
+from vlm.vocabulary import Vocabulary
+
+
+class Dataset(models.Model):
+    """A folder of images that was imported."""
+
+    class Format(models.TextChoices):
+        FOLDER = "folder", _("folder of images")
+        COCO = "coco", _("COCO JSON")
+        YOLO = "yolo", _("YOLO")
+
+    name = models.CharField(max_length=200, unique=True)
+    root = models.CharField(max_length=4096, help_text=_("The folder below which all its files lie."))
+    format = models.CharField(max_length=16, choices=Format)
+    sample_count = models.PositiveIntegerField(default=0, editable=False)
+    missing_count = models.PositiveIntegerField(default=0, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+    imported = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = [
+            ("autotag_dataset", "Can auto-tag a data set"),
+            ("edit_tags", "Can edit the tags of samples"),
+            ("import_dataset", "Can import data sets"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Dimension(models.Model):
+    """One question of the vocabulary."""
+
+    name = models.SlugField(max_length=60, unique=True)
+    question = models.TextField()
+    position = models.PositiveSmallIntegerField(default=0)
+    enabled = models.BooleanField(default=True, help_text=_("Asked in new runs."))
+
+    class Meta:
+        ordering = ["position", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Word(models.Model):
+    """A word that is allowed as an answer to a dimension's question."""
+
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="words")
+    text = models.CharField(max_length=60)
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["position", "id"]
+        constraints = [models.UniqueConstraint("dimension", "text", name="word_once_per_dimension")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def current_vocabulary() -> Vocabulary:
+    """Return the enabled dimensions with their words.
+
+    Raises:
+        VocabularyError: nothing is enabled, or a dimension lacks words.
+    """
+    dimensions = Dimension.objects.filter(enabled=True).prefetch_related("words")
+    return Vocabulary(
+        tuple(AskedDimension(d.name, d.question, tuple(word.text for word in d.words.all())) for d in dimensions)
+    )
+
+
+class TaggingRun(models.Model):
+    """One pass of the model over the samples of a scope. This row is the truth that every viewer reads."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        LOADING = "loading", _("loading the model")
+        RUNNING = "running", _("running")
+        CANCELLING = "cancelling", _("cancelling")
+        CANCELLED = "cancelled", _("cancelled")
+        COMPLETED = "completed", _("completed")
+        FAILED = "failed", _("failed")
+        INTERRUPTED = "interrupted", _("interrupted")
+
+    ACTIVE = (Status.QUEUED, Status.LOADING, Status.RUNNING, Status.CANCELLING)
+    RESUMABLE = (Status.CANCELLED, Status.FAILED, Status.INTERRUPTED)
+
+    class Scope(models.TextChoices):
+        MISSING = "missing", _("samples without an answer")
+        ALL = "all", _("all samples")
+        FAILED = "failed", _("samples that failed before")
+
+    class Mode(models.TextChoices):
+        SCORE = "score", _("score the allowed words")
+        GENERATE = "generate", _("generate and match")
+
+    class Origin(models.TextChoices):
+        PAGE = "page", _("page")
+        ADMIN = "admin", _("admin")
+        COMMAND = "command", _("command")
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="runs")
+    scope = models.CharField(max_length=16, choices=Scope, default=Scope.MISSING)
+    filter_query = models.TextField(
+        blank=True, help_text=_("The filter within which the scope applies, as in the page's address.")
+    )
+    sample_limit = models.PositiveIntegerField(null=True, blank=True)
+    failed_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries")
+    vocabulary_json = models.JSONField(default=list)
+    vocabulary_hash = models.CharField(max_length=64)
+
+    model = models.CharField(max_length=4096)
+    revision = models.CharField(max_length=100, blank=True)
+    device = models.CharField(max_length=32, blank=True)
+    dtype = models.CharField(max_length=16, blank=True)
+    detail = models.CharField(max_length=8, default="full")
+    mode = models.CharField(max_length=16, choices=Mode, default=Mode.SCORE)
+    batch_size = models.PositiveIntegerField(default=0)
+    min_probability = models.FloatField(default=0.5)
+    min_mass = models.FloatField(default=0.5)
+
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    origin = models.CharField(max_length=16, choices=Origin, default=Origin.PAGE)
+    status = models.CharField(max_length=16, choices=Status, default=Status.QUEUED)
+    worker = models.CharField(max_length=100, blank=True, editable=False)
+    download_done = models.BigIntegerField(default=0)
+    download_total = models.BigIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    processed = models.PositiveIntegerField(default=0)
+    tagged = models.PositiveIntegerField(default=0)
+    discarded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    rate = models.FloatField(default=0)
+    seconds = models.FloatField(default=0)
+    error = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    reverted = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dataset"],
+                condition=Q(status__in=["queued", "loading", "running", "cancelling"]),
+                name="one_active_run_per_dataset",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.dataset.name}"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_json(self.vocabulary_json)
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+
+class ImportJob(models.Model):
+    """An import that goes on in the background of the server."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", _("running")
+        COMPLETED = "completed", _("completed")
+        FAILED = "failed", _("failed")
+
+    path = models.CharField(max_length=4096)
+    name = models.CharField(max_length=200)
+    format = models.CharField(max_length=16, default="auto")
+    status = models.CharField(max_length=16, choices=Status, default=Status.RUNNING)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    skipped = models.JSONField(default=list)
+    error = models.TextField(blank=True)
+    dataset = models.ForeignKey(Dataset, null=True, blank=True, on_delete=models.SET_NULL)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    created = models.DateTimeField(auto_now_add=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"import of {self.path}"
+
+
+class SavedView(models.Model):
+    """A filter of a data set that a user gave a name."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="saved_views")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    name = models.CharField(max_length=100)
+    query = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint("dataset", "user", "name", name="saved_view_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
