@@ -1,0 +1,36 @@
+# The server with its Python packages; data sets and DataVisor's own data come in as volumes.
+# For a GPU: start from a CUDA runtime image with Python 3.11 and drop the TORCH_INDEX line.
+FROM python:3.11-slim-bookworm
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    DATAVISOR_DATA_DIR=/data \
+    DATAVISOR_IMPORT_ROOTS=/images \
+    HF_HOME=/data/huggingface
+
+RUN groupadd --gid 10001 datavisor \
+ && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin datavisor \
+ && mkdir -p /data /images && chown datavisor:datavisor /data
+
+WORKDIR /app
+COPY requirements.txt ./
+RUN grep '^torch==' requirements.txt > torch.txt \
+ && pip install --index-url "$TORCH_INDEX" -r torch.txt \
+ && pip install -r requirements.txt
+
+COPY manage.py pyproject.toml README.md LICENSE ./
+COPY datavisor datavisor
+COPY vlm vlm
+COPY templates templates
+
+USER datavisor
+VOLUME ["/data"]
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+
+# One process on purpose: it holds the model and the DuckDB file. --proxy-headers: a proxy ends TLS in front of it.
+CMD ["sh", "-c", "python manage.py migrate --no-input && DATAVISOR_COLLECTING=1 python manage.py collectstatic --no-input && exec daphne --bind 0.0.0.0 --port 8000 --proxy-headers datavisor.asgi:application"]

@@ -1,0 +1,60 @@
+# Two commands: `make run` shows DataVisor, `make test` proves it. Both make .venv when it is missing or out of date.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lock screenshots clean
+
+help:
+	@echo "make run                      set up, import the bundled photographs, tag them, serve"
+	@echo "make run DATA=/path/to/images MODEL=vikhyatk/moondream2"
+	@echo "                              the same with your images and the real model (3.9 GB, fetched once)"
+	@echo "make setup                    only the set-up"
+	@echo "make test                     everything, the browser included"
+	@echo "make lint                     linters and types"
+
+setup: $(VENV)/run.done
+
+run: $(VENV)/run.done
+	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+
+test: $(VENV)/dev.done
+	@$(BIN)/python tools/check_browser.py
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "DataVisor needs Python 3.11 or newer; $(PYTHON) is older or missing. Name another one: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Python cannot make a virtual environment here. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/run.done: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.done: requirements-dev.txt $(VENV)/run.done | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+# Resolves both .in files afresh, in an environment of its own, and writes down what came out.
+lock: | $(BIN)/python
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet -r requirements.in
+	build/lock/bin/python -m pip freeze | sed 's/+cpu$$//' > requirements.txt
+	build/lock/bin/python -m pip install --quiet -r requirements.in -r requirements-dev.in -c requirements.txt
+	build/lock/bin/python -m pip freeze | sed 's/+cpu$$//' | grep -vxFf requirements.txt > requirements-dev.txt
+	rm -rf build/lock
+
+screenshots: $(VENV)/dev.done
+	$(BIN)/python tools/screenshots.py
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,39 @@
+"""Where the browser is that the tests and the screenshots drive."""
+
+import os
+import shutil
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+# The page is local: no sandbox (the tests may run as root), no calls home.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class BrowserMissing(Exception):
+    """No Chromium was found; the message says how to get one."""
+
+
+def find_chromium() -> str:
+    """Return the path of a Chromium or Chrome.
+
+    Raises:
+        BrowserMissing: there is none, or ``DATAVISOR_CHROMIUM`` names one that is not there.
+    """
+    chosen = os.environ.get("DATAVISOR_CHROMIUM", "")
+    if chosen and not shutil.which(chosen):
+        raise BrowserMissing(f"DATAVISOR_CHROMIUM names {chosen}, which cannot be run.")
+    found = chosen or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        raise BrowserMissing(
+            "The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium. "
+            "Anywhere else, install it or Chrome and name it in DATAVISOR_CHROMIUM."
+        )
+    return found
