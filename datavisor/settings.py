@@ -83,7 +83,7 @@ SECRET_KEY: str = env.str("DATAVISOR_SECRET_KEY", "")
 if not SECRET_KEY:
     if not IS_LOCAL:
         raise ImproperlyConfigured(
-            "DATAVISOR_ALLOWED_HOSTS is set, so DATAVISOR_SECRET_KEY must be too: a long random text that stays the same."
+            "DATAVISOR_ALLOWED_HOSTS is set, so DATAVISOR_SECRET_KEY must be too: a long random text that stays."
         )
     SECRET_KEY = local_secret_key()
 
@@ -193,7 +193,7 @@ TEMPLATES = [
 
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'datavisor.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # The run's thread writes while pages read: WAL keeps them apart, IMMEDIATE takes the write lock before the first read.
+    # The run's thread writes while pages read: WAL keeps them apart, and IMMEDIATE takes the write lock before reading.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",
