@@ -1,0 +1,18 @@
+"""A native, batched Moondream2: every question about an image answered in one pass, with probabilities.
+
+It knows no Django and runs no code from a hub.
+"""
+
+from .errors import EngineError, ModelUnavailable
+from .loading import LoadProgress, load_tagger
+from .tagger import DimensionScore, PreparedImage, Tagger
+
+__all__ = [
+    "DimensionScore",
+    "EngineError",
+    "LoadProgress",
+    "ModelUnavailable",
+    "PreparedImage",
+    "Tagger",
+    "load_tagger",
+]

@@ -1,0 +1,353 @@
+"""The engine's face: images and questions in; probabilities, log-likelihoods or text out."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from vlm.vocabulary import Vocabulary
+
+from .crops import Crops, overlap_crops, whole_crop
+from .modeling import KeyValues, MoondreamModel
+from .tree import PromptTree
+
+Detail = Literal["full", "low"]
+Images = Sequence["Image.Image | PreparedImage"]
+T = TypeVar("T")
+
+CROPS_PER_PASS = {"cpu": 8}  # more gains nothing on a CPU and costs 40 MB a crop; accelerators take a batch at once
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as the encoder reads it, made by :meth:`Tagger.prepare` in any thread.
+
+    Attributes:
+        crops: uint8, (n, size, size, 3), without the tile that only repeats the whole image.
+        tiling: (rows, columns) of the tiles.
+    """
+
+    crops: np.ndarray[Any, np.dtype[np.uint8]]
+    tiling: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DimensionScore:
+    """What the model thinks of one dimension of one image.
+
+    Attributes:
+        words: the allowed words.
+        probabilities: their probabilities given that the answer is one of them; they sum to 1.
+        mass: the probability, 0 … 1, that the answer begins with an allowed word at all.
+    """
+
+    words: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    mass: float
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The most probable word and its probability."""
+        index = max(range(len(self.words)), key=self.probabilities.__getitem__)
+        return self.words[index], self.probabilities[index]
+
+
+@dataclass(frozen=True, slots=True)
+class _VocabularyTree:
+    tree: PromptTree
+    owners: tuple[tuple[tuple[int, bool], ...], ...]  # per dimension and spelling: (word's index, does it count as mass)
+
+
+class Tagger:
+    """A loaded model with its tokenizer. Get one from :func:`~vlm.moondream.load_tagger`.
+
+    Several threads may call it at once. ``batch_size`` is how many images go through the model together; running out of
+    memory on an accelerator halves it for good and goes on.
+    """
+
+    def __init__(
+        self,
+        model: MoondreamModel,
+        tokenizer: Tokenizer,
+        *,
+        model_id: str,
+        revision: str,
+        detail: Detail = "full",
+        batch_size: int = 4,
+    ) -> None:
+        if detail not in ("full", "low"):
+            raise ValueError(f"detail is “{detail}”; it must be “full” or “low”.")
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._trees: dict[str, _VocabularyTree] = {}
+        self._lock = Lock()
+        self.model_id, self.revision, self.detail, self.batch_size = model_id, revision, detail, batch_size
+        self.config = model.config
+        self.demonstration: bool = model.config.demonstration
+        self._text, self._vision, self._tokens = model.config.text, model.config.vision, model.config.tokens
+        self._prefix_length = self._vision.grid**2 + 1
+
+    @property
+    def device(self) -> str:
+        return str(self._weight.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._weight.dtype).removeprefix("torch.")
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = self._model.model.text.wte
+        return weight
+
+    # -- images --------------------------------------------------------------------------------------------------------
+    def prepare(self, image: Image.Image, detail: Detail | None = None) -> PreparedImage:
+        """Cut ``image`` into crops on the CPU, so that a pool of threads can do it while the model works."""
+        if (detail or self.detail) == "low":
+            return PreparedImage(*whole_crop(image, self._vision))
+        crops: Crops = overlap_crops(image, self._vision)
+        return PreparedImage(crops.pixels[:1] if crops.tiling == (1, 1) else crops.pixels, crops.tiling)
+
+    @torch.inference_mode()
+    def image_embeddings(self, images: Images, detail: Detail | None = None) -> Tensor:
+        """Return the image tokens, (n, grid², text width), on the model's device."""
+        return torch.cat(self._batched(images, detail, lambda batch: [self._image_tokens(batch)]))
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+    def first_token_logits(self, images: Images, question: str, detail: Detail | None = None) -> Tensor:
+        """Return the scores of every token as the answer's first, (n, vocabulary size), float32."""
+        tree = PromptTree.build([self.prompt_ids(question)], [[]])
+        return torch.cat(self._batched(images, detail, lambda batch: [self._read(tree, batch, list(tree.ends))[:, 0]]))
+
+    def log_likelihoods(
+        self, images: Images, question: str, answers: Sequence[str], detail: Detail | None = None
+    ) -> list[list[float]]:
+        """Return log p(answer | image, question) per image and answer, spelled as given, without the end token."""
+        tree = PromptTree.build([self.prompt_ids(question)], [[self._encode(answer) for answer in answers]])
+        return [row[0] for row in self._batched(images, detail, lambda batch: self._sequence_scores(tree, batch))]
+
+    def score(self, images: Images, vocabulary: Vocabulary, detail: Detail | None = None) -> list[dict[str, DimensionScore]]:
+        """Ask every question of ``vocabulary`` about every image, in one pass of the language model per batch.
+
+        A word's probability is the sum over its usual spellings (with and without a leading space, in lower case and
+        capitalised), divided by the sum over all allowed words; that sum itself is the ``mass``.
+
+        Returns:
+            Per image: dimension name → score.
+        """
+        layout = self._vocabulary_tree(vocabulary)
+
+        def run(batch: list[PreparedImage]) -> list[dict[str, DimensionScore]]:
+            return [
+                {
+                    dimension.name: _dimension_score(dimension.words, scores, owners)
+                    for dimension, scores, owners in zip(vocabulary, image, layout.owners, strict=True)
+                }
+                for image in self._sequence_scores(layout.tree, batch)
+            ]
+
+        return self._batched(images, detail, run)
+
+    def answer(self, images: Images, question: str, max_new_tokens: int = 8, detail: Detail | None = None) -> list[str]:
+        """Return the greedy answer to ``question`` for each image."""
+        return [texts[0] for texts in self.answers(images, [question], max_new_tokens, detail)]
+
+    def answers(
+        self, images: Images, questions: Sequence[str], max_new_tokens: int = 8, detail: Detail | None = None
+    ) -> list[list[str]]:
+        """Return the greedy answers per image and question; each image is encoded once for all of them.
+
+        Raises:
+            ValueError: ``max_new_tokens`` is not positive, or questions and answers exceed the model's context.
+        """
+        if max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1.")
+        tree = PromptTree.build([self.prompt_ids(question) for question in questions], [[]] * len(questions))
+        if self._prefix_length + int(tree.depths.max()) + 1 + max_new_tokens > self._text.max_context:
+            raise ValueError("The question and its answer are longer than the model's context.")
+        return self._batched(images, detail, lambda batch: self._generate(tree, batch, max_new_tokens))
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Return the token ids of a question; the suffix stands twice, as in upstream's code and training."""
+        return [*self._tokens.query_prefix, *self._encode(question), *self._tokens.query_suffix * 2]
+
+    def close(self) -> None:
+        """Give the weights' memory back. The tagger cannot be used afterwards."""
+        device = self._weight.device.type
+        del self._model
+        if device == "cuda":
+            torch.cuda.empty_cache()
+        elif device == "mps":
+            torch.mps.empty_cache()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _batched(self, images: Images, detail: Detail | None, run: Callable[[list[PreparedImage]], list[T]]) -> list[T]:
+        results: list[T] = []
+        while len(results) < len(images):
+            size = max(1, self.batch_size)
+            chunk = images[len(results) : len(results) + size]
+            prepared = [image if isinstance(image, PreparedImage) else self.prepare(image, detail) for image in chunk]
+            try:
+                with torch.inference_mode():
+                    part = run(prepared)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or len(chunk) == 1:
+                    raise
+                self.batch_size = len(chunk) // 2
+            else:
+                results = results + part if results else part
+                continue
+            # Outside the handler: the exception's frames hold the very tensors that must go.
+            if self._weight.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return results
+
+    def _image_tokens(self, batch: list[PreparedImage]) -> Tensor:
+        """Encode each distinct crop once: (b, grid², text width)."""
+        places: dict[bytes, int] = {}
+        distinct: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        order: list[int] = []
+        for image in batch:
+            for crop in image.crops:
+                key = hashlib.blake2b(np.ascontiguousarray(crop), digest_size=16).digest()
+                if key not in places:
+                    places[key] = len(distinct)
+                    distinct.append(crop)
+                order.append(places[key])
+        device = self._weight.device
+        step = CROPS_PER_PASS.get(device.type, len(distinct))
+        vision = self._model.model.vision
+        features = torch.cat(
+            [
+                vision.encode(torch.from_numpy(np.stack(distinct[start : start + step])).to(device))
+                for start in range(0, len(distinct), step)
+            ]
+        )
+        if len(distinct) != len(order):
+            features = features[torch.tensor(order, device=device)]
+        tokens: Tensor = self._model.image_tokens(features, [image.tiling for image in batch])
+        return tokens
+
+    def _prefill(self, batch: list[PreparedImage], room: int) -> KeyValues:
+        """Run the images' prefixes; the returned keys and values have room for ``room`` further positions."""
+        prefix = self._model.prefix(self._image_tokens(batch))
+        kv = KeyValues.empty(self._text, len(batch), self._prefix_length + room, prefix)
+        self._model.model.text.prefill(prefix, kv)
+        return kv
+
+    def _run_tree(self, tree: PromptTree, kv: KeyValues) -> Tensor:
+        """Return the hidden states (b, t, width) of a tree's tokens behind the prefixes in ``kv``."""
+        device, text = self._weight.device, self._model.model.text
+        batch = len(kv.keys[0])
+        seen = torch.ones(len(tree.token_ids), kv.length, dtype=torch.bool)
+        x = text.embed(tree.token_ids.to(device)).expand(batch, -1, -1)
+        positions = tree.depths.to(device) + kv.length
+        hidden: Tensor = text(x, positions, torch.cat([seen, tree.mask], dim=1).to(device), kv)
+        return hidden
+
+    def _read(self, tree: PromptTree, batch: list[PreparedImage], indices: list[int]) -> Tensor:
+        """Return the logits (b, len(indices), vocabulary size) behind the given tokens of the tree."""
+        kv = self._prefill(batch, len(tree.token_ids))
+        logits: Tensor = self._model.model.text.logits(self._run_tree(tree, kv)[:, indices])
+        return logits
+
+    def _sequence_scores(self, tree: PromptTree, batch: list[PreparedImage]) -> list[list[list[float]]]:
+        """Return the log-likelihoods of the tree's answers, per image, question and answer."""
+        readers = tree.readers
+        rows = {index: row for row, index in enumerate(readers)}
+        logits = self._read(tree, batch, readers)
+        at = [(rows[index], token) for question in tree.steps for answer in question for index, token in answer]
+        row_ids, token_ids = (torch.tensor(ids, device=logits.device) for ids in zip(*at, strict=True))
+        chosen = (logits[:, row_ids, token_ids] - logits.logsumexp(-1)[:, row_ids]).double().cpu().tolist()
+        results = []
+        for values in chosen:
+            value = iter(values)
+            results.append([[sum(next(value) for _ in answer) for answer in question] for question in tree.steps])
+        return results
+
+    def _vocabulary_tree(self, vocabulary: Vocabulary) -> _VocabularyTree:
+        with self._lock:
+            if vocabulary.hash not in self._trees:
+                self._trees[vocabulary.hash] = self._lay_out(vocabulary)
+            return self._trees[vocabulary.hash]
+
+    def _lay_out(self, vocabulary: Vocabulary) -> _VocabularyTree:
+        answers, owners = [], []
+        for dimension in vocabulary:
+            sequences: dict[tuple[int, ...], int] = {}
+            for index, word in enumerate(dimension.words):
+                for spelling in spellings(word):
+                    sequences.setdefault(tuple(self._encode(spelling)), index)
+            answers.append(list(sequences))
+            # An answer that continues another allowed one is part of that one's probability already.
+            owners.append(
+                tuple(
+                    (index, not any(ids[:length] in sequences for length in range(1, len(ids))))
+                    for ids, index in sequences.items()
+                )
+            )
+        prompts = [self.prompt_ids(dimension.question) for dimension in vocabulary]
+        return _VocabularyTree(PromptTree.build(prompts, answers), tuple(owners))
+
+    def _generate(self, tree: PromptTree, batch: list[PreparedImage], max_new_tokens: int) -> list[list[str]]:
+        """Answer all questions of all images greedily, one token of each per pass."""
+        text, device = self._model.model.text, self._weight.device
+        questions, prefix = len(tree.ends), self._prefix_length
+        kv = self._prefill(batch, len(tree.token_ids) + questions * (max_new_tokens - 1))
+        logits = text.logits(self._run_tree(tree, kv)[:, list(tree.ends)])
+        ends = torch.tensor(tree.ends)
+        same = torch.eye(questions, dtype=torch.bool)
+        mask = torch.cat([torch.ones(questions, prefix, dtype=torch.bool), tree.mask[ends]], dim=1)
+        generated: list[list[list[int]]] = [[[] for _ in range(questions)] for _ in batch]
+        open_ends = torch.ones(len(batch), questions, dtype=torch.bool)
+        for step in range(max_new_tokens):
+            if step:  # upstream forbids a second answer token, but not a first
+                logits[..., self._tokens.answer_id] = -math.inf
+            chosen = logits.argmax(-1)
+            ids = chosen.cpu()
+            open_ends &= ids != self._tokens.eos_id
+            for image, question in open_ends.nonzero().tolist():
+                generated[image][question].append(int(ids[image, question]))
+            if step + 1 == max_new_tokens or not open_ends.any():
+                break
+            mask = torch.cat([mask, same], dim=1)
+            positions = (tree.depths[ends] + prefix + 1 + step).to(device)
+            logits = text.logits(text(text.embed(chosen), positions, mask.to(device), kv))
+        return [[self._tokenizer.decode(ids) for ids in row] for row in generated]
+
+
+def spellings(word: str) -> tuple[str, ...]:
+    """Return the ways in which a model may write ``word``: with or without a leading space, capitalised or not."""
+    capitalised = word[:1].upper() + word[1:]
+    return tuple(dict.fromkeys((word, f" {word}", capitalised, f" {capitalised}")))
+
+
+def _dimension_score(
+    words: tuple[str, ...], log_likelihoods: list[float], owners: tuple[tuple[int, bool], ...]
+) -> DimensionScore:
+    highest = max(log_likelihoods)
+    if not math.isfinite(highest):
+        raise ValueError("The model's scores are not finite: the weights are damaged, or the dtype is too narrow.")
+    weights, mass = [0.0] * len(words), 0.0
+    for value, (index, counts) in zip(log_likelihoods, owners, strict=True):
+        weights[index] += math.exp(value - highest)
+        mass += math.exp(value) if counts else 0.0
+    total = sum(weights)
+    return DimensionScore(words, tuple(weight / total for weight in weights), min(mass, 1.0))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell a full accelerator from other errors; MPS raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
