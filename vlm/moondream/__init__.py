@@ -3,9 +3,10 @@
 It knows no Django and runs no code from a hub.
 """
 
+from .crops import PreparedImage
 from .errors import EngineError, ModelUnavailable
 from .loading import LoadProgress, load_tagger
-from .tagger import DimensionScore, PreparedImage, Tagger
+from .tagger import DimensionScore, Tagger
 
 __all__ = [
     "DimensionScore",

@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from .configuration import MoondreamConfig
+from .crops import Detail
 from .errors import ModelUnavailable
-from .modeling import MoondreamModel
-from .tagger import Detail, Tagger
+from .modeling import MoondreamForTagging
+from .tagger import Tagger
 
 MODEL = "vikhyatk/moondream2"
 REVISION = "2025-06-21"
@@ -132,9 +133,13 @@ def resolve_device(device: str) -> torch.device:
     if kind not in ("cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise ModelUnavailable(f"Device “{device}” is not known: use auto, cpu, mps, cuda or cuda:1.")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelUnavailable("Device “cuda” is not there: no NVIDIA GPU with a driver, or PyTorch was installed without CUDA.")
+        raise ModelUnavailable(
+            "Device “cuda” is not there: no NVIDIA GPU with a driver, or PyTorch was installed without CUDA."
+        )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise ModelUnavailable(f"Device “{device}” is not there: this machine has {torch.cuda.device_count()} GPU(s), counted from 0.")
+        raise ModelUnavailable(
+            f"Device “{device}” is not there: this machine has {torch.cuda.device_count()} GPU(s), counted from 0."
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ModelUnavailable("Device “mps” is not there: it needs a Mac with Apple silicon and macOS 14 or newer.")
     return torch.device(device)
@@ -218,7 +223,9 @@ def _fetched(file: _File, report: Progress) -> Path:
         except (EntryNotFoundError, RepositoryNotFoundError) as error:
             if isinstance(error, LocalEntryNotFoundError):
                 raise _unreachable(file) from error
-            raise ModelUnavailable(f"The hub has no {file.name} in {file.repository} at {file.revision}: {error}") from error
+            raise ModelUnavailable(
+                f"The hub has no {file.name} in {file.repository} at {file.revision}: {error}"
+            ) from error
         except (HfHubHTTPError, OSError) as error:
             raise _unreachable(file) from error
     _verify(file, path, report)
@@ -291,7 +298,9 @@ def _verify(file: _File, path: Path, report: Progress) -> None:
 
 def _read_config(path: Path) -> MoondreamConfig:
     try:
-        config = MoondreamConfig(**{k: v for k, v in json.loads(path.read_text()).items() if k in ("config", "demonstration")})
+        config = MoondreamConfig(
+            **{k: v for k, v in json.loads(path.read_text()).items() if k in ("config", "demonstration")}
+        )
         _ = config.text, config.vision, config.tokens
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelUnavailable(f"{path} is not a configuration of this architecture: {error}") from error
@@ -301,7 +310,7 @@ def _read_config(path: Path) -> MoondreamConfig:
 def _read_tokenizer(path: Path, config: MoondreamConfig) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001  (the library raises the bare class)
+    except Exception as error:
         raise ModelUnavailable(f"{path} is not a tokenizer: {error}") from error
     if tokenizer.get_vocab_size() > config.text.vocab_size:
         raise ModelUnavailable(
@@ -313,13 +322,13 @@ def _read_tokenizer(path: Path, config: MoondreamConfig) -> Tokenizer:
 # -- weights -----------------------------------------------------------------------------------------------------------
 def _load_weights(
     config: MoondreamConfig, path: Path, device: torch.device, dtype: torch.dtype, report: Progress
-) -> MoondreamModel:
+) -> MoondreamForTagging:
     """Build the model without memory, then move tensor after tensor from the file to the device.
 
     The peak is one copy of the weights. Loading is strict: a name or shape that does not fit is an error that names it.
     """
     with torch.device("meta"):
-        model = MoondreamModel(config)
+        model = MoondreamForTagging(config)
     wanted = dict(model.named_parameters())
     needed = sum(parameter.numel() for parameter in wanted.values()) * dtype.itemsize
     if (free := _free_memory(device)) is not None and free < needed:
@@ -349,7 +358,9 @@ def _load_weights(
                 done += loaded.numel() * loaded.element_size()
                 report(LoadProgress("load", done, needed))
     except (SafetensorError, OSError) as error:
-        raise ModelUnavailable(f"{path} cannot be read as safetensors: {error}. Delete it and fetch it again.") from error
+        raise ModelUnavailable(
+            f"{path} cannot be read as safetensors: {error}. Delete it and fetch it again."
+        ) from error
     except torch.OutOfMemoryError as error:
         raise ModelUnavailable(f"{device} ran out of memory while the model was loaded: {error}") from error
     return model

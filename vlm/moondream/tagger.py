@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,28 +15,15 @@ from torch import Tensor
 
 from vlm.vocabulary import Vocabulary
 
-from .crops import Crops, overlap_crops, whole_crop
-from .modeling import KeyValues, MoondreamModel
+from .crops import Detail, PreparedImage, prepare
+from .modeling import CropLayout, KeyValue, MoondreamForTagging
 from .tree import PromptTree
 
-Detail = Literal["full", "low"]
 Images = Sequence["Image.Image | PreparedImage"]
+Crop = np.ndarray[Any, np.dtype[np.uint8]]
 T = TypeVar("T")
 
 CROPS_PER_PASS = {"cpu": 8}  # more gains nothing on a CPU and costs 40 MB a crop; accelerators take a batch at once
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """An image as the encoder reads it, made by :meth:`Tagger.prepare` in any thread.
-
-    Attributes:
-        crops: uint8, (n, size, size, 3), without the tile that only repeats the whole image.
-        tiling: (rows, columns) of the tiles.
-    """
-
-    crops: np.ndarray[Any, np.dtype[np.uint8]]
-    tiling: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +50,9 @@ class DimensionScore:
 @dataclass(frozen=True, slots=True)
 class _VocabularyTree:
     tree: PromptTree
-    owners: tuple[tuple[tuple[int, bool], ...], ...]  # per dimension and spelling: (word's index, does it count as mass)
+    owners: tuple[
+        tuple[tuple[int, bool], ...], ...
+    ]  # per dimension and spelling: (word's index, does it count as mass)
 
 
 class Tagger:
@@ -75,7 +64,7 @@ class Tagger:
 
     def __init__(
         self,
-        model: MoondreamModel,
+        model: MoondreamForTagging,
         tokenizer: Tokenizer,
         *,
         model_id: str,
@@ -111,21 +100,28 @@ class Tagger:
     # -- images --------------------------------------------------------------------------------------------------------
     def prepare(self, image: Image.Image, detail: Detail | None = None) -> PreparedImage:
         """Cut ``image`` into crops on the CPU, so that a pool of threads can do it while the model works."""
-        if (detail or self.detail) == "low":
-            return PreparedImage(*whole_crop(image, self._vision))
-        crops: Crops = overlap_crops(image, self._vision)
-        return PreparedImage(crops.pixels[:1] if crops.tiling == (1, 1) else crops.pixels, crops.tiling)
+        vision = self._vision
+        return prepare(
+            image,
+            detail or self.detail,
+            crop=vision.crop_size,
+            patch=vision.enc_patch_size,
+            margin=vision.overlap_margin,
+            max_tiles=vision.max_crops,
+        )
 
-    @torch.inference_mode()
     def image_embeddings(self, images: Images, detail: Detail | None = None) -> Tensor:
         """Return the image tokens, (n, grid², text width), on the model's device."""
-        return torch.cat(self._batched(images, detail, lambda batch: [self._image_tokens(batch)]))
+        return torch.stack(self._batched(images, detail, lambda batch: list(self._image_tokens(batch))))
 
     # -- questions -----------------------------------------------------------------------------------------------------
     def first_token_logits(self, images: Images, question: str, detail: Detail | None = None) -> Tensor:
         """Return the scores of every token as the answer's first, (n, vocabulary size), float32."""
         tree = PromptTree.build([self.prompt_ids(question)], [[]])
-        return torch.cat(self._batched(images, detail, lambda batch: [self._read(tree, batch, list(tree.ends))[:, 0]]))
+        rows = self._batched(
+            images, detail, lambda batch: list(self._extend(tree, self._prefill(batch), tree.ends)[0][:, 0])
+        )
+        return torch.stack(rows)
 
     def log_likelihoods(
         self, images: Images, question: str, answers: Sequence[str], detail: Detail | None = None
@@ -134,7 +130,9 @@ class Tagger:
         tree = PromptTree.build([self.prompt_ids(question)], [[self._encode(answer) for answer in answers]])
         return [row[0] for row in self._batched(images, detail, lambda batch: self._sequence_scores(tree, batch))]
 
-    def score(self, images: Images, vocabulary: Vocabulary, detail: Detail | None = None) -> list[dict[str, DimensionScore]]:
+    def score(
+        self, images: Images, vocabulary: Vocabulary, detail: Detail | None = None
+    ) -> list[dict[str, DimensionScore]]:
         """Ask every question of ``vocabulary`` about every image, in one pass of the language model per batch.
 
         A word's probability is the sum over its usual spellings (with and without a leading space, in lower case and
@@ -196,8 +194,7 @@ class Tagger:
     def _batched(self, images: Images, detail: Detail | None, run: Callable[[list[PreparedImage]], list[T]]) -> list[T]:
         results: list[T] = []
         while len(results) < len(images):
-            size = max(1, self.batch_size)
-            chunk = images[len(results) : len(results) + size]
+            chunk = images[len(results) : len(results) + max(1, self.batch_size)]
             prepared = [image if isinstance(image, PreparedImage) else self.prepare(image, detail) for image in chunk]
             try:
                 with torch.inference_mode():
@@ -207,7 +204,7 @@ class Tagger:
                     raise
                 self.batch_size = len(chunk) // 2
             else:
-                results = results + part if results else part
+                results += part
                 continue
             # Outside the handler: the exception's frames hold the very tensors that must go.
             if self._weight.device.type == "cuda":
@@ -215,59 +212,50 @@ class Tagger:
         return results
 
     def _image_tokens(self, batch: list[PreparedImage]) -> Tensor:
-        """Encode each distinct crop once: (b, grid², text width)."""
+        """Encode each distinct crop of the batch once: (b, grid², text width)."""
         places: dict[bytes, int] = {}
-        distinct: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
-        order: list[int] = []
+        distinct: list[Crop] = []
+        layouts = []
         for image in batch:
+            indices = []
             for crop in image.crops:
                 key = hashlib.blake2b(np.ascontiguousarray(crop), digest_size=16).digest()
                 if key not in places:
                     places[key] = len(distinct)
                     distinct.append(crop)
-                order.append(places[key])
+                indices.append(places[key])
+            # Where the tiling is (1, 1) the one window is the whole image.
+            layouts.append(CropLayout(indices[0], tuple(indices[1:]) or (indices[0],), image.tiling))
         device = self._weight.device
         step = CROPS_PER_PASS.get(device.type, len(distinct))
-        vision = self._model.model.vision
-        features = torch.cat(
-            [
-                vision.encode(torch.from_numpy(np.stack(distinct[start : start + step])).to(device))
-                for start in range(0, len(distinct), step)
-            ]
-        )
-        if len(distinct) != len(order):
-            features = features[torch.tensor(order, device=device)]
-        tokens: Tensor = self._model.image_tokens(features, [image.tiling for image in batch])
-        return tokens
+        features = [
+            self._model.encode_crops(torch.from_numpy(np.stack(distinct[start : start + step])).to(device))
+            for start in range(0, len(distinct), step)
+        ]
+        return self._model.image_embeddings(torch.cat(features), layouts)
 
-    def _prefill(self, batch: list[PreparedImage], room: int) -> KeyValues:
-        """Run the images' prefixes; the returned keys and values have room for ``room`` further positions."""
-        prefix = self._model.prefix(self._image_tokens(batch))
-        kv = KeyValues.empty(self._text, len(batch), self._prefix_length + room, prefix)
-        self._model.model.text.prefill(prefix, kv)
-        return kv
+    def _prefill(self, batch: list[PreparedImage]) -> list[KeyValue]:
+        return self._model.prefill(self._image_tokens(batch))
 
-    def _run_tree(self, tree: PromptTree, kv: KeyValues) -> Tensor:
-        """Return the hidden states (b, t, width) of a tree's tokens behind the prefixes in ``kv``."""
+    def _extend(
+        self, tree: PromptTree, prefix: list[KeyValue], indices: Sequence[int]
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Run a tree behind the prefixes: logits (b, len(indices), vocabulary size) behind the given tokens."""
         device, text = self._weight.device, self._model.model.text
-        batch = len(kv.keys[0])
-        seen = torch.ones(len(tree.token_ids), kv.length, dtype=torch.bool)
-        x = text.embed(tree.token_ids.to(device)).expand(batch, -1, -1)
-        positions = tree.depths.to(device) + kv.length
-        hidden: Tensor = text(x, positions, torch.cat([seen, tree.mask], dim=1).to(device), kv)
-        return hidden
-
-    def _read(self, tree: PromptTree, batch: list[PreparedImage], indices: list[int]) -> Tensor:
-        """Return the logits (b, len(indices), vocabulary size) behind the given tokens of the tree."""
-        kv = self._prefill(batch, len(tree.token_ids))
-        logits: Tensor = self._model.model.text.logits(self._run_tree(tree, kv)[:, indices])
-        return logits
+        hidden, branch = text.extend(
+            prefix,
+            tree.token_ids.to(device),
+            tree.depths.to(device) + self._prefix_length,
+            tree.mask.to(device),
+            torch.tensor(indices, device=device),
+        )
+        return text.logits(hidden), branch
 
     def _sequence_scores(self, tree: PromptTree, batch: list[PreparedImage]) -> list[list[list[float]]]:
         """Return the log-likelihoods of the tree's answers, per image, question and answer."""
         readers = tree.readers
         rows = {index: row for row, index in enumerate(readers)}
-        logits = self._read(tree, batch, readers)
+        logits, _ = self._extend(tree, self._prefill(batch), readers)
         at = [(rows[index], token) for question in tree.steps for answer in question for index, token in answer]
         row_ids, token_ids = (torch.tensor(ids, device=logits.device) for ids in zip(*at, strict=True))
         chosen = (logits[:, row_ids, token_ids] - logits.logsumexp(-1)[:, row_ids]).double().cpu().tolist()
@@ -304,27 +292,28 @@ class Tagger:
     def _generate(self, tree: PromptTree, batch: list[PreparedImage], max_new_tokens: int) -> list[list[str]]:
         """Answer all questions of all images greedily, one token of each per pass."""
         text, device = self._model.model.text, self._weight.device
-        questions, prefix = len(tree.ends), self._prefix_length
-        kv = self._prefill(batch, len(tree.token_ids) + questions * (max_new_tokens - 1))
-        logits = text.logits(self._run_tree(tree, kv)[:, list(tree.ends)])
+        questions = len(tree.ends)
+        prefix = self._prefill(batch)
+        logits, past = self._extend(tree, prefix, tree.ends)
         ends = torch.tensor(tree.ends)
-        same = torch.eye(questions, dtype=torch.bool)
-        mask = torch.cat([torch.ones(questions, prefix, dtype=torch.bool), tree.mask[ends]], dim=1)
+        mask, own = tree.mask[ends], torch.eye(questions, dtype=torch.bool)
+        everything = torch.arange(questions, device=device)
         generated: list[list[list[int]]] = [[[] for _ in range(questions)] for _ in batch]
-        open_ends = torch.ones(len(batch), questions, dtype=torch.bool)
+        unfinished = torch.ones(len(batch), questions, dtype=torch.bool)
         for step in range(max_new_tokens):
             if step:  # upstream forbids a second answer token, but not a first
                 logits[..., self._tokens.answer_id] = -math.inf
             chosen = logits.argmax(-1)
             ids = chosen.cpu()
-            open_ends &= ids != self._tokens.eos_id
-            for image, question in open_ends.nonzero().tolist():
+            unfinished &= ids != self._tokens.eos_id
+            for image, question in unfinished.nonzero().tolist():
                 generated[image][question].append(int(ids[image, question]))
-            if step + 1 == max_new_tokens or not open_ends.any():
+            if step + 1 == max_new_tokens or not unfinished.any():
                 break
-            mask = torch.cat([mask, same], dim=1)
-            positions = (tree.depths[ends] + prefix + 1 + step).to(device)
-            logits = text.logits(text(text.embed(chosen), positions, mask.to(device), kv))
+            mask = torch.cat([mask, own], dim=1)
+            positions = (tree.depths[ends] + self._prefix_length + 1 + step).to(device)
+            hidden, past = text.extend(prefix, chosen, positions, mask.to(device), everything, past)
+            logits = text.logits(hidden)
         return [[self._tokenizer.decode(ids) for ids in row] for row in generated]
 
 
