@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.http import HttpResponse, JsonResponse, QueryDict
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -26,7 +26,7 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     A POST answers 202 with the run, 400 when there is nothing to do or an option is wrong, 409 while another run goes on.
     """
     dataset = get_dataset(request, dataset_id, TAG)
-    if request.method != "POST":
+    if request.method != "POST" or "count" in request.POST:
         return _options_page(request, dataset)
     form = AutoTagForm(request.POST)
     if not form.is_valid():
@@ -80,24 +80,30 @@ def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
 
 
 def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
-    """Show the options on a page of their own; with ``count`` in the address, also how many images they cover."""
-    asked: QueryDict | None = request.GET if "scope" in request.GET else None
-    form = AutoTagForm(asked)
-    values: dict[str, Any] = {
+    """Show the options on a page of their own; when they were sent, also how many images they cover."""
+    asked = request.POST if request.method == "POST" else request.GET
+    form = AutoTagForm(asked if request.method == "POST" else None)
+    values: dict[str, Any] = option_choices() | {
         "dataset": dataset,
         "form": form,
-        "asked": request.GET,
-        "asked_dimensions": request.GET.getlist("dimensions"),
-        "ids": ",".join(request.GET.getlist("ids")),
-        "filter_query": request.GET.get("filter", ""),
-        "defaults": services.RunOptions.defaults(),
-        "scopes": TaggingRun.Scope.choices,
-        "details": AutoTagForm.DETAILS,
-        "modes": TaggingRun.Mode.choices,
+        "asked": asked,
+        "asked_dimensions": asked.getlist("dimensions"),
+        "ids": ",".join(asked.getlist("ids")),
+        "filter_query": asked.get("filter", ""),
     }
-    if asked is not None:
+    if form.is_bound:
         if form.is_valid():
             values["count"] = services.run_scope_count(dataset=dataset, options=form.options())
         else:
             values["complaint"] = first_error(form)
     return render(request, "vlm/auto_tag.html", values)
+
+
+def option_choices() -> dict[str, Any]:
+    """Return what the fields of a run's options offer."""
+    return {
+        "defaults": services.RunOptions.defaults(),
+        "scopes": [choice for choice in TaggingRun.Scope.choices if choice[0] != TaggingRun.Scope.FAILED],
+        "details": AutoTagForm.DETAILS,
+        "modes": TaggingRun.Mode.choices,
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
@@ -22,6 +23,7 @@ from vlm.models import Dataset, SavedView, TaggingRun
 from vlm.samples import ORDERS, SampleFilter
 from vlm.services import TagError
 from vlm.views.access import EDIT, IMPORT, TAG, VIEW, Request, back_to, get_dataset, require
+from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
 from vlm.views.problems import Problem
 from vlm.views.sidebar import sidebar
@@ -95,14 +97,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     else:
         run = services.run_current(dataset=dataset)
         state = services.run_state(run=run) if run else None
-        form = AutoTagForm()
-        values |= live.context(dataset.pk, state, values["can_tag"]) | {
-            "form": form,
-            "defaults": services.RunOptions.defaults(),
-            "details": AutoTagForm.DETAILS,
-            "modes": TaggingRun.Mode.choices,
-            "scopes": TaggingRun.Scope.choices,
-        }
+        values |= live.context(dataset.pk, state, user.has_perm(TAG)) | option_choices() | {"form": AutoTagForm()}
         response = render(request, "vlm/dataset.html", values)
     patch_vary_headers(response, ["HX-Request"])
     return response
@@ -131,7 +126,9 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
 
 @require_POST
 def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
-    """Add, remove or confirm a tag on a selection or a whole filter."""
+    """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it."""
+    if request.POST.get("action") == "auto-tag":
+        return _to_auto_tag(request, dataset_id)
     dataset = get_dataset(request, dataset_id, EDIT)
     form = TagsForm(request.POST)
     if not form.is_valid():
@@ -144,6 +141,15 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
         raise Problem(str(error)) from error
     said = f"“{tag}” {VERBS[action]} {changed:,} image{'' if changed == 1 else 's'}."
     return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])))
+
+
+def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
+    """Go to the run's options with the selection taken along: the way without JavaScript."""
+    if "all" in request.POST:
+        chosen = {"within": "filter", "filter": request.POST.get("filter", "")}
+    else:
+        chosen = {"within": "selection", "ids": ",".join(request.POST.getlist("ids"))}
+    return redirect(f"{reverse('auto_tag', args=[dataset_id])}?{urlencode(chosen)}")
 
 
 @require_POST
@@ -212,4 +218,3 @@ def _done(request: Request, said: str, back: str) -> HttpResponse:
     notice = {"level_tag": "success", "message": said}
     response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True})
     return trigger_client_event(response, "datavisor:changed")
-

@@ -49,5 +49,3 @@ def import_job(request: Request, job_id: int) -> HttpResponse:
     require(request, IMPORT)
     job = get_object_or_404(ImportJob.objects.select_related("dataset"), pk=job_id)
     return render(request, "vlm/_import_job.html" if request.htmx else "vlm/import_job.html", {"job": job})
-
-

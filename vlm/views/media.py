@@ -56,7 +56,9 @@ def _picture(request: Request, path: Path) -> HttpResponseBase:
         response = HttpResponse(path.read_bytes(), content_type="image/webp")
     response.headers["ETag"] = etag
     # With the content's key in the address the answer never changes; without it, ask again each hour.
-    response.headers["Cache-Control"] = f"private, max-age={YEAR}, immutable" if "v" in request.GET else "private, max-age=3600"
+    response.headers["Cache-Control"] = (
+        f"private, max-age={YEAR}, immutable" if "v" in request.GET else "private, max-age=3600"
+    )
     return response
 
 

@@ -34,9 +34,7 @@ def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
         return response
     if is_htmx(request):
         notice = {"level_tag": "error", "message": problem.message}
-        response = render(
-            request, "vlm/_messages.html", {"notices": [notice], "oob": True}, status=problem.status
-        )
+        response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True}, status=problem.status)
         response.headers["HX-Reswap"] = "none"
         return response
     if wants_json(request):

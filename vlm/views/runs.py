@@ -78,7 +78,9 @@ def run_resume(request: Request, run_id: int) -> HttpResponse:
     try:
         run = services.run_resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
     except RunActive as error:
-        raise Problem(f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409) from error
+        raise Problem(
+            f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409
+        ) from error
     except NotResumable as error:
         raise Problem(str(error), 409) from error
     return started(request, run)
@@ -91,7 +93,9 @@ def run_revert(request: Request, run_id: int) -> HttpResponse:
     try:
         changed = services.run_revert(run=run)
     except RunActive as error:
-        raise Problem(f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409) from error
+        raise Problem(
+            f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409
+        ) from error
     messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
     return redirect("run", run.pk)
 
