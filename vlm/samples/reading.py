@@ -220,6 +220,17 @@ def pending(
     return [Pending(*row) for row in rows]
 
 
+def pending_spread(
+    cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int], limit: int
+) -> list[Pending]:
+    """Return ``limit`` pending samples from all over the scope, the same ones every time."""
+    condition, values = _open(scope, run_id, answered_by)
+    rows = cursor.execute(
+        f"select s.id, s.path from samples s where {condition} order by hash(s.id), s.id limit ?", [*values, limit]
+    ).fetchall()
+    return [Pending(*row) for row in rows]
+
+
 def pending_count(cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int]) -> int:
     return _count(cursor, _open(scope, run_id, answered_by))
 
