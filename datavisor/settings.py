@@ -242,6 +242,7 @@ LOGGING = {
 DUCKDB_PATH = DATA_DIR / "samples.duckdb"
 DUCKDB_MEMORY: str = env.str("DATAVISOR_DUCKDB_MEMORY", "2GB")
 DUCKDB_THREADS = int(at_least("DATAVISOR_DUCKDB_THREADS", 0, 0))
+STORE_WAIT = at_least("DATAVISOR_STORE_WAIT", 15, 0)  # seconds that a process queues for the file
 THUMBNAIL_DIR = DATA_DIR / "thumbnails"
 
 # The page imports from below these folders only; the command line, which has a shell's rights anyway, from anywhere.

@@ -1,0 +1,210 @@
+"""Files below a data set's root, and nothing outside it.
+
+Whatever a JSON, a ``data.yaml`` or a symbolic link says: a path is used only where it lies below the root after every
+link is resolved.
+"""
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from vlm.imaging import SUFFIXES
+from vlm.importing.records import ReportSkip, is_unicode
+
+SMALL = 1024  # bytes; only files below it are opened at an import, to tell images from pointers and error pages
+OUTSIDE = "It leads out of the data set's folder; copy the file into the folder to import it."
+NOT_UNICODE = "Its name is not valid UTF-8; rename it to import it."
+
+# Files that belong to data sets beside the images: they are not worth a line in the list of skips.
+_COMPANIONS = frozenset(
+    [
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".csv",
+        ".tsv",
+        ".md",
+        ".rst",
+        ".ini",
+        ".cfg",
+        ".toml",
+        ".db",
+        ".cache",
+        ".log",
+        ".lock",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".mat",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".html",
+    ]
+)
+_IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_IMAGE_HEAD = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM|II[*+]\x00|MM\x00[*+]|....ftyp|\x00\x00\x00\x0cjP  |"
+    rb"\xff\x4f\xff\x51|P[1-7]\s",
+    re.DOTALL,
+)
+
+
+class Refused(Exception):
+    """A path is not used; the message is the reason, for the list of skips."""
+
+
+class Files:
+    """Looks files up below a root. Paths are relative to the root, with '/' between folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.path.realpath(root)
+        self._prefix = self.root.rstrip("/") + "/"
+        # Most files of a data set share a few folders; each is resolved once.
+        self._folder_is_inside = lru_cache(maxsize=65_536)(self._resolves_inside)
+
+    def absolute(self, path: str) -> str:
+        return self._prefix + path
+
+    def relative(self, base: str, path: str) -> str:
+        """Return ``path``, as written in a file of the folder ``base``, relative to the root.
+
+        Raises:
+            Refused: it lies outside.
+        """
+        if path.startswith("/"):
+            path = posixpath.normpath(path)
+            if not path.startswith(self._prefix):
+                raise Refused(OUTSIDE)
+            return path[len(self._prefix) :]
+        joined = posixpath.normpath(posixpath.join(base, path))
+        if joined == ".." or joined.startswith("../") or _DRIVE.match(path):
+            raise Refused(OUTSIDE)
+        return "" if joined == "." else joined
+
+    def status(self, path: str) -> os.stat_result | None:
+        """Return the status of a regular file, ``None`` where there is nothing at ``path``.
+
+        Raises:
+            Refused: it resolves to outside, is no regular file, or may not be looked at.
+        """
+        full = self._prefix + path
+        try:
+            status = os.lstat(full)
+            if not self._folder_is_inside(posixpath.dirname(full)):
+                raise Refused(OUTSIDE)
+            if stat.S_ISLNK(status.st_mode):
+                if not self._resolves_inside(full):
+                    raise Refused(OUTSIDE)
+                status = os.stat(full)  # noqa: PTH116 - called once per image of a million
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except UnicodeEncodeError:
+            raise Refused(NOT_UNICODE) from None
+        except (OSError, ValueError) as error:
+            raise Refused(f"It cannot be looked at ({getattr(error, 'strerror', None) or error}).") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("It is no regular file.")
+        return status
+
+    def image(self, path: str) -> str | None:
+        """Return the content key of the image at ``path``, ``None`` where there is no file.
+
+        Raises:
+            Refused: it is outside, or cannot be an image.
+        """
+        status = self.status(path)
+        if status is None:
+            return None
+        if not is_unicode(path):
+            raise Refused(NOT_UNICODE)
+        if not status.st_size:
+            raise Refused("The file is empty.")
+        suffix = posixpath.splitext(path)[1].lower()
+        if suffix and suffix not in SUFFIXES:
+            raise Refused(f"The ending “{suffix}” is none of an image format that is read.")
+        if not suffix or status.st_size < SMALL:
+            self._check_head(path)
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def is_folder(self, path: str) -> bool:
+        full = self._prefix + path
+        try:
+            return os.path.isdir(full) and self._resolves_inside(full)  # noqa: PTH112
+        except (OSError, ValueError):
+            return False
+
+    def read_text(self, path: str, *, max_bytes: int) -> str:
+        """Return the text of a small file.
+
+        Raises:
+            Refused: as for ``status``; or it is missing, larger than ``max_bytes``, or not UTF-8.
+        """
+        status = self.status(path)
+        if status is None:
+            raise Refused("There is no such file.")
+        if status.st_size > max_bytes:
+            raise Refused(f"It has {status.st_size:,} bytes, more than the {max_bytes:,} that are read of such a file.")
+        try:
+            return Path(self._prefix + path).read_text("utf-8-sig")
+        except UnicodeDecodeError:
+            raise Refused("It is not UTF-8 text.") from None
+        except OSError as error:
+            raise Refused(f"It cannot be read ({error.strerror}).") from error
+
+    def _resolves_inside(self, full: str) -> bool:
+        resolved = os.path.realpath(full)
+        return resolved == self.root or resolved.startswith(self._prefix)
+
+    def _check_head(self, path: str) -> None:
+        try:
+            with open(self._prefix + path, "rb") as file:  # noqa: PTH123 - as above
+                head = file.read(32)
+        except OSError as error:
+            raise Refused(f"It cannot be read ({error.strerror}).") from error
+        if head.startswith(b"version https://git-lfs"):
+            raise Refused("It is a Git LFS pointer, not the image itself; run “git lfs pull” in its repository.")
+        if not _IMAGE_HEAD.match(head):
+            raise Refused("It is no image: its content begins like none of the formats that are read.")
+
+
+def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:
+    """Yield the paths of what may be images at and below a folder, in the order of their names.
+
+    Hidden files and folders, and the usual companions of images (JSON, text and the like), are passed over in silence.
+    Links to folders are not followed: what they lead to inside the root is read where it lies.
+    """
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(files.absolute(current)) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            report(current, f"The folder cannot be read ({error.strerror}).")
+            continue
+        folders = []
+        for entry in found:
+            name = entry.name
+            if name.startswith(".") or name in _IGNORED_FOLDERS:
+                continue
+            path = f"{current}/{name}" if current else name
+            if entry.is_dir(follow_symlinks=False):
+                if is_unicode(name):
+                    folders.append(path)
+                else:
+                    report(path, NOT_UNICODE)
+            elif entry.is_symlink() and entry.is_dir():
+                report(path, "It is a link to a folder; such links are not followed.")
+            elif posixpath.splitext(name)[1].lower() not in _COMPANIONS:
+                yield path
+        pending.extend(reversed(folders))

@@ -1,0 +1,130 @@
+"""A large JSON object as a stream: the elements of its top-level arrays, one by one.
+
+The standard library's decoder, which is written in C, decodes one element at a time from a sliding window of the file.
+A COCO JSON has its images and annotations in such arrays, in any order, and one pass is enough for all of them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_WINDOW = 1 << 20  # characters that are read at once
+_MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+class JSONBroken(Exception):
+    """The text is no JSON object; the message says where."""
+
+
+class _Window:
+    """The part of the text that is in memory."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._text = ""
+        self._position = 0
+        self._lines = 0  # line ends before the window
+        self._columns = 0  # characters of the window's first line that lie before the window
+        self._ended = False
+
+    def peek(self) -> str:
+        """Return the next character that is no white space, '' at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._position)
+            self._position = match.end() if match else self._position
+            if self._position < len(self._text):
+                return self._text[self._position]
+            if self._ended:
+                return ""
+            self._grow(_WINDOW)
+
+    def take(self, expected: str) -> None:
+        if self.peek() != expected:
+            raise self.broken(f"“{expected}” is missing")
+        self._position += 1
+
+    def value(self) -> Any:
+        """Decode and return the next value."""
+        size = _WINDOW
+        if not self.peek():
+            raise self.broken("the file ends too early")
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if self._ended or len(self._text) - self._position > _MAX_ELEMENT:
+                    raise self.broken(error.msg, error.pos) from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+                raise self.broken(str(error)) from error
+            else:
+                # A number at the end of the window may go on behind it.
+                if end < len(self._text) or self._ended:
+                    self._position = end
+                    return value
+            self._grow(size)
+            size *= 2
+
+    def broken(self, what: str, position: int | None = None) -> JSONBroken:
+        at = self._position if position is None else position
+        lines, columns = self._place(at)
+        return JSONBroken(f"line {lines + 1:,}, column {columns + 1:,}: {what}")
+
+    def _place(self, at: int) -> tuple[int, int]:
+        """Return the line ends before a position of the window, and the characters since the last of them."""
+        lines = self._text.count("\n", 0, at)
+        if lines:
+            return self._lines + lines, at - self._text.rfind("\n", 0, at) - 1
+        return self._lines, self._columns + at
+
+    def _grow(self, size: int) -> None:
+        self._lines, self._columns = self._place(self._position)
+        try:
+            more = self._file.read(size)
+        except UnicodeDecodeError as error:
+            raise JSONBroken(f"after line {self._lines + 1:,}: it is not UTF-8 text") from error
+        self._ended = not more
+        self._text = self._text[self._position :] + more
+        self._position = 0
+
+
+def stream_sections(file: TextIO) -> Iterator[tuple[str, Any]]:
+    """Yield (key, element) for every element of every top-level array, and (key, value) for what is no array.
+
+    Args:
+        file: opened as text, UTF-8.
+
+    Raises:
+        JSONBroken: the text is no JSON object, or breaks off.
+    """
+    window = _Window(file)
+    window.take("{")
+    if window.peek() != "}":
+        while True:
+            key = window.value()
+            if not isinstance(key, str):
+                raise window.broken("a key must be a text")
+            window.take(":")
+            if window.peek() == "[":
+                yield from ((key, element) for element in _elements(window))
+            else:
+                yield key, window.value()
+            if window.peek() != ",":
+                break
+            window.take(",")
+    window.take("}")
+    if window.peek():
+        raise window.broken("something follows the end of the object")
+
+
+def _elements(window: _Window) -> Iterator[Any]:
+    window.take("[")
+    if window.peek() != "]":
+        while True:
+            yield window.value()
+            if window.peek() != ",":
+                break
+            window.take(",")
+    window.take("]")

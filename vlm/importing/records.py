@@ -1,0 +1,111 @@
+"""What an import yields: sample records, and skips with their reasons."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["folder", "coco", "yolo"]
+MAX_KEPT_SKIPS = 10_000  # the rest is counted only
+
+ReportSkip = Callable[[str, str], None]  # takes a path and the reason
+
+
+class ImportFailed(Exception):
+    """A data set cannot be imported; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a data set says of an image; ``box`` is x, y, width and height in pixels of the upright image."""
+
+    category: str
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """An image of a data set.
+
+    Attributes:
+        path: below the data set's root, with '/' between folders; the identity when the data set is imported again.
+        file_name: what is shown, and what an exported COCO JSON is matched by.
+        split: '' where the data set has none.
+        width: pixels of the upright image, ``None`` where the image would have to be opened.
+        height: likewise.
+        categories: distinct, in the order of the annotations.
+        annotations: in the order of the data set.
+        content_key: changes whenever the file does (size and modification time).
+        external_id: the image's id in a COCO JSON, '' otherwise.
+    """
+
+    path: str
+    file_name: str
+    split: str
+    width: int | None
+    height: int | None
+    categories: tuple[str, ...]
+    annotations: tuple[Annotation, ...]
+    content_key: str
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something in a data set's folder that did not become a sample, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Scan:
+    """A data set that can be read: iterate over it for its records.
+
+    ``skips`` (10,000 at most) and ``skip_count`` fill while it is iterated over and start anew each time. ``total`` is
+    how many samples are expected, for progress. Iterating raises ``ImportFailed`` at the end where nothing came.
+    """
+
+    root: Path
+    format: Format
+    total: int | None
+    records: Callable[[ReportSkip], Iterator[SampleRecord]] = field(repr=False)
+    skips: list[Skip] = field(default_factory=list)
+    skip_count: int = 0
+
+    def __iter__(self) -> Iterator[SampleRecord]:
+        self.skips.clear()
+        self.skip_count = 0
+        empty = True
+        for record in self.records(self._report):
+            empty = False
+            yield record
+        if empty:
+            first = f" The first of them: {self.skips[0].path}: {self.skips[0].reason}" if self.skips else ""
+            raise ImportFailed(
+                f"No image could be imported from “{self.root}”; {self.skip_count:,} entries were skipped.{first}"
+            )
+
+    def _report(self, path: str, reason: str) -> None:
+        self.skip_count += 1
+        if len(self.skips) < MAX_KEPT_SKIPS:
+            self.skips.append(Skip(printable(path), reason))
+
+
+def printable(path: str) -> str:
+    r"""Return a path that can be stored and shown: bytes that are no UTF-8 become ``\udc..``."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_unicode(path: str) -> bool:
+    """Tell whether a path can be stored as UTF-8."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def distinct_categories(annotations: tuple[Annotation, ...]) -> tuple[str, ...]:
+    """Return the categories of annotations, each once, in order, without empty ones."""
+    return tuple(dict.fromkeys(annotation.category for annotation in annotations if annotation.category))

@@ -1,0 +1,116 @@
+"""The one loaded model of this process: loaded on first need, used by one run at a time, given back when idle."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from django.conf import settings
+
+from vlm.moondream import LoadProgress, Tagger, load_tagger
+
+logger = logging.getLogger(__name__)
+
+State = Literal["not loaded", "loading", "loaded"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model is wanted, and where; empty texts mean the engine's own choice."""
+
+    model: str
+    revision: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @classmethod
+    def from_settings(cls, *, model: str = "", device: str = "") -> "ModelSpec":
+        own = model or settings.VLM_MODEL
+        # A revision belongs to the model it was set for.
+        revision = settings.VLM_REVISION if own == settings.VLM_MODEL else ""
+        return cls(own, revision, device or settings.VLM_DEVICE, settings.VLM_DTYPE)
+
+
+class ModelKeeper:
+    """Holds at most one model. Whoever uses it has it alone, so runs of several data sets queue here."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self.idle_seconds = idle_seconds
+        self.state: State = "not loaded"
+        self._using = threading.Lock()
+        self._tagger: Tagger | None = None
+        self._spec: ModelSpec | None = None
+        self._used_at = 0.0
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def use(
+        self,
+        spec: ModelSpec,
+        *,
+        waiting: Callable[[], None] = lambda: None,
+        loading: Callable[[], None] = lambda: None,
+        progress: Callable[[LoadProgress], None] = lambda _: None,
+    ) -> Iterator[Tagger]:
+        """Yield the model, loaded if need be, for this caller alone.
+
+        Args:
+            waiting: called twice a second while another run uses the model; may raise to give up.
+            loading: called before the model is loaded.
+            progress: called with what is downloaded and loaded.
+
+        Raises:
+            ModelUnavailable: with what to do about it.
+        """
+        while not self._using.acquire(timeout=0.5):
+            waiting()
+        try:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._spec != spec or self._tagger is None:
+                self._release()
+                loading()
+                self.state = "loading"
+                try:
+                    self._tagger = load_tagger(
+                        spec.model, spec.revision or None, spec.device, spec.dtype, progress=progress
+                    )
+                finally:
+                    self.state = "loaded" if self._tagger is not None else "not loaded"
+                self._spec = spec
+            yield self._tagger
+        finally:
+            self._used_at = time.monotonic()
+            self._using.release()
+            self._release_later()
+
+    def release(self) -> None:
+        """Give the model's memory back, unless it is in use."""
+        if self._using.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._using.release()
+
+    def _release_later(self) -> None:
+        if self._tagger is None or not self.idle_seconds:
+            return
+        self._timer = threading.Timer(self.idle_seconds, self._release_if_idle)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _release_if_idle(self) -> None:
+        if time.monotonic() - self._used_at >= self.idle_seconds * 0.99:
+            self.release()
+
+    def _release(self) -> None:
+        if self._tagger is not None:
+            self._tagger.close()
+            logger.info("The model was released.")
+        self._tagger, self._spec, self.state = None, None, "not loaded"
+
+
+keeper = ModelKeeper(settings.VLM_IDLE_MINUTES * 60)

@@ -1,0 +1,670 @@
+"""The life of a tagging run. Its row in the database is the truth that every viewer, in every process, reads."""
+
+import atexit
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from vlm.demo import DEMO_CHECKPOINT
+from vlm.model import ModelSpec, keeper
+from vlm.models import Dataset, TaggingRun, current_vocabulary
+from vlm.moondream import EngineError, LoadProgress, ModelUnavailable
+from vlm.moondream.crops import Detail
+from vlm.samples import (
+    Merged,
+    Reapplied,
+    SampleFilter,
+    SampleRow,
+    SampleStore,
+    StoreError,
+    where,
+)
+from vlm.samples import merging, reading
+from vlm.samples.filters import Condition
+from vlm.store import sample_store
+from vlm.tagging import Job, ModelMismatch, Mode, answer_batch, decode, tag_samples
+from vlm.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+Scope = Literal["missing", "all", "failed"]
+Status = TaggingRun.Status
+
+HEARTBEAT_SECONDS = 2.0
+STALE_SECONDS = 30.0
+RATE_SECONDS = 20.0  # the rate is that of this long
+STOP_SECONDS = 60.0  # how long a stopping process waits for the batch at hand
+PREVIEW_SAMPLES = 20
+
+
+class RunError(Exception):
+    """A run cannot be started or changed as asked; the message says why."""
+
+
+class RunActive(RunError):
+    """Another run of the data set is active: ``run``, if it still is."""
+
+    def __init__(self, run: TaggingRun | None) -> None:
+        self.run = run
+        number = f"Run {run.pk}" if run else "A run"
+        super().__init__(f"{number} of this data set is active. Wait for its end, or cancel it.")
+
+
+class NothingToTag(RunError):
+    """The scope holds no sample."""
+
+
+class NotResumable(RunError):
+    """The run is complete, reverted, or still active."""
+
+
+class _GivenUp(Exception):
+    """Stopped before the model was at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What to tag and how.
+
+    Attributes:
+        scope: ``missing`` takes samples that lack an answer of this vocabulary and model, ``failed`` those whose image could
+            not be read (by the run ``failed_of``, or by the last run that tried).
+        filter: within which the scope applies.
+        limit: samples at most.
+        dimensions: of the vocabulary; none means all.
+        model, device: empty for the settings'.
+        batch_size: images per pass; 0 for what fits.
+    """
+
+    scope: Scope = "missing"
+    filter: SampleFilter = field(default_factory=SampleFilter)
+    limit: int | None = None
+    dimensions: tuple[str, ...] = ()
+    detail: Detail = field(default_factory=lambda: settings.VLM_DETAIL)
+    mode: Mode = "score"
+    min_probability: float = field(default_factory=lambda: settings.VLM_MIN_PROBABILITY)
+    min_mass: float = field(default_factory=lambda: settings.VLM_MIN_MASS)
+    batch_size: int = field(default_factory=lambda: settings.VLM_BATCH_SIZE)
+    model: str = ""
+    device: str = ""
+    failed_of: int | None = None
+
+    @classmethod
+    def defaults(cls) -> "RunOptions":
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as viewers see it; ``rate`` in images per second, ``seconds`` and ``eta`` in seconds, downloads in bytes."""
+
+    run: int
+    dataset: int
+    status: str
+    status_label: str
+    total: int
+    processed: int
+    tagged: int
+    discarded: int
+    failed: int
+    rate: float
+    seconds: float
+    eta: float | None
+    download_done: int
+    download_total: int
+    error: str
+    active: bool
+    resumable: bool
+    model: str
+    device: str
+    demonstration: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would say about a sample: dimension → (word, probability, whether it would become a tag)."""
+
+    sample: SampleRow
+    words: dict[str, tuple[str, float | None, bool]]
+    error: str = ""
+
+
+# -- watching ------------------------------------------------------------------------------------------------------------
+_subscribers: list[Callable[[int], None]] = []
+
+
+def subscribe(callback: Callable[[int], None]) -> None:
+    """Have ``callback(dataset_id)`` called, from a run's thread, whenever a run of this process changes."""
+    _subscribers.append(callback)
+
+
+def notify(dataset_id: int) -> None:
+    for callback in _subscribers:
+        try:
+            callback(dataset_id)
+        except Exception:
+            logger.exception("A viewer of data set %s could not be told", dataset_id)
+
+
+def run_state(run: TaggingRun) -> RunState:
+    remaining = max(0, run.total - run.processed)
+    return RunState(
+        run=run.pk,
+        dataset=run.dataset_id,
+        status=run.status,
+        status_label=str(Status(run.status).label),
+        total=run.total,
+        processed=run.processed,
+        tagged=run.tagged,
+        discarded=run.discarded,
+        failed=run.failed,
+        rate=round(run.rate, 3),
+        seconds=round(run.seconds, 1),
+        eta=round(remaining / run.rate, 1) if run.rate and run.is_active else None,
+        download_done=run.download_done,
+        download_total=run.download_total,
+        error=run.error,
+        active=run.is_active,
+        resumable=is_resumable(run),
+        model=run.model,
+        device=run.device,
+        demonstration=is_demonstration(run.model),
+    )
+
+
+def is_resumable(run: TaggingRun) -> bool:
+    return run.status in TaggingRun.RESUMABLE and run.reverted is None
+
+
+def is_demonstration(model: str) -> bool:
+    """Whether ``model`` is the bundled checkpoint, whose words are good for a demonstration only."""
+    return bool(model) and Path(model).expanduser().resolve() == DEMO_CHECKPOINT.resolve()
+
+
+def run_current(dataset: Dataset) -> TaggingRun | None:
+    """Return the active run, else the newest."""
+    fail_stale_runs()
+    runs = TaggingRun.objects.filter(dataset=dataset)
+    return runs.filter(status__in=TaggingRun.ACTIVE).first() or runs.first()
+
+
+def fail_stale_runs() -> int:
+    """Mark runs whose process died as interrupted; returns how many."""
+    stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
+    return TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE, heartbeat__lt=stale).update(
+        status=Status.INTERRUPTED,
+        finished=F("heartbeat"),
+        rate=0,
+        error="The process that worked on it ended without a word. Resume to go on where it was.",
+    )
+
+
+# -- starting and stopping -----------------------------------------------------------------------------------------------
+def run_create(
+    *, dataset: Dataset, options: RunOptions, user: AbstractBaseUser | None, origin: str
+) -> TaggingRun:
+    """Claim the data set for a new run.
+
+    Raises:
+        RunActive: another run has it.
+        NothingToTag: the scope is empty.
+        VocabularyError: nothing to ask, or an unknown dimension.
+        FilterError: the filter names an unknown dimension.
+    """
+    fail_stale_runs()
+    vocabulary = _vocabulary(options)
+    spec = ModelSpec.from_settings(model=options.model, device=options.device)
+    run = TaggingRun(
+        dataset=dataset,
+        scope=options.scope,
+        filter_query=options.filter.to_query(),
+        sample_limit=options.limit,
+        failed_of_id=options.failed_of,
+        vocabulary_json=vocabulary.to_json(),
+        vocabulary_hash=vocabulary.hash,
+        model=spec.model,
+        revision=spec.revision,
+        device=spec.device,
+        dtype=spec.dtype,
+        detail=options.detail,
+        mode=options.mode,
+        batch_size=options.batch_size,
+        min_probability=options.min_probability,
+        min_mass=options.min_mass,
+        started_by=user,
+        origin=origin,
+        heartbeat=timezone.now(),
+    )
+    if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
+        raise RunActive(active)
+    run.total = _count(run)
+    if not run.total:
+        raise NothingToTag(
+            "No sample of this scope waits for an answer. Choose “all samples”, or another filter."
+            if options.scope == "missing"
+            else "No sample is in this scope."
+        )
+    try:
+        with transaction.atomic():
+            run.save()
+    except IntegrityError:
+        raise RunActive(
+            TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
+        ) from None
+    return run
+
+
+def run_requeue(run: TaggingRun, *, user: AbstractBaseUser | None, origin: str) -> TaggingRun:
+    """Make an unfinished run ready to go on, with its own vocabulary and settings.
+
+    Raises:
+        NotResumable, RunActive
+    """
+    fail_stale_runs()
+    claimed = {
+        "status": Status.QUEUED,
+        "worker": "",
+        "error": "",
+        "finished": None,
+        "heartbeat": timezone.now(),
+        "origin": origin,
+    }
+    if user is not None:
+        claimed["started_by"] = user
+    try:
+        with transaction.atomic():
+            count = TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.RESUMABLE, reverted=None).update(**claimed)
+    except IntegrityError:
+        active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
+        raise RunActive(active) from None
+    run.refresh_from_db()
+    if not count:
+        why = "was reverted" if run.reverted else f"is {Status(run.status).label}"
+        raise NotResumable(f"Run {run.pk} {why}: only a cancelled, failed or interrupted run can go on.")
+    return run
+
+
+def run_launch(run: TaggingRun) -> None:
+    """Work on a run in a thread of this process."""
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            run_execute(run.pk, stop)
+        except Exception:
+            logger.exception("Run %s ended badly", run.pk)
+        finally:
+            connections.close_all()
+            with _lock:
+                _working.pop(thread, None)
+
+    thread = threading.Thread(target=work, name=f"run-{run.pk}", daemon=True)
+    with _lock:
+        _working[thread] = stop
+    thread.start()
+
+
+def run_cancel(run: TaggingRun) -> bool:
+    """Ask an active run to stop after the batch at hand; returns whether it was active.
+
+    A run that nobody works on yet is cancelled at once.
+    """
+    fail_stale_runs()
+    now = timezone.now()
+    idle = TaggingRun.objects.filter(pk=run.pk, status=Status.QUEUED, worker="")
+    asked = idle.update(status=Status.CANCELLED, finished=now) or TaggingRun.objects.filter(
+        pk=run.pk, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)
+    ).update(status=Status.CANCELLING)
+    run.refresh_from_db()
+    if asked:
+        notify(run.dataset_id)
+    return bool(asked) or run.status == Status.CANCELLING
+
+
+def run_execute(
+    run_id: int,
+    stop: threading.Event,
+    *,
+    waited: Callable[[str, float], None] = lambda _, __: None,
+) -> TaggingRun:
+    """Work on a queued run until it ends, and return it.
+
+    ``stop`` interrupts it after the batch at hand. Whatever goes wrong ends up in the row: this raises only when the
+    database itself is gone.
+    """
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    claimed = TaggingRun.objects.filter(pk=run_id, status=Status.QUEUED, worker="").update(
+        worker=worker, heartbeat=timezone.now()
+    )
+    run = TaggingRun.objects.select_related("dataset").get(pk=run_id)
+    if not claimed:
+        return run
+    halt = threading.Event()  # set by ``stop`` or by a cancellation, seen by the loop
+    over = threading.Event()
+    pulse = threading.Thread(target=_heartbeat, args=(run_id, stop, halt, over), name=f"pulse-{run_id}", daemon=True)
+    pulse.start()
+    status, error = Status.COMPLETED, ""
+    try:
+        if _work(run, halt, waited):
+            status = Status.INTERRUPTED if stop.is_set() else Status.CANCELLED
+    except _GivenUp:
+        status = Status.INTERRUPTED if stop.is_set() else Status.CANCELLED
+    except (EngineError, ModelMismatch, StoreError) as problem:
+        logger.error("Run %s failed: %s", run_id, problem, exc_info=not isinstance(problem, ModelUnavailable))
+        status, error = Status.FAILED, str(problem)
+    except Exception as problem:
+        logger.exception("Run %s failed", run_id)
+        status = Status.FAILED
+        error = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
+    finally:
+        over.set()
+        pulse.join()
+    if status == Status.INTERRUPTED:
+        error = "The process was stopped. Resume to go on where it was."
+    _finish(run, status, error)
+    notify(run.dataset_id)
+    return run
+
+
+def run_revert(run: TaggingRun) -> int:
+    """Take back what a finished run added; returns how many samples it had answered.
+
+    Raises:
+        RunActive: the run, or another of its data set, is active.
+    """
+    fail_stale_runs()
+    active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
+    if active is not None:
+        raise RunActive(active)
+    with sample_store().write() as cursor:
+        count = merging.revert_run(cursor, run_id=run.pk)
+    run.reverted = timezone.now()
+    run.save(update_fields=["reverted"])
+    notify(run.dataset_id)
+    return count
+
+
+def run_reapply(run: TaggingRun, *, min_probability: float, min_mass: float, preview: bool = False) -> Reapplied:
+    """Decide a finished run's answers by other thresholds, without the model.
+
+    Raises:
+        RunError: the run is active or reverted.
+    """
+    if run.is_active or run.reverted:
+        raise RunError(f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are.")
+    thresholds = {"run_id": run.pk, "min_probability": min_probability, "min_mass": min_mass}
+    with sample_store().write() as cursor:
+        if preview:
+            return merging.preview_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+        result = merging.apply_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+    with sample_store().read() as cursor:
+        _, run.tagged, run.discarded, _ = reading.run_counts(cursor, run.pk)
+    run.min_probability, run.min_mass = min_probability, min_mass
+    run.save(update_fields=["tagged", "discarded", "min_probability", "min_mass"])
+    notify(run.dataset_id)
+    return result
+
+
+def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
+    """Score twenty samples of a scope, spread over it, and write nothing.
+
+    Raises:
+        ModelUnavailable, VocabularyError, FilterError
+    """
+    vocabulary = _vocabulary(options)
+    spec = ModelSpec.from_settings(model=options.model, device=options.device)
+    run = TaggingRun(
+        pk=0,
+        dataset=dataset,
+        scope=options.scope,
+        filter_query=options.filter.to_query(),
+        sample_limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES),
+        failed_of_id=options.failed_of,
+        vocabulary_json=vocabulary.to_json(),
+        vocabulary_hash=vocabulary.hash,
+        model=spec.model,
+        detail=options.detail,
+        mode=options.mode,
+        min_probability=options.min_probability,
+        min_mass=options.min_mass,
+        batch_size=options.batch_size,
+    )
+    job = _job(run)
+    with sample_store().read() as cursor:
+        waiting = reading.pending_spread(
+            cursor, job.scope, run_id=0, answered_by=job.answered_by, limit=run.sample_limit or PREVIEW_SAMPLES
+        )
+        samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
+    previews = []
+    if waiting:
+        with keeper.use(spec) as tagger:
+            for item in waiting:
+                (found,) = answer_batch([decode(item, job, tagger)], job, tagger)
+                words = {a.dimension: (a.word or a.text, a.probability, a.accepted) for a in found.answers}
+                previews.append(Preview(samples[item.id], words, found.error))
+    return previews
+
+
+def run_scope_count(*, dataset: Dataset, options: RunOptions) -> int:
+    """Return how many samples a run with these options would work on."""
+    vocabulary = _vocabulary(options)
+    spec = ModelSpec.from_settings(model=options.model, device=options.device)
+    return _count(
+        TaggingRun(
+            pk=0,
+            dataset=dataset,
+            scope=options.scope,
+            filter_query=options.filter.to_query(),
+            sample_limit=options.limit,
+            failed_of_id=options.failed_of,
+            vocabulary_json=vocabulary.to_json(),
+            vocabulary_hash=vocabulary.hash,
+            model=spec.model,
+            mode=options.mode,
+        )
+    )
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+_lock = threading.Lock()
+_working: dict[threading.Thread, threading.Event] = {}
+
+
+@atexit.register
+def stop_all() -> None:
+    """Let every run of this process finish its batch. At exit daemon threads would die in mid-image."""
+    with _lock:
+        working = dict(_working)
+    for stop in working.values():
+        stop.set()
+    deadline = time.monotonic() + STOP_SECONDS
+    for thread in working:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float], None]) -> bool:
+    """Load the model and tag; returns whether it was halted before the end."""
+    store = sample_store()
+
+    def check() -> None:
+        if halt.is_set():
+            raise _GivenUp
+
+    def loading() -> None:
+        TaggingRun.objects.filter(pk=run.pk, status=Status.QUEUED).update(status=Status.LOADING)
+        notify(run.dataset_id)
+
+    report_at = 0.0
+
+    def progress(loaded: LoadProgress) -> None:
+        nonlocal report_at
+        check()
+        if loaded.stage == "download" and time.monotonic() - report_at > 0.5:
+            report_at = time.monotonic()
+            TaggingRun.objects.filter(pk=run.pk).update(download_done=loaded.done, download_total=loaded.total)
+            notify(run.dataset_id)
+
+    spec = ModelSpec(run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto")
+    with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
+        job = _job(run)
+        with store.read() as cursor:
+            done = reading.run_counts(cursor, run.pk)
+            left = reading.pending_count(cursor, job.scope, run_id=run.pk, answered_by=job.answered_by)
+        run.processed, run.tagged, run.discarded, run.failed = done
+        if job.limit is not None:
+            left = min(left, job.limit)
+        TaggingRun.objects.filter(pk=run.pk).update(
+            revision=tagger.revision,
+            device=tagger.device,
+            dtype=tagger.dtype,
+            total=run.processed + left,
+            processed=run.processed,
+            tagged=run.tagged,
+            discarded=run.discarded,
+            failed=run.failed,
+            started=run.started or timezone.now(),
+        )
+        TaggingRun.objects.filter(pk=run.pk, status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
+        notify(run.dataset_id)
+        meter = _Meter(run)
+        tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
+    return halt.is_set() and meter.processed < left
+
+
+class _Meter:
+    """Writes counts, rate and elapsed time of a run into its row after each commit."""
+
+    def __init__(self, run: TaggingRun) -> None:
+        self.run, self.processed = run, 0
+        self._began, self._before = time.monotonic(), run.seconds
+        self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
+
+    def count(self, merged: Merged) -> None:
+        now = time.monotonic()
+        self.processed += merged.processed
+        self._marks.append((now, self.processed))
+        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_SECONDS:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        TaggingRun.objects.filter(pk=self.run.pk).update(
+            processed=F("processed") + merged.processed,
+            tagged=F("tagged") + merged.tagged,
+            discarded=F("discarded") + merged.discarded,
+            failed=F("failed") + merged.failed,
+            rate=(self.processed - before) / max(now - since, 1e-6),
+            seconds=self._before + now - self._began,
+            heartbeat=timezone.now(),
+        )
+        notify(self.run.dataset_id)
+
+
+def _heartbeat(run_id: int, stop: threading.Event, halt: threading.Event, over: threading.Event) -> None:
+    """Show that the process lives, and look whether somebody cancelled the run in another one."""
+    beat_at = 0.0
+    try:
+        while not over.wait(0.1):
+            if stop.is_set():
+                halt.set()
+            if time.monotonic() - beat_at < HEARTBEAT_SECONDS / 4:
+                continue
+            beat_at = time.monotonic()
+            TaggingRun.objects.filter(pk=run_id).update(heartbeat=timezone.now())
+            if not TaggingRun.objects.filter(pk=run_id, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)).exists():
+                halt.set()
+    except Exception:
+        logger.exception("The heartbeat of run %s stopped", run_id)
+        halt.set()
+    finally:
+        connections.close_all()
+
+
+def _finish(run: TaggingRun, status: str, error: str) -> None:
+    """Write down the end, with counts from the store: they are what was kept."""
+    counts: dict[str, int] = {}
+    try:
+        with sample_store().read() as cursor:
+            done = reading.run_counts(cursor, run.pk)
+        counts = dict(zip(("processed", "tagged", "discarded", "failed"), done, strict=True))
+    except StoreError:
+        logger.exception("The counts of run %s could not be read", run.pk)
+    run.refresh_from_db()
+    rate = run.processed / run.seconds if run.seconds else 0.0
+    TaggingRun.objects.filter(pk=run.pk).update(
+        status=status, error=error, finished=timezone.now(), heartbeat=timezone.now(), rate=rate, **counts
+    )
+    run.refresh_from_db()
+
+
+def _vocabulary(options: RunOptions) -> Vocabulary:
+    vocabulary = current_vocabulary()
+    return vocabulary.only(options.dimensions) if options.dimensions else vocabulary
+
+
+def _answered_by(run: TaggingRun) -> tuple[int, ...]:
+    """Return the runs whose answers make a sample of the scope ``missing`` need none."""
+    if run.scope != TaggingRun.Scope.MISSING:
+        return ()
+    same = TaggingRun.objects.filter(
+        dataset_id=run.dataset_id, vocabulary_hash=run.vocabulary_hash, model=run.model, mode=run.mode, reverted=None
+    )
+    return tuple(same.exclude(pk=run.pk).values_list("pk", flat=True))
+
+
+def _scope(run: TaggingRun) -> Condition:
+    chosen = SampleFilter.from_query(run.filter_query)
+    words = {dimension.name: dimension.words for dimension in current_vocabulary()}
+    words |= {dimension.name: dimension.words for dimension in run.vocabulary}
+    condition, values = where(run.dataset_id, chosen, words)
+    if run.scope == TaggingRun.Scope.FAILED:
+        if run.failed_of_id is not None:
+            condition += " and s.id in (select sample_id from run_samples where run_id = ? and status = 'failed')"
+            values = [*values, run.failed_of_id]
+        else:
+            # A sample that this run has answered meanwhile no longer counts as failed, and is finished anyway.
+            condition += " and s.failed"
+    return condition, values
+
+
+def _count(run: TaggingRun) -> int:
+    with sample_store().read() as cursor:
+        found = reading.pending_count(cursor, _scope(run), run_id=run.pk or 0, answered_by=_answered_by(run))
+    return found if run.sample_limit is None else min(found, run.sample_limit)
+
+
+def _job(run: TaggingRun) -> Job:
+    limit: int | None = run.sample_limit
+    if limit is not None and run.pk:
+        with sample_store().read() as cursor:
+            limit = max(0, limit - reading.run_counts(cursor, run.pk)[0])
+    return Job(
+        dataset_id=run.dataset_id,
+        run_id=run.pk,
+        root=Path(run.dataset.root),
+        scope=_scope(run),
+        answered_by=_answered_by(run),
+        vocabulary=run.vocabulary,
+        mode=run.mode,  # type: ignore[arg-type]
+        detail=run.detail,  # type: ignore[arg-type]
+        min_probability=run.min_probability,
+        min_mass=run.min_mass,
+        batch_size=run.batch_size,
+        limit=limit,
+        max_pixels=settings.MAX_PIXELS,
+    )

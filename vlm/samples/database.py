@@ -1,0 +1,219 @@
+"""One DuckDB file that several processes take turns to open.
+
+DuckDB locks its file per process, for readers too. So a process keeps the file open while nobody else wants it, and
+hands it over when somebody queues: whoever waits holds ``<file>.queue``, whoever has it open holds ``<file>.lock``. The
+operating system drops both locks when their process dies. Within a process one connection is shared, one cursor per unit
+of work, and one writer at a time: DuckDB loses an update silently when two transactions update the same row.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from .schema import migrate
+
+Cursor = duckdb.DuckDBPyConnection
+
+LOOK_SECONDS = 0.01  # how often the holder looks whether somebody queues
+
+
+class SampleStore:
+    """The samples, their tags and where these came from.
+
+    Args:
+        path: the DuckDB file; made on first use, its folder must exist.
+        memory_limit: DuckDB's own, such as ``"2GB"``.
+        threads: of DuckDB; 0 for one per core.
+        wait: seconds to queue for the file before :class:`StoreBusy`.
+
+    Never use a cursor outside its block, and never open one block inside another.
+    """
+
+    def __init__(self, path: Path, *, memory_limit: str = "2GB", threads: int = 0, wait: float = 15.0) -> None:
+        self.path, self.wait = path, wait
+        # Nothing may reach for the network, whatever file somebody puts here.
+        self._config: dict[str, Any] = {
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "memory_limit": memory_limit,
+            "preserve_insertion_order": False,
+        }
+        if threads:
+            self._config["threads"] = threads
+        self._owner = FileLock(f"{path}.lock", thread_local=False, poll_interval=0.004)
+        self._queue = FileLock(f"{path}.queue", thread_local=False, poll_interval=0.004)
+        self._changed = threading.Condition()
+        self._writer = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._users = 0
+        self._draining = False
+        self._process = os.getpid()
+        self._watcher: threading.Thread | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[Cursor]:
+        """Yield a cursor that sees one consistent state per statement.
+
+        Raises:
+            StoreBusy, StoreCorrupt, StoreReadOnly: the file cannot be opened.
+        """
+        cursor = self._enter()
+        try:
+            yield cursor
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.FatalException):
+                self._draining = True  # the instance is dead (the disk was full): the next user opens it anew
+            raise _explained(error, self.path) from error
+        finally:
+            self._leave(cursor)
+
+    @contextmanager
+    def write(self) -> Iterator[Cursor]:
+        """Yield a cursor inside a transaction that commits at the end of the block, or not at all.
+
+        Raises:
+            StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly: nothing of the block was kept.
+        """
+        with self._writer, self.read() as cursor:
+            cursor.begin()
+            try:
+                yield cursor
+            except BaseException:
+                try:
+                    cursor.rollback()
+                except duckdb.Error:
+                    pass  # the transaction is gone already
+                raise
+            cursor.commit()
+
+    def close(self) -> None:
+        """Close the file once nobody in this process uses it, so that another process gets it at once."""
+        with self._changed:
+            if self._connection is not None:
+                self._draining = True
+                if not self._users:
+                    self._shut()
+            watcher = self._watcher
+        if watcher is not None and watcher is not threading.current_thread():
+            watcher.join(1)  # it holds the connection until it looks
+
+    def _enter(self) -> Cursor:
+        if os.getpid() != self._process:
+            raise StoreError("A forked process must make a store of its own.")
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._draining, self.wait):
+                raise _busy(self.path)
+            if self._connection is None:
+                self._connection = self._open()
+            cursor = self._connection.cursor()
+            self._users += 1
+            return cursor
+
+    def _leave(self, cursor: Cursor) -> None:
+        try:
+            cursor.close()  # drops an unread result, which would keep checkpoints waiting
+        finally:
+            with self._changed:
+                self._users -= 1
+                if self._draining and not self._users:
+                    self._shut()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        folder = self.path.parent
+        if not os.access(folder, os.W_OK) or (self.path.exists() and not os.access(self.path, os.W_OK)):
+            raise StoreReadOnly(f"{folder} cannot be written to. Give this user the right, or set DATAVISOR_DATA_DIR.")
+        try:
+            with self._queue.acquire(timeout=self.wait):
+                self._owner.acquire(timeout=self.wait)
+        except Timeout:
+            raise _busy(self.path) from None
+        except OSError as error:
+            raise StoreReadOnly(f"No lock file can be made beside {self.path}: {error}.") from error
+        connection = None
+        try:
+            connection = duckdb.connect(str(self.path), config=self._config)
+            migrate(connection, self.path)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            self._owner.release()
+            if isinstance(error, duckdb.Error):
+                raise _explained(error, self.path) from error
+            raise
+        self._watcher = threading.Thread(target=self._watch, args=(connection,), name="store-watch", daemon=True)
+        self._watcher.start()
+        return connection
+
+    def _watch(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Hand the file over as soon as another process queues for it; ends with the connection."""
+        idle = threading.Event()
+        while True:
+            idle.wait(LOOK_SECONDS)
+            with self._changed:
+                if self._connection is not connection:
+                    return
+                if self._draining:
+                    continue
+                try:
+                    self._queue.acquire(timeout=0)
+                    self._queue.release()
+                except Timeout:
+                    self._draining = True
+                    if not self._users:
+                        self._shut()
+                except OSError:
+                    continue  # out of file handles, say: nobody can queue either
+
+    def _shut(self) -> None:
+        """Close; the caller holds the condition and knows that nobody uses the connection."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        except duckdb.Error:
+            pass  # a dead instance; what was committed is in the file and its log
+        finally:
+            self._connection, self._draining = None, False
+            self._owner.release()
+            self._changed.notify_all()
+
+
+def _busy(path: Path) -> StoreBusy:
+    return StoreBusy(f"{path.name} is in use by another process that did not hand it over in time. Try again.")
+
+
+def _explained(error: duckdb.Error, path: Path) -> Exception:
+    """Return the error that says what to do, or ``error`` itself where the mistake is in our own statement."""
+    text = str(error)
+    if "No space left" in text or "not enough space" in text:
+        return StoreFull(
+            f"The disk of {path} is full: nothing of this step was kept, all before it is safe. Make room."
+        )
+    if "Read-only file system" in text or "Permission denied" in text or "read-only mode" in text:
+        return StoreReadOnly(f"{path} cannot be written to: {text.splitlines()[0]}")
+    if "newer version of DuckDB" in text:
+        return StoreCorrupt(
+            f"{path} was written by a newer DuckDB. Install the DataVisor release that wrote it, or newer."
+        )
+    damaged = (
+        "not a valid DuckDB database",
+        "Corrupt",
+        "checksum",
+        "not enough bytes",
+        "read enough bytes",
+        "replaying WAL",
+    )
+    if any(sign in text for sign in damaged) or "sqlite_scanner" in text:
+        return StoreCorrupt(
+            f"{path} is damaged or no DuckDB file: {text.splitlines()[0]} Move it away together with {path.name}.wal and "
+            "put a backup in its place; without one, import the data sets again."
+        )
+    if "Could not set lock" in text:
+        return StoreBusy(f"{path.name} is open in a program that does not hand it over. Close that program.")
+    return error

@@ -1,0 +1,29 @@
+"""What can go wrong with the sample store; every message says what to do about it."""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store and did not hand it over in time. Trying again helps."""
+
+
+class StoreReadOnly(StoreError):
+    """The store's folder or disk takes no writes."""
+
+
+class StoreFull(StoreError):
+    """The disk is full. What was committed before is safe."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged, no DuckDB file at all, or of a newer version."""
+
+
+class FilterError(ValueError):
+    """A filter or a page cursor that means nothing; the message says which part."""
+
+
+class TagError(ValueError):
+    """A tag that cannot be stored."""

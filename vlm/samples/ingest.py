@@ -1,0 +1,127 @@
+"""Writing samples: an import, in one transaction, that leaves tags as they are."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from .database import Cursor
+from .records import Importable, Imported, Records
+
+CHUNK = 4096  # rows that travel to DuckDB together
+
+STAGE = """
+insert into staged select ? + generate_subscripts(paths, 1) as place, unnest(paths) as path, unnest(?::varchar[]) as file_name,
+    unnest(?::varchar[]) as split, unnest(?::integer[]) as width, unnest(?::integer[]) as height,
+    unnest(?::varchar[]) as content_key, unnest(?::varchar[]) as external_id, unnest(?::varchar[][]) as categories
+from (select ?::varchar[] as paths)
+"""
+STAGE_ANNOTATIONS = """
+insert into staged_annotations select unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::double[]), unnest(?::double[]),
+    unnest(?::double[]), unnest(?::double[])
+"""
+
+
+def import_rows(
+    cursor: Cursor, *, dataset_id: int, records: Records, report: Callable[[int], None] = lambda _: None
+) -> Imported:
+    """Make the samples of a data set equal ``records``.
+
+    New paths are added, known ones get their new sizes, splits, categories and annotations, absent ones are marked
+    missing; tags and ids stay. A path that comes twice counts once and is listed.
+
+    Args:
+        report: called with how many records were read so far.
+    """
+    _stage(cursor, records, report)
+    done = Imported()
+    done.duplicates = [
+        row[0]
+        for row in cursor.execute(
+            "select path from staged group by path having count(*) > 1 order by 1 limit 1000"
+        ).fetchall()
+    ]
+    cursor.execute(
+        "create or replace temp table arriving as select * from staged qualify row_number() over (partition by path order by place) = 1"
+    ).fetchall()
+    values = {"dataset": dataset_id}
+    done.returned = _count(
+        cursor,
+        "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing",
+        values,
+    )
+    done.updated = _changed(
+        cursor,
+        "update samples s set file_name = a.file_name, split = a.split, width = coalesce(a.width, s.width), "
+        "height = coalesce(a.height, s.height), content_key = a.content_key, external_id = a.external_id, "
+        "categories = a.categories, missing = false from arriving a where s.dataset_id = $dataset and s.path = a.path and "
+        "(s.missing or (s.file_name, s.split, s.content_key, s.external_id, s.categories) is distinct from "
+        "(a.file_name, a.split, a.content_key, a.external_id, a.categories) or s.width is distinct from coalesce(a.width, s.width) "
+        "or s.height is distinct from coalesce(a.height, s.height))",
+        values,
+    )
+    done.added = _changed(
+        cursor,
+        "insert into samples select nextval('sample_ids'), $dataset, path, file_name, split, width, height, content_key, "
+        "external_id, categories, false, [], 0, null, 0, false from (select * from arriving a where not exists "
+        "(select 1 from samples s where s.dataset_id = $dataset and s.path = a.path) order by place)",
+        values,
+    )
+    _changed(
+        cursor,
+        "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
+        "and s.path not in (select path from arriving)",
+        values,
+    )
+    done.missing = _count(cursor, "select count(*) from samples where dataset_id = $dataset and missing", values)
+    done.total = _count(cursor, "select count(*) from samples where dataset_id = $dataset", values)
+    cursor.execute("delete from annotations where dataset_id = ?", [dataset_id]).fetchall()
+    cursor.execute(
+        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height from staged_annotations n "
+        "join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
+        [dataset_id],
+    ).fetchall()
+    for table in ("staged", "staged_annotations", "arriving"):
+        cursor.execute(f"drop table {table}").fetchall()
+    return done
+
+
+def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> None:
+    cursor.execute(
+        "create or replace temp table staged (place bigint, path varchar, file_name varchar, split varchar, width integer, "
+        "height integer, content_key varchar, external_id varchar, categories varchar[])"
+    ).fetchall()
+    cursor.execute(
+        "create or replace temp table staged_annotations (path varchar, category varchar, x double, y double, width double, "
+        "height double)"
+    ).fetchall()
+    place = 0
+    for chunk in _chunks(iter(records)):
+        columns = (
+            [r.file_name for r in chunk],
+            [r.split for r in chunk],
+            [r.width for r in chunk],
+            [r.height for r in chunk],
+        )
+        more = ([r.content_key for r in chunk], [r.external_id for r in chunk], [list(r.categories) for r in chunk])
+        cursor.execute(STAGE, [place, *columns, *more, [r.path for r in chunk]]).fetchall()
+        found = [(r.path, annotation) for r in chunk for annotation in r.annotations]
+        if found:
+            boxes = [annotation.box or (None, None, None, None) for _, annotation in found]
+            cursor.execute(
+                STAGE_ANNOTATIONS,
+                [[path for path, _ in found], [a.category for _, a in found], *map(list, zip(*boxes, strict=True))],
+            ).fetchall()
+        place += len(chunk)
+        report(place)
+
+
+def _chunks(records: Iterator[Importable]) -> Iterator[list[Importable]]:
+    while chunk := list(islice(records, CHUNK)):
+        yield chunk
+
+
+def _count(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
+    return int(cursor.execute(sql, values).fetchall()[0][0])
+
+
+def _changed(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
+    return int(cursor.execute(sql, values).fetchall()[0][0])

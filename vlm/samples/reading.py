@@ -1,0 +1,447 @@
+"""Reading samples: pages by keyset, counts, facets, one sample, and what a run did. All inside ``SampleStore.read()``."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .database import Cursor
+from .errors import FilterError
+from .filters import SOURCES, STATES, Condition, SampleFilter, where
+from .records import (
+    Annotation,
+    Answer,
+    Count,
+    DatasetStats,
+    DimensionFacet,
+    Discard,
+    Facets,
+    Failure,
+    Page,
+    Pending,
+    SampleDetail,
+    SampleRow,
+    Tag,
+    WordCount,
+)
+
+Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order
+
+ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
+KEY = {"name": "s.file_name", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
+COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
+MAX_FACET = 200  # distinct user tags, splits or categories that are listed
+
+
+def samples_page(
+    cursor: Cursor,
+    dataset_id: int,
+    chosen: SampleFilter,
+    words: Words,
+    *,
+    order: str = "name",
+    after: str = "",
+    limit: int = 60,
+) -> Page:
+    """Return the samples behind the cursor ``after`` in ``order``.
+
+    Raises:
+        FilterError: an order that is none, or a cursor of another order.
+    """
+    if order not in ORDERS:
+        raise FilterError(f"There is no order “{order}”; there are {', '.join(ORDERS)}.")
+    condition, values = where(dataset_id, chosen, words)
+    key = KEY[order]
+    if after:
+        value, sample_id = _unpack(after, order)
+        condition, values = f"{condition} and ({key}, s.id) > (?, ?)", [*values, value, sample_id]
+    # Rows are wide and the order sees all of them, so the keys are sorted first and the rows fetched after.
+    rows = cursor.execute(
+        f"select {key}, s.id from samples s where {condition} order by {key}, s.id limit ?",
+        [*values, limit + 1],
+    ).fetchall()
+    following = _pack(order, rows[limit - 1]) if len(rows) > limit else ""
+    return Page(samples_by_id(cursor, dataset_id, [row[1] for row in rows[:limit]]), following)
+
+
+def samples_by_id(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[SampleRow]:
+    """Return the samples in the order of ``ids``; unknown ones are left out."""
+    if not ids:
+        return []
+    # The range and the list as constants let DuckDB skip the blocks that hold none of them.
+    marks = ", ".join(str(int(sample_id)) for sample_id in ids)
+    rows = cursor.execute(
+        f"select {COLUMNS} from samples s where s.dataset_id = ? and s.id between ? and ? and s.id in ({marks})",
+        [dataset_id, min(ids), max(ids)],
+    ).fetchall()
+    tagged = [row[0] for row in rows if row[8]]
+    ledger = _ledger(cursor, tagged)
+    samples = {row[0]: _sample(row, ledger) for row in rows}
+    return [samples[sample_id] for sample_id in ids if sample_id in samples]
+
+
+def count(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> int:
+    return _count(cursor, where(dataset_id, chosen, words))
+
+
+def neighbours(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, sample_id: int
+) -> tuple[int | None, int | None]:
+    """Return the samples before and behind one in the filter's order, ``None`` at either end."""
+    key = KEY.get(order, KEY["name"])
+    at = cursor.execute(f"select {key} from samples s where s.id = ?", [sample_id]).fetchall()
+    if not at:
+        return None, None
+    condition, values = where(dataset_id, chosen, words)
+
+    def beside(sign: str, direction: str) -> int | None:
+        rows = cursor.execute(
+            f"select s.id from samples s where {condition} and ({key}, s.id) {sign} (?, ?) "
+            f"order by {key} {direction}, s.id {direction} limit 1",
+            [*values, at[0][0], sample_id],
+        ).fetchall()
+        return rows[0][0] if rows else None
+
+    return beside("<", "desc"), beside(">", "asc")
+
+
+def facets(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> Facets:
+    """Count what the filter could be narrowed to.
+
+    A dimension's words are counted without the filter's own choice among them, so that the alternatives keep their counts.
+    """
+    condition = where(dataset_id, chosen, words)
+    tags = _tag_counts(cursor, condition)
+    total = _count(cursor, condition)
+    vocabulary = {word for of in words.values() for word in of}
+    dimensions = []
+    for name, of in words.items():
+        wider = _without(chosen, name, of)
+        if wider == chosen:
+            counted, reach, wide = tags, total, condition
+        else:
+            wide = where(dataset_id, wider, words)
+            counted, reach = _tag_counts(cursor, wide), _count(cursor, wide)
+        lacking = reach - sum(counted.get(word, 0) for word in of) + _extra(cursor, dataset_id, wide, name, of, words)
+        dimensions.append(DimensionFacet(name, tuple(Count(word, counted.get(word, 0)) for word in of), lacking))
+    users = sorted(((n, tag) for tag, n in tags.items() if tag not in vocabulary), key=lambda pair: (-pair[0], pair[1]))
+    return Facets(
+        total=total,
+        dimensions=tuple(dimensions),
+        user_tags=tuple(Count(tag, n) for n, tag in users[:MAX_FACET]),
+        splits=_column_counts(cursor, "s.split", where(dataset_id, replace(chosen, splits=()), words)),
+        categories=_column_counts(
+            cursor, "unnest(s.categories)", where(dataset_id, replace(chosen, categories=()), words)
+        ),
+        states=_state_counts(cursor, where(dataset_id, replace(chosen, state=""), words)),
+        sources=_source_counts(cursor, where(dataset_id, replace(chosen, source=""), words)),
+    )
+
+
+def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
+    rows = cursor.execute(
+        "select dataset_id, count(*), count(*) filter (len(tags) > 0), count(*) filter (missing) from samples "
+        "where dataset_id in (select unnest(?::bigint[])) group by 1",
+        [list(dataset_ids)],
+    ).fetchall()
+    found = {row[0]: DatasetStats(row[1], row[2], row[3]) for row in rows}
+    return {dataset_id: found.get(dataset_id, DatasetStats(0, 0, 0)) for dataset_id in dataset_ids}
+
+
+def sample_detail(cursor: Cursor, dataset_id: int, sample_id: int) -> SampleDetail | None:
+    """Return one sample with its objects, the newest answer of each dimension, and the tags that users took away."""
+    found = samples_by_id(cursor, dataset_id, [sample_id])
+    if not found:
+        return None
+    categories = cursor.execute("select categories from samples where id = ?", [sample_id]).fetchall()[0][0]
+    return SampleDetail(
+        sample=found[0],
+        categories=tuple(categories),
+        annotations=annotations_of(cursor, [sample_id]).get(sample_id, ()),
+        answers=answers_of(cursor, sample_id),
+        rejected=tuple(
+            row[0]
+            for row in cursor.execute(
+                "select distinct tag from rejections where sample_id = ? order by 1", [sample_id]
+            ).fetchall()
+        ),
+    )
+
+
+def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annotation, ...]]:
+    if not ids:
+        return {}
+    rows = cursor.execute(
+        "select sample_id, category, x, y, width, height from annotations where sample_id between ? and ? "
+        "and sample_id in (select unnest(?::bigint[]))",
+        [min(ids), max(ids), list(ids)],
+    ).fetchall()
+    found: dict[int, tuple[Annotation, ...]] = {}
+    for sample_id, category, x, y, width, height in rows:
+        box = None if x is None else (x, y, width, height)
+        found[sample_id] = (*found.get(sample_id, ()), Annotation(category, box))
+    return found
+
+
+def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
+    rows = cursor.execute(
+        "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text "
+        "from answers where sample_id = ? and current order by run_id, place",
+        [sample_id],
+    ).fetchall()
+    answers = []
+    for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text in rows:
+        distribution = (tuple(words), tuple(probabilities))
+        answers.append(Answer(run, dimension, place, *distribution, mass, word, probability, accepted, reason, text))
+    return tuple(answers)
+
+
+def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
+    """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
+    rows = cursor.execute(
+        "select tag from (select unnest(tags) as tag from samples where dataset_id = ?) "
+        "where starts_with(lower(tag), ?) group by tag order by count(*) desc, tag limit ?",
+        [dataset_id, prefix.lower(), limit],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------------
+def pending(
+    cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int], after: int, limit: int
+) -> list[Pending]:
+    """Return the next samples of ``scope`` that the run has not finished and that none of ``answered_by`` answered."""
+    condition, values = _open(scope, run_id, answered_by)
+    rows = cursor.execute(
+        f"select s.id, s.path from samples s where {condition} and s.id > ? order by s.id limit ?",
+        [*values, after, limit],
+    ).fetchall()
+    return [Pending(*row) for row in rows]
+
+
+def pending_spread(
+    cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int], limit: int
+) -> list[Pending]:
+    """Return ``limit`` pending samples from all over the scope, the same ones every time."""
+    condition, values = _open(scope, run_id, answered_by)
+    rows = cursor.execute(
+        f"select s.id, s.path from samples s where {condition} order by hash(s.id), s.id limit ?", [*values, limit]
+    ).fetchall()
+    return [Pending(*row) for row in rows]
+
+
+def pending_count(cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int]) -> int:
+    return _count(cursor, _open(scope, run_id, answered_by))
+
+
+def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[int, int]]:
+    """Return (change, sample id) of what a run finished after the change ``since``, the newest ``limit`` of them."""
+    rows = cursor.execute(
+        "select change, sample_id from run_samples where run_id = ? and change > ? order by change desc limit ?",
+        [run_id, since, limit],
+    ).fetchall()
+    return rows[::-1]
+
+
+def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
+    """Return processed and tagged samples, discarded answers and failed samples of a run."""
+    rows = cursor.execute(
+        "select (select count(*) from run_samples where run_id = $run), "
+        "(select count(distinct sample_id) from answers where run_id = $run and accepted), "
+        "(select count(*) from answers where run_id = $run and not accepted), "
+        "(select count(*) from run_samples where run_id = $run and status = 'failed')",
+        {"run": run_id},
+    ).fetchall()
+    return rows[0]
+
+
+def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:
+    rows = cursor.execute(
+        "select dimension, word, count(*) filter (accepted), count(*) filter (not accepted) from answers where run_id = ? "
+        "group by 1, 2 order by min(place), 3 desc, 4 desc, 2",
+        [run_id],
+    ).fetchall()
+    return [WordCount(*row) for row in rows]
+
+
+def run_failures(cursor: Cursor, run_id: int, limit: int) -> list[Failure]:
+    rows = cursor.execute(
+        "select s.id, s.file_name, r.error from run_samples r join samples s on s.id = r.sample_id "
+        "where r.run_id = ? and r.status = 'failed' order by s.file_name, s.id limit ?",
+        [run_id, limit],
+    ).fetchall()
+    return [Failure(*row) for row in rows]
+
+
+def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
+    rows = cursor.execute(
+        "select s.id, s.file_name, a.dimension, case when a.word = '' then a.text else a.word end, a.probability, a.mass, "
+        "a.reason from answers a join samples s on s.id = a.sample_id where a.run_id = ? and not a.accepted "
+        "order by s.file_name, s.id, a.place limit ?",
+        [run_id, limit],
+    ).fetchall()
+    return [Discard(*row) for row in rows]
+
+
+def failed_ids(cursor: Cursor, run_id: int) -> list[int]:
+    rows = cursor.execute(
+        "select sample_id from run_samples where run_id = ? and status = 'failed' order by 1", [run_id]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+def walk(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, size: int = 1000
+) -> Iterator[list[tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]]]:
+    """Yield all samples of a filter in the order of their file names, in pages, with categories, external id and objects.
+
+    Each page is a statement of its own, so the cursor may be handed over between two of them.
+    """
+    after = ""
+    while True:
+        page = samples_page(cursor, dataset_id, chosen, words, order="name", after=after, limit=size)
+        ids = [sample.id for sample in page.samples]
+        more = {
+            row[0]: (tuple(row[1]), row[2])
+            for row in cursor.execute(
+                "select id, categories, external_id from samples where id in (select unnest(?::bigint[]))", [ids]
+            ).fetchall()
+        }
+        objects = annotations_of(cursor, ids)
+        yield [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples]
+        if not page.next:
+            return
+        after = page.next
+
+
+def _open(scope: Condition, run_id: int, answered_by: Sequence[int]) -> Condition:
+    condition, values = scope
+    condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
+    values = [*values, run_id]
+    if answered_by:
+        condition += (
+            " and s.id not in (select sample_id from run_samples where status = 'done' "
+            "and run_id in (select unnest(?::bigint[])))"
+        )
+        values.append(list(answered_by))
+    return condition, values
+
+
+def _count(cursor: Cursor, target: Condition) -> int:
+    condition, values = target
+    return int(cursor.execute(f"select count(*) from samples s where {condition}", values).fetchall()[0][0])
+
+
+def _tag_counts(cursor: Cursor, target: Condition) -> dict[str, int]:
+    condition, values = target
+    rows = cursor.execute(
+        f"select tag, count(*) from (select unnest(s.tags) as tag from samples s where {condition}) group by 1",
+        values,
+    ).fetchall()
+    return dict(rows)
+
+
+def _extra(cursor: Cursor, dataset_id: int, target: Condition, name: str, of: Sequence[str], words: Words) -> int:
+    """Return by how much the counts of a dimension's words exceed the samples that have one.
+
+    Only users can give a sample two words of a dimension, so the ledger's few rows of users tell which samples to look at.
+    """
+    condition, values = target
+    several = (
+        "select sample_id from sample_tags where dataset_id = ? and source = 'user' "
+        f"and tag in ({', '.join('?' * len(of))}) group by 1 having count(*) > 1"
+    )
+    shared = any(word in other for key, other in words.items() if key != name for word in of)
+    only = "true" if shared else f"s.id in ({several})"
+    given: list[Any] = [] if shared else [dataset_id, *of]
+    hits = " + ".join(["list_contains(s.tags, ?)::int"] * len(of))
+    rows = cursor.execute(
+        f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from samples s where {condition} and {only}",
+        [*of, *values, *given],
+    ).fetchall()
+    return int(rows[0][0])
+
+
+def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter:
+    return replace(
+        chosen,
+        all_of=tuple(tag for tag in chosen.all_of if tag not in of),
+        any_of=() if any(tag in of for tag in chosen.any_of) else chosen.any_of,
+        none_of=tuple(tag for tag in chosen.none_of if tag not in of),
+        lacking=tuple(other for other in chosen.lacking if other != name),
+    )
+
+
+def _column_counts(cursor: Cursor, column: str, target: Condition) -> tuple[Count, ...]:
+    condition, values = target
+    rows = cursor.execute(
+        f"select value, count(*) from (select {column} as value from samples s where {condition}) where value <> '' "
+        "group by 1 order by 2 desc, 1 limit ?",
+        [*values, MAX_FACET],
+    ).fetchall()
+    return tuple(Count(*row) for row in rows)
+
+
+def _state_counts(cursor: Cursor, target: Condition) -> tuple[Count, ...]:
+    condition, values = target
+    rows = cursor.execute(
+        "select count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), count(*) filter (s.missing), "
+        f"count(*) filter (s.failed) from samples s where {condition}",
+        values,
+    ).fetchall()
+    return tuple(Count(state, n) for state, n in zip(STATES, rows[0], strict=True))
+
+
+def _source_counts(cursor: Cursor, target: Condition) -> tuple[Count, ...]:
+    condition, values = target
+    rows = cursor.execute(
+        "select count(*) filter (s.user_count > 0), count(*) filter (len(s.tags) > s.user_count) "
+        f"from samples s where {condition}",
+        values,
+    ).fetchall()
+    return tuple(Count(source, n) for source, n in zip(SOURCES, rows[0], strict=True))
+
+
+def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tuple[Any, ...]]]:
+    if not ids:
+        return {}
+    marks = ", ".join(map(str, ids))
+    rows = cursor.execute(
+        "select sample_id, tag, dimension, source, probability, run_id from sample_tags "
+        f"where sample_id between ? and ? and sample_id in ({marks}) order by run_id",
+        [min(ids), max(ids)],
+    ).fetchall()
+    found: dict[tuple[int, str], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault((row[0], row[1]), []).append(row[2:])
+    return found
+
+
+def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, ...]]]) -> SampleRow:
+    tags = []
+    for place, text in enumerate(row[8]):
+        source = "user" if place < row[9] else "model"
+        # The newest row of the source that speaks; a confirmed tag keeps what the model thought of it.
+        said = ledger.get((row[0], text), [])
+        dimension = next((entry[0] for entry in reversed(said) if entry[1] == source), None)
+        model = next((entry for entry in reversed(said) if entry[1] == "model"), None)
+        tags.append(Tag(text, dimension, source, model[2] if model else None, model[3] if model else None))  # type: ignore[arg-type]
+    sample_id, path, file_name, split, width, height, missing, content_key = row[:8]
+    return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags))
+
+
+def _pack(order: str, row: tuple[Any, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
+
+
+def _unpack(cursor: str, order: str) -> tuple[Any, int]:
+    try:
+        kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        fitting = isinstance(value, str if order == "name" else (int, float)) and isinstance(sample_id, int)
+    except (ValueError, TypeError):
+        kind, fitting = "", False
+    if kind != order or not fitting:
+        raise FilterError("This page of the list is no longer known; go back to the first one.")
+    return value, sample_id

@@ -1,0 +1,270 @@
+"""The loop of a run: read, decode, score, decide, commit. It joins store and model and knows nothing above them."""
+
+import logging
+import queue
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from vlm.files import locate
+from vlm.imaging import ImageUnreadable, read_image
+from vlm.moondream import DimensionScore, PreparedImage, Tagger
+from vlm.moondream.crops import Detail
+from vlm.samples import Answer, Merged, Pending, Result, SampleStore
+from vlm.samples.filters import Condition
+from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch
+from vlm.samples.reading import pending
+from vlm.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["score", "generate"]
+
+DECODERS = 2  # threads; Pillow lets go of the interpreter while it decodes
+READ_AHEAD = 256  # ids that are read from the store together
+COMMIT_SECONDS = 0.5  # batches that are quicker than this are committed together
+
+# A model whose tokenizer is another's answers outside the list nearly always, with hardly any mass on it.
+MISMATCH_ANSWERS = 40
+MISMATCH_SHARE = 0.95
+MISMATCH_MASS = 0.02
+
+
+class ModelMismatch(Exception):
+    """Nearly no answer lies on the list: weights and tokenizer do not belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run is to do.
+
+    Attributes:
+        root: folder of the data set.
+        scope: condition on ``samples s``.
+        answered_by: runs whose answers make a sample need none.
+        limit: samples at most; ``None`` for all.
+        batch_size: images per pass; 0 for what fits.
+    """
+
+    dataset_id: int
+    run_id: int
+    root: Path
+    scope: Condition
+    answered_by: tuple[int, ...]
+    vocabulary: Vocabulary
+    mode: Mode
+    detail: Detail
+    min_probability: float
+    min_mass: float
+    batch_size: int
+    limit: int | None
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A sample whose image is ready for the model, or the reason why it is not."""
+
+    sample: Pending
+    image: PreparedImage | None
+    error: str = ""
+
+
+def tag_samples(
+    job: Job,
+    store: SampleStore,
+    tagger: Tagger,
+    *,
+    stop: threading.Event,
+    publish: Callable[[Merged], None] = lambda _: None,
+    waited: Callable[[str, float], None] = lambda _, __: None,
+) -> Merged:
+    """Tag the pending samples of a job, committing as it goes, until none is left or ``stop`` is set.
+
+    Args:
+        stop: looked at between batches; the batch at hand is finished and kept.
+        publish: called after each commit with what it did.
+        waited: called with ``"decode"``, ``"model"`` or ``"store"`` and the seconds spent there.
+
+    Returns:
+        What this call did, in sum.
+
+    Raises:
+        ModelMismatch: nothing was kept.
+        StoreError: what was committed before is kept.
+    """
+    done = Merged()
+    unsaved: list[Result] = []
+    held_back = job.min_mass > 0  # until the first answers show that the model fits
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        nonlocal done, saved_at
+        if unsaved:
+            with _timed("store", waited), store.write() as cursor:
+                merged = merge_batch(cursor, dataset_id=job.dataset_id, run_id=job.run_id, results=unsaved)
+            unsaved.clear()
+            done += merged
+            publish(merged)
+        saved_at = time.monotonic()
+
+    if job.batch_size:
+        tagger.batch_size = job.batch_size
+    with decoded_ahead(_pending(job, store), job, tagger) as images:
+        while not stop.is_set():
+            with _timed("decode", waited):
+                batch = list(islice(images, max(1, tagger.batch_size)))
+            if not batch:
+                break
+            with _timed("model", waited):
+                unsaved += answer_batch(batch, job, tagger)
+            if held_back:
+                if sum(len(result.answers) for result in unsaved) < MISMATCH_ANSWERS:
+                    continue
+                check_fit(unsaved)
+                held_back = False
+            if time.monotonic() - saved_at >= COMMIT_SECONDS:
+                save()
+    save()
+    return done
+
+
+def answer_batch(batch: Sequence[Decoded], job: Job, tagger: Tagger) -> list[Result]:
+    """Ask about the readable images of a batch; the others become failed results."""
+    readable = [item for item in batch if item.image is not None]
+    images = [item.image for item in readable if item.image is not None]
+    answers: dict[int, tuple[Answer, ...]] = {}
+    if images and job.mode == "score":
+        for item, scores in zip(readable, tagger.score(images, job.vocabulary, job.detail), strict=True):
+            answers[item.sample.id] = tuple(_scored(job, place, name, scores[name]) for place, name in enumerate(job.vocabulary.names))
+    elif images:
+        questions = [dimension.question for dimension in job.vocabulary]
+        for item, texts in zip(readable, tagger.answers(images, questions, detail=job.detail), strict=True):
+            answers[item.sample.id] = tuple(_generated(job, place, text) for place, text in enumerate(texts))
+    return [Result(item.sample.id, answers.get(item.sample.id, ()), item.error) for item in batch]
+
+
+def decide(probability: float, mass: float, *, min_probability: float, min_mass: float) -> str:
+    """Return why the best word does not become a tag, or an empty text if it does."""
+    if mass < min_mass:
+        return OFF_THE_LIST
+    return BELOW_THRESHOLD if probability < min_probability else ""
+
+
+def match(text: str, words: Sequence[str]) -> str:
+    """Return the allowed word that a generated answer is, without regard to case and surrounding punctuation, or ``""``."""
+    bare = text.strip(string.whitespace + string.punctuation + "“”‘’…").casefold()
+    return next((word for word in words if word.casefold() == bare), "")
+
+
+def check_fit(results: Sequence[Result]) -> None:
+    """Raise :class:`ModelMismatch` if nearly all answers lie outside the list."""
+    answers = [answer for result in results for answer in result.answers]
+    outside = [not answer.word if answer.mass is None else answer.mass < MISMATCH_MASS for answer in answers]
+    if sum(outside) > MISMATCH_SHARE * len(answers):
+        raise ModelMismatch(
+            f"{sum(outside)} of the first {len(answers)} answers are none of the allowed words: these weights and this tokenizer "
+            "do not belong together, so nothing was tagged. Use the pinned model (leave DATAVISOR_VLM_MODEL and "
+            "DATAVISOR_VLM_REVISION empty), or a folder whose weights and tokenizer.json come from one release."
+        )
+
+
+@contextmanager
+def decoded_ahead(samples: Iterator[Pending], job: Job, tagger: Tagger) -> Iterator[Iterator[Decoded]]:
+    """Decode ``samples`` in threads while the model works; yields them in order, a bounded number ahead.
+
+    Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
+    """
+    ahead = 2 * max(1, tagger.batch_size) + DECODERS
+    tasks: queue.Queue[tuple[Pending, queue.Queue[Decoded]] | None] = queue.Queue()
+
+    def work() -> None:
+        while (task := tasks.get()) is not None:
+            sample, box = task
+            box.put(decode(sample, job, tagger))
+
+    def results() -> Iterator[Decoded]:
+        boxes: list[queue.Queue[Decoded]] = []
+        more = True
+        while more or boxes:
+            while more and len(boxes) < ahead:
+                sample = next(samples, None)
+                if sample is None:
+                    more = False
+                    break
+                box: queue.Queue[Decoded] = queue.Queue(1)
+                tasks.put((sample, box))
+                boxes.append(box)
+            if boxes:
+                yield boxes.pop(0).get()
+
+    threads = [threading.Thread(target=work, name=f"decode-{index}", daemon=True) for index in range(DECODERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield results()
+    finally:
+        while not tasks.empty():  # nobody waits for these any more
+            try:
+                tasks.get_nowait()
+            except queue.Empty:
+                break
+        for _ in threads:
+            tasks.put(None)
+        for thread in threads:
+            thread.join()
+
+
+def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
+    """Read and crop one image. Whatever is wrong with it is its own affair."""
+    try:
+        path = locate(job.root, sample.path)
+        return Decoded(sample, tagger.prepare(read_image(path, max_pixels=job.max_pixels), job.detail))
+    except ImageUnreadable as error:
+        return Decoded(sample, None, str(error))
+    except Exception as error:  # noqa: BLE001  (a file that trips a decoder must not stop the run)
+        logger.warning("%s could not be decoded", sample.path, exc_info=True)
+        return Decoded(sample, None, f"The image could not be decoded ({type(error).__name__}).")
+
+
+def _pending(job: Job, store: SampleStore) -> Iterator[Pending]:
+    after, left = -1, job.limit
+    while left is None or left > 0:
+        size = READ_AHEAD if left is None else min(READ_AHEAD, left)
+        with store.read() as cursor:
+            found = pending(cursor, job.scope, run_id=job.run_id, answered_by=job.answered_by, after=after, limit=size)
+        yield from found
+        if len(found) < size:
+            return
+        after = found[-1].id
+        left = None if left is None else left - len(found)
+
+
+def _scored(job: Job, place: int, name: str, score: DimensionScore) -> Answer:
+    word, probability = score.best
+    reason = decide(probability, score.mass, min_probability=job.min_probability, min_mass=job.min_mass)
+    return Answer(
+        job.run_id, name, place, score.words, score.probabilities, score.mass, word, probability, not reason, reason
+    )
+
+
+def _generated(job: Job, place: int, text: str) -> Answer:
+    dimension = job.vocabulary.dimensions[place]
+    word = match(text, dimension.words)
+    reason = "" if word else OFF_THE_LIST
+    return Answer(job.run_id, dimension.name, place, dimension.words, (), None, word, None, bool(word), reason, text)
+
+
+@contextmanager
+def _timed(what: str, waited: Callable[[str, float], None]) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        waited(what, time.perf_counter() - start)
