@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.template.loader import render_to_string
 
@@ -22,6 +22,7 @@ from vlm.formats import duration, number
 from vlm.models import Dataset
 from vlm.samples import SampleRow, StoreError
 from vlm.services import RunState
+from vlm.views.access import TAG, VIEW
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def _look(dataset_id: int, before: Look | None) -> Look:
     state = services.run_state(run=run)
     known = before is not None and before.state is not None and before.state.run == state.run
     if before is None:
-        return Look(state, (), services.run_sequence(run=run))
+        _, newest = services.run_changes(run=run, since=0, limit=1)
+        return Look(state, (), newest)
     if known and state == before.state:
         return Look(state, (), before.sequence)
     ids, sequence = services.run_changes(run=run, since=before.sequence if known else 0, limit=CELLS)
@@ -171,10 +173,9 @@ def _look(dataset_id: int, before: Look | None) -> Look:
 
 def _rights(user_ids: set[int]) -> dict[int, bool]:
     """Return, for those of ``user_ids`` who may look, whether they may also tag: two queries for all of them."""
-    users = get_user_model()._default_manager.filter(pk__in=user_ids)
     may_view, may_tag = (
-        set(users.with_perm(permission, backend=MODEL_BACKEND).values_list("pk", flat=True))  # type: ignore[attr-defined]
-        for permission in ("vlm.view_dataset", "vlm.autotag_dataset")
+        set(User.objects.with_perm(permission, backend=MODEL_BACKEND).filter(pk__in=user_ids).values_list("pk", flat=True))
+        for permission in (VIEW, TAG)
     )
     return {user_id: user_id in may_tag for user_id in may_view}
 

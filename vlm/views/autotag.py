@@ -36,8 +36,7 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
             dataset=dataset, options=form.options(), user=request.user, origin=TaggingRun.Origin.PAGE
         )
     except RunActive as error:
-        message = f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first."
-        raise Problem(message, 409, title="A run is active", target=PROBLEM_PLACE) from error
+        raise Problem(str(error), 409, title="A run is active", target=PROBLEM_PLACE) from error
     except (NothingToTag, VocabularyError) as error:
         raise Problem(str(error), title="Nothing to tag", target=PROBLEM_PLACE) from error
     return started(request, run)

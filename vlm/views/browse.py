@@ -20,8 +20,7 @@ from django_htmx.http import trigger_client_event
 from vlm import live, services
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
-from vlm.samples import ORDERS, SampleFilter
-from vlm.services import TagError
+from vlm.samples import ORDERS, SampleFilter, TagError
 from vlm.views.access import EDIT, IMPORT, TAG, VIEW, Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place

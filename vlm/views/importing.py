@@ -1,6 +1,5 @@
 """Import a folder: say where it is, see what was found, then watch it come in."""
 
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -30,11 +29,10 @@ def import_new(request: Request) -> HttpResponse:
     form = ImportForm(request.POST)
     if not form.is_valid():
         return render(request, "vlm/import_new.html", values | {"complaint": first_error(form)}, status=400)
-    path, chosen = Path(form.cleaned_data["path"]).expanduser(), form.cleaned_data["format"]
+    path, chosen = form.cleaned_data["path"], form.cleaned_data["format"]
     try:
         if request.POST.get("action") == "start":
-            name = form.cleaned_data["name"] or path.name
-            job = services.import_start(path=path, name=name, format=chosen, user=request.user)
+            job = services.import_start(path=path, name=form.cleaned_data["name"], format=chosen, user=request.user)
             return redirect("import_job", job.pk)
         preview = services.import_preview(path=path, format=chosen)
     except ImportFailed as error:

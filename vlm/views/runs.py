@@ -78,9 +78,7 @@ def run_resume(request: Request, run_id: int) -> HttpResponse:
     try:
         run = services.run_resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
     except RunActive as error:
-        raise Problem(
-            f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409
-        ) from error
+        raise Problem(str(error), 409) from error
     except NotResumable as error:
         raise Problem(str(error), 409) from error
     return started(request, run)
@@ -93,9 +91,7 @@ def run_revert(request: Request, run_id: int) -> HttpResponse:
     try:
         changed = services.run_revert(run=run)
     except RunActive as error:
-        raise Problem(
-            f"Run {error.run.pk} is at work on this data set. Wait for it, or cancel it first.", 409
-        ) from error
+        raise Problem(str(error), 409) from error
     messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
     return redirect("run", run.pk)
 
