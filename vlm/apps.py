@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_delete
 
 
 class VlmConfig(AppConfig):
@@ -6,3 +7,10 @@ class VlmConfig(AppConfig):
 
     name = "vlm"
     verbose_name = "DataVisor"
+
+    def ready(self) -> None:
+        from vlm.models import Dataset
+        from vlm.imports import dataset_deleted
+
+        # A signal, since the admin deletes by query, where no method of the model is called.
+        post_delete.connect(dataset_deleted, sender=Dataset, dispatch_uid="dataset_deleted")

@@ -7,14 +7,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from django.conf import settings
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -29,14 +29,14 @@ from vlm.samples import (
     Reapplied,
     SampleFilter,
     SampleRow,
-    SampleStore,
     StoreError,
+    merging,
+    reading,
     where,
 )
-from vlm.samples import merging, reading
 from vlm.samples.filters import Condition
 from vlm.store import sample_store
-from vlm.tagging import Job, ModelMismatch, Mode, answer_batch, decode, tag_samples
+from vlm.tagging import Job, Mode, ModelMismatch, answer_batch, decode, tag_samples
 from vlm.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class RunOptions:
     filter: SampleFilter = field(default_factory=SampleFilter)
     limit: int | None = None
     dimensions: tuple[str, ...] = ()
-    detail: Detail = field(default_factory=lambda: settings.VLM_DETAIL)
+    detail: Detail = field(default_factory=lambda: cast(Detail, settings.VLM_DETAIL))
     mode: Mode = "score"
     min_probability: float = field(default_factory=lambda: settings.VLM_MIN_PROBABILITY)
     min_mass: float = field(default_factory=lambda: settings.VLM_MIN_MASS)
@@ -163,7 +163,7 @@ def notify(dataset_id: int) -> None:
             logger.exception("A viewer of data set %s could not be told", dataset_id)
 
 
-def run_state(run: TaggingRun) -> RunState:
+def run_state(*, run: TaggingRun) -> RunState:
     remaining = max(0, run.total - run.processed)
     return RunState(
         run=run.pk,
@@ -198,7 +198,7 @@ def is_demonstration(model: str) -> bool:
     return bool(model) and Path(model).expanduser().resolve() == DEMO_CHECKPOINT.resolve()
 
 
-def run_current(dataset: Dataset) -> TaggingRun | None:
+def run_current(*, dataset: Dataset) -> TaggingRun | None:
     """Return the active run, else the newest."""
     fail_stale_runs()
     runs = TaggingRun.objects.filter(dataset=dataset)
@@ -217,9 +217,7 @@ def fail_stale_runs() -> int:
 
 
 # -- starting and stopping -----------------------------------------------------------------------------------------------
-def run_create(
-    *, dataset: Dataset, options: RunOptions, user: AbstractBaseUser | None, origin: str
-) -> TaggingRun:
+def run_create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: str) -> TaggingRun:
     """Claim the data set for a new run.
 
     Raises:
@@ -265,20 +263,18 @@ def run_create(
         with transaction.atomic():
             run.save()
     except IntegrityError:
-        raise RunActive(
-            TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
-        ) from None
+        raise RunActive(TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) from None
     return run
 
 
-def run_requeue(run: TaggingRun, *, user: AbstractBaseUser | None, origin: str) -> TaggingRun:
+def run_requeue(*, run: TaggingRun, user: User | None, origin: str) -> TaggingRun:
     """Make an unfinished run ready to go on, with its own vocabulary and settings.
 
     Raises:
         NotResumable, RunActive
     """
     fail_stale_runs()
-    claimed = {
+    claimed: dict[str, Any] = {
         "status": Status.QUEUED,
         "worker": "",
         "error": "",
@@ -290,7 +286,9 @@ def run_requeue(run: TaggingRun, *, user: AbstractBaseUser | None, origin: str) 
         claimed["started_by"] = user
     try:
         with transaction.atomic():
-            count = TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.RESUMABLE, reverted=None).update(**claimed)
+            count = TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.RESUMABLE, reverted=None).update(
+                **claimed
+            )
     except IntegrityError:
         active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
         raise RunActive(active) from None
@@ -307,7 +305,7 @@ def run_launch(run: TaggingRun) -> None:
 
     def work() -> None:
         try:
-            run_execute(run.pk, stop)
+            run_execute(run_id=run.pk, stop=stop)
         except Exception:
             logger.exception("Run %s ended badly", run.pk)
         finally:
@@ -321,7 +319,7 @@ def run_launch(run: TaggingRun) -> None:
     thread.start()
 
 
-def run_cancel(run: TaggingRun) -> bool:
+def run_cancel(*, run: TaggingRun) -> bool:
     """Ask an active run to stop after the batch at hand; returns whether it was active.
 
     A run that nobody works on yet is cancelled at once.
@@ -339,9 +337,9 @@ def run_cancel(run: TaggingRun) -> bool:
 
 
 def run_execute(
+    *,
     run_id: int,
     stop: threading.Event,
-    *,
     waited: Callable[[str, float], None] = lambda _, __: None,
 ) -> TaggingRun:
     """Work on a queued run until it ends, and return it.
@@ -383,7 +381,7 @@ def run_execute(
     return run
 
 
-def run_revert(run: TaggingRun) -> int:
+def run_revert(*, run: TaggingRun) -> int:
     """Take back what a finished run added; returns how many samples it had answered.
 
     Raises:
@@ -401,7 +399,7 @@ def run_revert(run: TaggingRun) -> int:
     return count
 
 
-def run_reapply(run: TaggingRun, *, min_probability: float, min_mass: float, preview: bool = False) -> Reapplied:
+def run_reapply(*, run: TaggingRun, min_probability: float, min_mass: float, preview: bool = False) -> Reapplied:
     """Decide a finished run's answers by other thresholds, without the model.
 
     Raises:
@@ -521,7 +519,9 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             TaggingRun.objects.filter(pk=run.pk).update(download_done=loaded.done, download_total=loaded.total)
             notify(run.dataset_id)
 
-    spec = ModelSpec(run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto")
+    spec = ModelSpec(
+        run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto"
+    )
     with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
         job = _job(run)
         with store.read() as cursor:
@@ -586,7 +586,9 @@ def _heartbeat(run_id: int, stop: threading.Event, halt: threading.Event, over: 
                 continue
             beat_at = time.monotonic()
             TaggingRun.objects.filter(pk=run_id).update(heartbeat=timezone.now())
-            if not TaggingRun.objects.filter(pk=run_id, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)).exists():
+            if not TaggingRun.objects.filter(
+                pk=run_id, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)
+            ).exists():
                 halt.set()
     except Exception:
         logger.exception("The heartbeat of run %s stopped", run_id)

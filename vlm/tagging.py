@@ -142,7 +142,9 @@ def answer_batch(batch: Sequence[Decoded], job: Job, tagger: Tagger) -> list[Res
     answers: dict[int, tuple[Answer, ...]] = {}
     if images and job.mode == "score":
         for item, scores in zip(readable, tagger.score(images, job.vocabulary, job.detail), strict=True):
-            answers[item.sample.id] = tuple(_scored(job, place, name, scores[name]) for place, name in enumerate(job.vocabulary.names))
+            answers[item.sample.id] = tuple(
+                _scored(job, place, name, scores[name]) for place, name in enumerate(job.vocabulary.names)
+            )
     elif images:
         questions = [dimension.question for dimension in job.vocabulary]
         for item, texts in zip(readable, tagger.answers(images, questions, detail=job.detail), strict=True):
@@ -228,7 +230,7 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
         return Decoded(sample, tagger.prepare(read_image(path, max_pixels=job.max_pixels), job.detail))
     except ImageUnreadable as error:
         return Decoded(sample, None, str(error))
-    except Exception as error:  # noqa: BLE001  (a file that trips a decoder must not stop the run)
+    except Exception as error:
         logger.warning("%s could not be decoded", sample.path, exc_info=True)
         return Decoded(sample, None, f"The image could not be decoded ({type(error).__name__}).")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlm.samples import Annotation, Answer, Result, SampleStore
-from vlm.samples.ingest import import_rows
+from vlm.samples.ingest import import_rows, staged
 
 WORDS = {"lighting": ("dark", "bright"), "setting": ("indoor", "outdoor")}
 
@@ -45,7 +45,7 @@ def result(sample_id: int, *answers: Answer, error: str = "") -> Result:
     return Result(sample_id, answers, error)
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> Iterator[SampleStore]:
     store = SampleStore(tmp_path / "samples.duckdb", memory_limit="512MB", threads=2, wait=5)
     yield store
@@ -54,7 +54,9 @@ def store(tmp_path: Path) -> Iterator[SampleStore]:
 
 def fill(store: SampleStore, count: int = 4, dataset_id: int = 1) -> list[int]:
     """Import ``count`` samples and return their ids."""
-    with store.write() as cursor:
-        import_rows(cursor, dataset_id=dataset_id, records=[record(f"{index:03}.jpg") for index in range(count)])
+    records = [record(f"{index:03}.jpg") for index in range(count)]
+    with staged(records, store.path.parent) as source:
+        import_rows(store, dataset_id=dataset_id, source=source)
+    with store.read() as cursor:
         rows = cursor.execute("select id from samples where dataset_id = ? order by id", [dataset_id]).fetchall()
     return [row[0] for row in rows]

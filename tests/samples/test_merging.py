@@ -1,7 +1,5 @@
 """What must hold of tags: users' stay, removed ones stay away, a newer run replaces an older one, a revert restores."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -275,10 +273,10 @@ class TagMachine(RuleBasedStateMachine):
             assert check_store(cursor, datasets=[1]).is_sound
 
 
-@pytest.fixture()
-def machine(store: SampleStore) -> Iterator[type[TagMachine]]:
+@pytest.fixture
+def machine(store: SampleStore) -> type[TagMachine]:
     TagMachine.store = store
-    yield TagMachine
+    return TagMachine
 
 
 def test_any_order_of_edits_runs_and_reverts(machine: type[TagMachine]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from vlm.importing.coco import find_annotation_files, scan_coco
-from vlm.importing.files import Files
+from vlm.importing.files import Files, Refused
 from vlm.importing.folder import scan_folder
 from vlm.importing.records import Annotation, Format, ImportFailed, SampleRecord, Scan, Skip
 from vlm.importing.yolo import find_descriptions, scan_yolo
@@ -35,7 +35,7 @@ def scan(path: Path, format: str = "auto") -> Scan:
         if not path.is_dir():
             raise ImportFailed(f"There is no folder “{path}”. Check the path.")
         return _scan_folder(path, format)
-    except (OSError, RuntimeError, ValueError) as error:  # resolving loops and unknown homes; NUL in a path
+    except (OSError, RuntimeError, ValueError, Refused) as error:  # resolving loops and unknown homes; NUL in a path
         raise ImportFailed(f"“{path}” cannot be read: {error}. Check the path and its rights.") from error
 
 

@@ -13,7 +13,8 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,8 +31,9 @@ _HEAD = 65_536  # characters in which a COCO JSON names one of its sections
 _SECTION = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
 _OTHER_TASKS = re.compile(r"^(captions|person_keypoints|keypoints|panoptic|stuff|densepose|image_info)_", re.IGNORECASE)
 _TASK = re.compile(r"^instances_(.+)$", re.IGNORECASE)
-_BATCH = 4096  # images whose annotations are looked up at once
-_BUFFER = 1 << 20  # bytes of annotations that are kept before they are spooled
+_FAR = 1e9  # pixels; beyond it a number is no coordinate
+_BATCH = 4096  # entries that are spooled, and images whose annotations are looked up, at once
+_MAX_REFUSED = 1000
 _ANNOTATION = struct.Struct("<qi4d")  # hash of the image's id, index of the category, box (NaN where there is none)
 _ANNOTATION_DTYPE = np.dtype(
     [("image", "<i8"), ("category", "<i4"), ("x", "<f8"), ("y", "<f8"), ("width", "<f8"), ("height", "<f8")]
@@ -45,14 +47,17 @@ def find_annotation_files(files: Files) -> list[str]:
 
     Captions, keypoints and the like describe the same images for other tasks and are left out.
     """
-    root = Path(files.root)
-    found: list[str] = []
-    for candidate in sorted(chain(root.glob("*.json"), root.glob("*/*.json")))[:_MAX_FILES]:
-        path = candidate.relative_to(root).as_posix()
-        hidden = any(part.startswith(".") for part in path.split("/"))
-        if not hidden and not _OTHER_TASKS.match(candidate.name) and _begins_like_coco(files, path):
-            found.append(path)
-    return found
+    folders, candidates = files.listing("", (".json",))
+    for folder in folders:
+        try:
+            candidates += files.listing(folder, (".json",))[1]
+        except Refused:
+            continue  # it is not needed for finding a JSON elsewhere
+    return [
+        path
+        for path in candidates[:_MAX_FILES]
+        if not _OTHER_TASKS.match(posixpath.basename(path)) and _begins_like_coco(files, path)
+    ]
 
 
 def scan_coco(root: Path, paths: list[str]) -> Scan:
@@ -110,13 +115,11 @@ class _Spool:
     annotation_count: int = 0
     categories: dict[str, str] = field(default_factory=dict)  # name by id
     category_ids: dict[str, int] = field(default_factory=dict)  # index by id, as the annotations refer to them
-    invalid: list[tuple[str, str]] = field(default_factory=list)
-    invalid_count: int = 0
+    refused: list[str] = field(default_factory=list)  # why entries were left out, the first thousand
 
-    def refuse(self, path: str, reason: str) -> None:
-        self.invalid_count += 1
-        if self.invalid_count <= 1000:
-            self.invalid.append((path, reason))
+    def refuse(self, reason: str) -> None:
+        if len(self.refused) < _MAX_REFUSED:
+            self.refused.append(reason)
 
 
 def _read(files: Files, path: str) -> _Spool:
@@ -126,59 +129,59 @@ def _read(files: Files, path: str) -> _Spool:
     images = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
     annotations = tempfile.TemporaryFile()  # noqa: SIM115
     spool = _Spool(path, images, annotations)
-    batch: list[_Image] = []
-    packed = bytearray()
     with Path(files.absolute(path)).open(encoding="utf-8-sig") as file:
-        for section, element in stream_sections(file):
+        for section, elements in stream_sections(file):
             if section == "images":
-                image = _parse_image(element, spool)
-                if image is not None:
-                    batch.append(image)
-                if len(batch) == _BATCH:
-                    _spool_images(spool, batch)
+                _spool_images(elements, spool)
             elif section == "annotations":
-                packed += _pack_annotation(element, spool)
-                if len(packed) > _BUFFER:
-                    spool.annotations.write(packed)
-                    packed.clear()
-            elif section == "categories" and isinstance(element, dict) and element.get("name") is not None:
-                spool.categories[str(element.get("id"))] = str(element["name"]).strip()
-    _spool_images(spool, batch)
-    spool.annotations.write(packed)
+                _spool_annotations(elements, spool)
+            elif section == "categories":
+                for element in elements:
+                    if isinstance(element, dict) and element.get("name") is not None:
+                        spool.categories[str(element.get("id"))] = str(element["name"]).strip()
     spool.annotations.flush()
     return spool
 
 
-def _parse_image(element: Any, spool: _Spool) -> _Image | None:
-    if not isinstance(element, dict) or not isinstance(element.get("file_name"), str) or not element["file_name"]:
-        spool.refuse(spool.path, f"Entry {spool.image_count + spool.invalid_count + 1:,} of “images” has no file name.")
-        return None
-    external_id = element.get("id")
-    return (
-        "" if external_id is None else str(external_id),
-        element["file_name"],
-        _pixels(element.get("width")),
-        _pixels(element.get("height")),
-    )
-
-
-def _spool_images(spool: _Spool, batch: list[_Image]) -> None:
-    if batch:
+def _spool_images(elements: Iterator[Any], spool: _Spool) -> None:
+    number = 0
+    while block := list(islice(elements, _BATCH)):
+        batch: list[_Image] = []
+        for number, element in enumerate(block, start=number + 1):
+            try:
+                external_id, name = element.get("id"), element["file_name"]
+                if not isinstance(name, str) or not name:
+                    raise KeyError
+            except (AttributeError, KeyError):
+                spool.refuse(f"Entry {number:,} of “images” has no file name.")
+                continue
+            identity = "" if external_id is None else str(external_id)
+            batch.append((identity, name, _pixels(element.get("width")), _pixels(element.get("height"))))
         spool.images.write(json.dumps(batch) + "\n")
         spool.image_count += len(batch)
-        batch.clear()
 
 
-def _pack_annotation(element: Any, spool: _Spool) -> bytes:
-    if not isinstance(element, dict) or element.get("image_id") is None:
-        spool.refuse(spool.path, "An entry of “annotations” names no image.")
-        return b""
-    category_id = element.get("category_id")
-    category = -1
-    if category_id is not None:
-        category = spool.category_ids.setdefault(str(category_id), len(spool.category_ids))
-    spool.annotation_count += 1
-    return _ANNOTATION.pack(hash(str(element["image_id"])), category, *_box(element.get("bbox")))
+def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
+    """Pack annotations; this loop and its like for images take most of the time of an import."""
+    pack, category_ids = _ANNOTATION.pack, spool.category_ids
+    number = 0
+    while block := list(islice(elements, _BATCH)):
+        packed: list[bytes] = []
+        for number, element in enumerate(block, start=number + 1):
+            try:
+                key = hash(str(element["image_id"]))
+                category_id = element.get("category_id")
+            except (AttributeError, KeyError, TypeError):
+                spool.refuse(f"Entry {number:,} of “annotations” names no image.")
+                continue
+            category = -1 if category_id is None else category_ids.setdefault(str(category_id), len(category_ids))
+            try:
+                x, y, width, height = element["bbox"]
+                packed.append(pack(key, category, x, y, width, height))
+            except (KeyError, TypeError, ValueError, OverflowError, struct.error):
+                packed.append(pack(key, category, *_box(element.get("bbox"))))
+        spool.annotations.write(b"".join(packed))
+        spool.annotation_count += len(packed)
 
 
 def _pixels(value: Any) -> int | None:
@@ -190,7 +193,7 @@ def _pixels(value: Any) -> int | None:
 
 
 def _box(value: Any) -> tuple[float, float, float, float]:
-    """Return x, y, width, height; NaN where there is no proper box."""
+    """Return x, y, width, height, which may have been written as texts; NaN where there is no proper box."""
     try:
         x, y, width, height = map(float, value)
     except (TypeError, ValueError, OverflowError):
@@ -202,8 +205,8 @@ def _box(value: Any) -> tuple[float, float, float, float]:
 
 
 def _records(files: Files, spool: _Spool, seen: set[int], report: ReportSkip) -> Iterator[SampleRecord]:
-    for path, reason in spool.invalid:
-        report(path, reason)
+    for reason in spool.refused:
+        report(spool.path, reason)
     bases, split = _image_folders(files, spool.path)
     lookup = _AnnotationLookup(spool)
     spool.images.seek(0)
@@ -226,7 +229,7 @@ def _records(files: Files, spool: _Spool, seen: set[int], report: ReportSkip) ->
             yield SampleRecord(
                 path=path,
                 file_name=name,
-                split=split or _split_in(path),
+                split=split or _split_in(path.rpartition("/")[0]),
                 width=width,
                 height=height,
                 categories=distinct_categories(annotations),
@@ -244,7 +247,9 @@ class _AnnotationLookup:
     def __init__(self, spool: _Spool) -> None:
         self._rows: NDArray[Any] = np.empty(0, _ANNOTATION_DTYPE)
         if spool.annotation_count:
-            self._rows = np.memmap(spool.annotations, _ANNOTATION_DTYPE, "r", shape=(spool.annotation_count,))
+            # A plain array over the mapped file: memmap's own indexing is slow.
+            mapped = np.memmap(spool.annotations, _ANNOTATION_DTYPE, "r", shape=(spool.annotation_count,))
+            self._rows = np.asarray(mapped)
         keys = np.ascontiguousarray(self._rows["image"])
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
@@ -255,14 +260,14 @@ class _AnnotationLookup:
     def of(self, images: Iterable[_Image]) -> Iterator[tuple[Annotation, ...]]:
         """Yield the annotations of each image, in the order of the JSON."""
         wanted = np.frombuffer(array("q", [hash(image[0]) for image in images]), dtype=np.int64)
-        starts = np.searchsorted(self._keys, wanted, side="left").tolist()
-        ends = np.searchsorted(self._keys, wanted, side="right").tolist()
-        for start, end in zip(starts, ends, strict=True):
-            if start == end:
-                yield ()
-                continue
-            self._found[start:end] = True
-            yield tuple(self._annotation(row) for row in self._rows[self._order[start:end]].tolist())
+        starts = np.searchsorted(self._keys, wanted, side="left")
+        counts = np.searchsorted(self._keys, wanted, side="right") - starts
+        # The places of all annotations of the batch in sorted order: each image's run, one behind the other.
+        places = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+        self._found[places] = True
+        annotations = map(self._annotation, self._rows[self._order[places]].tolist())
+        for count in counts.tolist():
+            yield tuple(islice(annotations, count)) if count else ()
 
     @property
     def orphans(self) -> int:
@@ -270,9 +275,9 @@ class _AnnotationLookup:
         return int(np.count_nonzero(~self._found))
 
     def _annotation(self, row: tuple[int, int, float, float, float, float]) -> Annotation:
-        _, category, *box = row
-        x, y, width, height = box
-        known = all(map(math.isfinite, box)) and width >= 0 and height >= 0
+        _, category, x, y, width, height = row
+        # NaN fails every comparison.
+        known = -_FAR < x < _FAR and -_FAR < y < _FAR and 0 <= width < _FAR and 0 <= height < _FAR
         return Annotation(self._names[category], (x, y, width, height) if known else None)
 
 
@@ -314,6 +319,7 @@ def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
     raise Refused(OUTSIDE if outside else "The image is listed in the JSON, but the file is missing.")
 
 
-def _split_in(path: str) -> str:
-    """Return the split that the first fitting folder of a path stands for."""
-    return next(filter(None, map(split_name, path.split("/")[:-1])), "")
+@lru_cache(maxsize=65_536)
+def _split_in(folder: str) -> str:
+    """Return the split that the first fitting part of a folder's path stands for."""
+    return next(filter(None, map(split_name, folder.split("/"))), "")

@@ -52,11 +52,19 @@ _COMPANIONS = frozenset(
 )
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_NEEDS_CARE = re.compile(r"^/|//|/$|(^|/)\.\.?(/|$)|^[A-Za-z]:")
 _IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM|II[*+]\x00|MM\x00[*+]|....ftyp|\x00\x00\x00\x0cjP  |"
     rb"\xff\x4f\xff\x51|P[1-7]\s",
     re.DOTALL,
 )
+
+
+def suffix_of(path: str) -> str:
+    """Return the ending of a file's name in lower case, with its dot; '' where there is none."""
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 class Refused(Exception):
@@ -81,6 +89,8 @@ class Files:
         Raises:
             Refused: it lies outside.
         """
+        if not _NEEDS_CARE.search(path):
+            return f"{base}/{path}" if base else path
         if path.startswith("/"):
             path = posixpath.normpath(path)
             if not path.startswith(self._prefix):
@@ -100,7 +110,7 @@ class Files:
         full = self._prefix + path
         try:
             status = os.lstat(full)
-            if not self._folder_is_inside(posixpath.dirname(full)):
+            if not self._folder_is_inside(full.rpartition("/")[0]):
                 raise Refused(OUTSIDE)
             if stat.S_ISLNK(status.st_mode):
                 if not self._resolves_inside(full):
@@ -129,12 +139,33 @@ class Files:
             raise Refused(NOT_UNICODE)
         if not status.st_size:
             raise Refused("The file is empty.")
-        suffix = posixpath.splitext(path)[1].lower()
+        suffix = suffix_of(path)
         if suffix and suffix not in SUFFIXES:
             raise Refused(f"The ending “{suffix}” is none of an image format that is read.")
         if not suffix or status.st_size < SMALL:
             self._check_head(path)
         return f"{status.st_size}-{status.st_mtime_ns}"
+
+    def listing(self, folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+        """Return the paths of the folders in a folder, and of its files with one of the endings; sorted, none hidden.
+
+        Raises:
+            Refused: the folder cannot be read.
+        """
+        folders: list[str] = []
+        others: list[str] = []
+        try:
+            with os.scandir(self._prefix + folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.name.lower().endswith(suffixes):
+                        others.append(f"{folder}/{entry.name}" if folder else entry.name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+        except OSError as error:
+            raise Refused(f"The folder cannot be read ({error.strerror}).") from error
+        return sorted(folders), sorted(others)
 
     def is_folder(self, path: str) -> bool:
         full = self._prefix + path
@@ -205,6 +236,6 @@ def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:
                     report(path, NOT_UNICODE)
             elif entry.is_symlink() and entry.is_dir():
                 report(path, "It is a link to a folder; such links are not followed.")
-            elif posixpath.splitext(name)[1].lower() not in _COMPANIONS:
+            elif suffix_of(name) not in _COMPANIONS:
                 yield path
         pending.extend(reversed(folders))

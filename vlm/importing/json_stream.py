@@ -12,6 +12,7 @@ from typing import Any, TextIO
 _WINDOW = 1 << 20  # characters that are read at once
 _MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
 _SPACE = re.compile(r"[ \t\r\n]*")
+_SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -67,6 +68,27 @@ class _Window:
             self._grow(size)
             size *= 2
 
+    def following(self) -> Iterator[Any]:
+        """Yield the values that follow, each behind a comma, as far as they lie in the window, and one more.
+
+        This is the loop that a million elements pass through, so it is written without calls that can be spared.
+        """
+        text, position = self._text, self._position
+        last = len(text) - 1
+        decode, separator = _DECODER.raw_decode, _SEPARATOR.match
+        while match := separator(text, position):
+            try:
+                value, end = decode(text, match.end())
+            except (ValueError, RecursionError):
+                break  # cut off by the end of the window, or broken: the careful way finds out
+            if end >= last:
+                break
+            self._position = position = end
+            yield value
+        if self.peek() == ",":
+            self.take(",")
+            yield self.value()
+
     def broken(self, what: str, position: int | None = None) -> JSONBroken:
         at = self._position if position is None else position
         lines, columns = self._place(at)
@@ -90,8 +112,10 @@ class _Window:
         self._position = 0
 
 
-def stream_sections(file: TextIO) -> Iterator[tuple[str, Any]]:
-    """Yield (key, element) for every element of every top-level array, and (key, value) for what is no array.
+def stream_sections(file: TextIO) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Yield every top-level key with its elements: those of an array, or the one value that is no array.
+
+    The elements of a key come while the file is read: what is left of them when the next key is asked for is lost.
 
     Args:
         file: opened as text, UTF-8.
@@ -107,10 +131,10 @@ def stream_sections(file: TextIO) -> Iterator[tuple[str, Any]]:
             if not isinstance(key, str):
                 raise window.broken("a key must be a text")
             window.take(":")
-            if window.peek() == "[":
-                yield from ((key, element) for element in _elements(window))
-            else:
-                yield key, window.value()
+            elements = _elements(window) if window.peek() == "[" else iter((window.value(),))
+            yield key, elements
+            for _ in elements:
+                pass
             if window.peek() != ",":
                 break
             window.take(",")
@@ -122,9 +146,7 @@ def stream_sections(file: TextIO) -> Iterator[tuple[str, Any]]:
 def _elements(window: _Window) -> Iterator[Any]:
     window.take("[")
     if window.peek() != "]":
-        while True:
-            yield window.value()
-            if window.peek() != ",":
-                break
-            window.take(",")
+        yield window.value()
+        while window.peek() == ",":
+            yield from window.following()
     window.take("]")

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vlm.samples import Annotation
+
+__all__ = ["Annotation", "Format", "ImportFailed", "SampleRecord", "Scan", "Skip"]
+
 Format = Literal["folder", "coco", "yolo"]
 MAX_KEPT_SKIPS = 10_000  # the rest is counted only
 
@@ -13,14 +17,6 @@ ReportSkip = Callable[[str, str], None]  # takes a path and the reason
 
 class ImportFailed(Exception):
     """A data set cannot be imported; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """What a data set says of an image; ``box`` is x, y, width and height in pixels of the upright image."""
-
-    category: str
-    box: tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,15 +39,14 @@ class _Description:
 
 def find_descriptions(files: Files) -> list[str]:
     """Return the paths of the YAML files at the root that describe a YOLO data set."""
-    root = Path(files.root)
     found = []
-    for candidate in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+    for path in files.listing("", (".yaml", ".yml"))[1]:
         try:
-            content = _load(files, candidate.name)
+            content = _load(files, path)
         except (Refused, ImportFailed):
             continue
-        if not candidate.name.startswith(".") and isinstance(content, dict) and _describes_yolo(content):
-            found.append(candidate.name)
+        if isinstance(content, dict) and _describes_yolo(content):
+            found.append(path)
     return ["data.yaml"] if "data.yaml" in found else found
 
 

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -20,6 +19,12 @@ from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnl
 from .schema import migrate
 
 Cursor = duckdb.DuckDBPyConnection
+
+# Nothing may reach for the network, whatever file somebody puts here.
+OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 
 LOOK_SECONDS = 0.01  # how often the holder looks whether somebody queues
 
@@ -38,13 +43,7 @@ class SampleStore:
 
     def __init__(self, path: Path, *, memory_limit: str = "2GB", threads: int = 0, wait: float = 15.0) -> None:
         self.path, self.wait = path, wait
-        # Nothing may reach for the network, whatever file somebody puts here.
-        self._config: dict[str, Any] = {
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "memory_limit": memory_limit,
-            "preserve_insertion_order": False,
-        }
+        self._config = OFFLINE | {"memory_limit": memory_limit, "preserve_insertion_order": False}
         if threads:
             self._config["threads"] = threads
         self._owner = FileLock(f"{path}.lock", thread_local=False, poll_interval=0.004)

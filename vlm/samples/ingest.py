@@ -1,9 +1,14 @@
 """Writing samples: an import, in one transaction, that leaves tags as they are."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
-from .database import Cursor
+import duckdb
+
+from .database import OFFLINE, Cursor, SampleStore
 from .records import Importable, Imported, Records
 
 CHUNK = 4096  # rows that travel to DuckDB together
@@ -15,32 +20,58 @@ insert into staged select ? + generate_subscripts(paths, 1) as place, unnest(pat
 from (select ?::varchar[] as paths)
 """
 STAGE_ANNOTATIONS = """
-insert into staged_annotations select unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::double[]), unnest(?::double[]),
+insert into annotations select unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::double[]), unnest(?::double[]),
     unnest(?::double[]), unnest(?::double[])
 """
 
 
-def import_rows(
-    cursor: Cursor, *, dataset_id: int, records: Records, report: Callable[[int], None] = lambda _: None
-) -> Imported:
-    """Make the samples of a data set equal ``records``.
+@contextmanager
+def staged(records: Records, folder: Path, *, report: Callable[[int], None] = lambda _: None) -> Iterator[Path]:
+    """Read ``records`` into a database of their own in ``folder``, and yield its path.
 
-    New paths are added, known ones get their new sizes, splits, categories and annotations, absent ones are marked
-    missing; tags and ids stay. A path that comes twice counts once and is listed.
+    Reading a million files takes minutes; only then does :func:`import_rows` take the store's writer for seconds.
 
     Args:
         report: called with how many records were read so far.
     """
-    _stage(cursor, records, report)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="import-") as place:
+        path = Path(place) / "staged.duckdb"
+        connection = duckdb.connect(str(path), config={"memory_limit": "512MB", "threads": 1} | OFFLINE)
+        try:
+            _stage(connection, records, report)
+        finally:
+            connection.close()
+        yield path
+
+
+def import_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
+    """Make the samples of a data set equal what :func:`staged` read into ``source``.
+
+    New paths are added, known ones get their new sizes, splits, categories and annotations, absent ones are marked
+    missing; tags and ids stay. A path that comes twice counts once and is listed.
+    """
+    try:
+        with store.write() as cursor:
+            quoted = str(source).replace("'", "''")
+            cursor.execute("detach database if exists incoming").fetchall()
+            cursor.execute(f"attach '{quoted}' as incoming (read_only)").fetchall()
+            return _import(cursor, dataset_id)
+    finally:
+        with store.read() as cursor:  # not possible inside the transaction
+            cursor.execute("detach database if exists incoming").fetchall()
+
+
+def _import(cursor: Cursor, dataset_id: int) -> Imported:
     done = Imported()
     done.duplicates = [
         row[0]
         for row in cursor.execute(
-            "select path from staged group by path having count(*) > 1 order by 1 limit 1000"
+            "select path from incoming.staged group by path having count(*) > 1 order by 1 limit 1000"
         ).fetchall()
     ]
     cursor.execute(
-        "create or replace temp table arriving as select * from staged qualify row_number() over (partition by path order by place) = 1"
+        "create or replace temp table arriving as select * from incoming.staged "
+        "qualify row_number() over (partition by path order by place) = 1"
     ).fetchall()
     values = {"dataset": dataset_id}
     done.returned = _count(
@@ -75,23 +106,21 @@ def import_rows(
     done.total = _count(cursor, "select count(*) from samples where dataset_id = $dataset", values)
     cursor.execute("delete from annotations where dataset_id = ?", [dataset_id]).fetchall()
     cursor.execute(
-        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height from staged_annotations n "
+        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height from incoming.annotations n "
         "join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
         [dataset_id],
     ).fetchall()
-    for table in ("staged", "staged_annotations", "arriving"):
-        cursor.execute(f"drop table {table}").fetchall()
+    cursor.execute("drop table arriving").fetchall()
     return done
 
 
 def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> None:
     cursor.execute(
-        "create or replace temp table staged (place bigint, path varchar, file_name varchar, split varchar, width integer, "
+        "create table staged (place bigint, path varchar, file_name varchar, split varchar, width integer, "
         "height integer, content_key varchar, external_id varchar, categories varchar[])"
     ).fetchall()
     cursor.execute(
-        "create or replace temp table staged_annotations (path varchar, category varchar, x double, y double, width double, "
-        "height double)"
+        "create table annotations (path varchar, category varchar, x double, y double, width double, height double)"
     ).fetchall()
     place = 0
     for chunk in _chunks(iter(records)):

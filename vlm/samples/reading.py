@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,8 @@ from .records import (
 )
 
 Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order
+
+ExportItem = tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]
 
 ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
 KEY = {"name": "s.file_name", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
@@ -292,28 +294,18 @@ def failed_ids(cursor: Cursor, run_id: int) -> list[int]:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-def walk(
-    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, size: int = 1000
-) -> Iterator[list[tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]]]:
-    """Yield all samples of a filter in the order of their file names, in pages, with categories, external id and objects.
-
-    Each page is a statement of its own, so the cursor may be handed over between two of them.
-    """
-    after = ""
-    while True:
-        page = samples_page(cursor, dataset_id, chosen, words, order="name", after=after, limit=size)
-        ids = [sample.id for sample in page.samples]
-        more = {
-            row[0]: (tuple(row[1]), row[2])
-            for row in cursor.execute(
-                "select id, categories, external_id from samples where id in (select unnest(?::bigint[]))", [ids]
-            ).fetchall()
-        }
-        objects = annotations_of(cursor, ids)
-        yield [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples]
-        if not page.next:
-            return
-        after = page.next
+def export_page(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, after: str, limit: int = 1000
+) -> tuple[list[ExportItem], str]:
+    """Return samples behind ``after`` by file name, each with categories, external id and objects; and the next cursor."""
+    page = samples_page(cursor, dataset_id, chosen, words, order="name", after=after, limit=limit)
+    ids = [sample.id for sample in page.samples]
+    rows = cursor.execute(
+        "select id, categories, external_id from samples where id in (select unnest(?::bigint[]))", [ids]
+    ).fetchall()
+    more = {row[0]: (tuple(row[1]), row[2]) for row in rows}
+    objects = annotations_of(cursor, ids)
+    return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
 
 
 def _open(scope: Condition, run_id: int, answered_by: Sequence[int]) -> Condition:

@@ -1,0 +1,218 @@
+"""Importing data sets: at once for the command, in a background thread for page and admin."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connections, transaction
+from django.utils import timezone
+
+from vlm.imaging import remove_thumbnails
+from vlm.importing import ImportFailed, Scan, Skip, scan
+from vlm.models import Dataset, ImportJob
+from vlm.samples import Imported, StoreError
+from vlm.samples.ingest import import_rows, staged
+from vlm.samples.merging import dataset_delete
+from vlm.store import sample_store
+
+logger = logging.getLogger(__name__)
+
+STALE_SECONDS = 60.0
+REPORT_SECONDS = 0.5
+KEPT_SKIPS = 1000
+EXAMPLES = 5
+
+Report = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportDone:
+    """What an import did; ``dataset`` is ``None`` after a dry run."""
+
+    dataset: Dataset | None
+    root: Path
+    format: str
+    total: int
+    imported: Imported
+    skips: list[Skip]
+    skip_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPreview:
+    """What an import would find."""
+
+    root: Path
+    format: str
+    total: int
+    skips: list[Skip]
+    skip_count: int
+    examples: list[str]
+
+
+def dataset_import(
+    *, path: Path, name: str = "", format: str = "auto", dry_run: bool = False, report: Report = lambda _, __: None
+) -> ImportDone:
+    """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
+
+    Args:
+        name: of the data set; the folder's name if empty.
+        report: called with the samples read so far, and how many are expected.
+
+    Raises:
+        ImportFailed: nothing was written.
+        StoreError: nothing was written.
+    """
+    found = scan(path, format)
+    name = (name or found.root.name or "images").strip()
+    if dry_run:
+        total = sum(1 for _ in found)
+        return ImportDone(None, found.root, found.format, total, Imported(total=total), found.skips, found.skip_count)
+    dataset, created = _claim(name, found)
+    try:
+        # One transaction, after everything was read: an error half-way leaves the samples as they were.
+        with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
+            done = import_rows(sample_store(), dataset_id=dataset.pk, source=source)
+    except BaseException:
+        if created:
+            dataset.delete()
+        raise
+    dataset.format, dataset.imported = found.format, timezone.now()
+    dataset.sample_count, dataset.missing_count = done.total, done.missing
+    dataset.save(update_fields=["format", "imported", "sample_count", "missing_count"])
+    return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
+
+
+def import_preview(*, path: str, format: str = "auto") -> ImportPreview:
+    """Look through a folder below the import roots and write nothing.
+
+    Raises:
+        ImportFailed: it cannot be imported; the message says what to do.
+    """
+    found = scan(allowed_path(path), format)
+    records = iter(found)
+    examples = [record.path for record in islice(records, EXAMPLES)]
+    total = len(examples) + sum(1 for _ in records)
+    return ImportPreview(found.root, found.format, total, found.skips, found.skip_count, examples)
+
+
+def import_start(*, path: str, name: str = "", format: str = "auto", user: User | None) -> ImportJob:
+    """Import in a thread of this process.
+
+    Raises:
+        ImportFailed: the path is not below the import roots.
+    """
+    folder = allowed_path(path)
+    job = ImportJob.objects.create(
+        path=str(folder), name=name.strip() or folder.name, format=format, started_by=user, heartbeat=timezone.now()
+    )
+
+    def work() -> None:
+        try:
+            _run_job(job)
+        except Exception:
+            logger.exception("Import job %s ended badly", job.pk)
+        finally:
+            connections.close_all()
+
+    threading.Thread(target=work, name=f"import-{job.pk}", daemon=True).start()
+    return job
+
+
+def fail_stale_imports() -> None:
+    """Mark imports whose process died as failed; their transaction left nothing behind."""
+    stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
+    ImportJob.objects.filter(status=ImportJob.Status.RUNNING, heartbeat__lt=stale).update(
+        status=ImportJob.Status.FAILED,
+        finished=timezone.now(),
+        error="The server stopped during the import, which left nothing behind. Import again.",
+    )
+
+
+def allowed_path(path: str) -> Path:
+    """Return the folder or file that ``path`` names, if it lies below the import roots.
+
+    Raises:
+        ImportFailed: it does not, or there are no import roots.
+    """
+    roots: list[Path] = settings.IMPORT_ROOTS
+    if not roots:
+        raise ImportFailed(
+            "Importing from the page is off. Set DATAVISOR_IMPORT_ROOTS to the folders it may import from."
+        )
+    allowed = f"Choose a folder below {' or '.join(map(str, roots))}."
+    if not path.strip():
+        raise ImportFailed(f"Name a folder. {allowed}")
+    try:
+        folder = Path(path.strip()).expanduser()
+        if not folder.is_absolute():
+            folder = roots[0] / folder
+        folder = folder.resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise ImportFailed(f"“{path}” is not a path. {allowed}") from None
+    # Asked before anything is looked up, so that the answer tells nothing about other folders.
+    if not any(folder.is_relative_to(root) for root in roots):
+        raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
+    return folder
+
+
+def dataset_forget(*, dataset_id: int, root: str) -> None:
+    """Remove what the store and the thumbnail cache hold of a deleted data set."""
+    with sample_store().write() as cursor:
+        dataset_delete(cursor, dataset_id=dataset_id)
+    if not Dataset.objects.filter(root=root).exists():
+        remove_thumbnails(settings.THUMBNAIL_DIR, Path(root))
+
+
+def dataset_deleted(sender: type[Dataset], instance: Dataset, **kwargs: object) -> None:
+    """Remove what store and thumbnail cache hold of a data set, once its row is gone for good."""
+    dataset_id, root = instance.pk, instance.root
+    transaction.on_commit(lambda: dataset_forget(dataset_id=dataset_id, root=root))
+
+
+def _claim(name: str, found: Scan) -> tuple[Dataset, bool]:
+    """Return the data set of that name, made if there is none, and whether it was made."""
+    if len(name) > 200:
+        raise ImportFailed("The name is longer than 200 characters. Give a shorter one.")
+    dataset, created = Dataset.objects.get_or_create(
+        name=name, defaults={"root": str(found.root), "format": found.format}
+    )
+    if Path(dataset.root) != found.root:
+        raise ImportFailed(
+            f"The name “{name}” belongs to the data set of {dataset.root}. Choose another name for {found.root}."
+        )
+    return dataset, created
+
+
+def _run_job(job: ImportJob) -> None:
+    reported = 0.0
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            ImportJob.objects.filter(pk=job.pk).update(done=done, total=total or 0, heartbeat=timezone.now())
+
+    try:
+        done = dataset_import(path=Path(job.path), name=job.name, format=job.format, report=report)
+    except (ImportFailed, StoreError) as error:
+        job.status, job.error = ImportJob.Status.FAILED, str(error)
+    except Exception as error:
+        logger.exception("The import of %s failed", job.path)
+        job.status = ImportJob.Status.FAILED
+        job.error = (
+            f"The import failed ({type(error).__name__}) and left nothing behind. The server's log has the details."
+        )
+    else:
+        job.status, job.dataset = ImportJob.Status.COMPLETED, done.dataset
+        job.done = job.total = done.total
+        job.skipped = [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]]
+    job.finished = job.heartbeat = timezone.now()
+    job.save()

@@ -1,0 +1,287 @@
+"""``autotag``: tag a data set with the model, in this process."""
+
+import signal
+import sys
+import threading
+import time
+from argparse import ArgumentParser
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django.db.models import Q
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from vlm import services
+from vlm.management.commands._shared import (
+    add_filter_argument,
+    find_dataset,
+    positive,
+    print_table,
+    progress_console,
+    read_filter,
+    share,
+    to_json,
+)
+from vlm.models import Dataset, TaggingRun
+from vlm.moondream import ModelUnavailable
+from vlm.samples import FilterError, StoreError
+from vlm.vocabulary import VocabularyError
+
+LOOK_SECONDS = 0.3
+SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
+
+
+class Command(BaseCommand):
+    help = "Tag the samples of a data set with the model. Ctrl-C stops after the batch at hand; --resume goes on."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("dataset", help="name or number")
+        parser.add_argument(
+            "--scope",
+            choices=["all", "missing", "failed"],
+            default="missing",
+            help="missing (default): samples that lack an answer of this vocabulary and model",
+        )
+        add_filter_argument(parser)
+        parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples only")
+        parser.add_argument(
+            "--dimension", action="append", default=[], metavar="D", help="ask only this one; repeatable"
+        )
+        parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
+        parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
+        parser.add_argument("--detail", choices=["full", "low"], help="full: all crops; low: one crop per image")
+        parser.add_argument("--batch-size", type=positive, metavar="N", help="images per pass (default: what fits)")
+        parser.add_argument(
+            "--mode",
+            choices=["score", "generate"],
+            default="score",
+            help="generate: greedy answer, matched to the words",
+        )
+        parser.add_argument("--min-probability", type=share, metavar="P", help="of a word among the allowed ones")
+        parser.add_argument(
+            "--min-mass", type=share, metavar="P", help="of the model's probability on the allowed words"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="score 20 samples and show what would change")
+        parser.add_argument("--resume", action="store_true", help="go on with the data set's last unfinished run")
+        parser.add_argument("--no-progress", action="store_true")
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        dataset = find_dataset(options["dataset"])
+        chosen = {
+            name: options[name]
+            for name in ("detail", "batch_size", "min_probability", "min_mass")
+            if options[name] is not None
+        }
+        run_options = services.RunOptions(
+            scope=options["scope"],
+            filter=read_filter(options["filter"]),
+            limit=options["limit"],
+            dimensions=tuple(options["dimension"]),
+            mode=options["mode"],
+            model=options["model"],
+            device=options["device"],
+            **chosen,
+        )
+        try:
+            if options["dry_run"]:
+                self._preview(dataset, run_options, options["json"])
+                return
+            run = self._resumed(dataset) if options["resume"] else self._created(dataset, run_options)
+        except (VocabularyError, FilterError, services.RunError) as error:
+            raise CommandError(str(error), returncode=USAGE) from error
+        except ModelUnavailable as error:
+            raise CommandError(str(error), returncode=NO_MODEL) from error
+        except StoreError as error:
+            raise CommandError(str(error), returncode=USAGE) from error
+        if run is None:
+            self._nothing(options["json"])
+            return
+        run = self._work(run, no_progress=options["no_progress"])
+        self._report(run, options["json"])
+        if (code := exit_code(run)) != 0:
+            sys.exit(code)
+
+    def _created(self, dataset: Dataset, options: services.RunOptions) -> TaggingRun | None:
+        try:
+            return services.run_create(dataset=dataset, options=options, user=None, origin=TaggingRun.Origin.COMMAND)
+        except services.NothingToTag:
+            return None
+
+    def _resumed(self, dataset: Dataset) -> TaggingRun:
+        services.fail_stale_runs()
+        runs = TaggingRun.objects.filter(dataset=dataset, reverted=None)
+        last = runs.filter(Q(status__in=TaggingRun.RESUMABLE) | Q(status__in=TaggingRun.ACTIVE)).first()
+        if last is None:
+            raise CommandError(
+                f"“{dataset.name}” has no unfinished run. Leave out --resume to start one.", returncode=USAGE
+            )
+        return services.run_requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND)
+
+    def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
+        """Work on the run in a thread, so that this one can draw and hear signals."""
+        stop = threading.Event()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if stop.is_set() and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            stop.set()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        worker = threading.Thread(target=self._execute, args=(run.pk, stop), name=f"run-{run.pk}", daemon=True)
+        worker.start()
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[counts]}"),
+            console=progress_console(),
+            disable=no_progress,
+            transient=True,
+        )
+        try:
+            with bar:
+                task = bar.add_task("starting", total=None, counts="")
+                while worker.is_alive():
+                    worker.join(LOOK_SECONDS)
+                    run.refresh_from_db()
+                    _draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        run.refresh_from_db()
+        return run
+
+    def _execute(self, run_id: int, stop: threading.Event) -> None:
+        try:
+            services.run_execute(run_id=run_id, stop=stop)
+        finally:
+            connections.close_all()
+
+    def _report(self, run: TaggingRun, as_json: bool) -> None:
+        words = services.run_words(run=run)
+        if as_json:
+            counts: dict[str, int] = {}
+            for word in words:
+                if word.accepted:
+                    counts[word.word] = counts.get(word.word, 0) + word.accepted
+            result = {
+                "run": run.pk,
+                "status": run.status,
+                "total": run.total,
+                "processed": run.processed,
+                "tagged": run.tagged,
+                "discarded": run.discarded,
+                "failed": run.failed,
+                "seconds": round(run.seconds, 2),
+                "images_per_second": round(run.rate, 3),
+                "tags": counts,
+            }
+            if run.error:
+                result["error"] = run.error
+            self.stdout.write(to_json(result))
+            return
+        console = Console(file=self.stdout._out, highlight=False)
+        if words:
+            rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
+            print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
+        console.print(
+            f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
+            f"({run.rate:.2f} images/s), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed.",
+            markup=False,
+        )
+        for failure in services.run_failures(run=run, limit=20):
+            console.print(f"failed: {failure.file_name}: {failure.reason}", markup=False)
+        if run.error:
+            self.stderr.write(run.error)
+        if run.status in TaggingRun.RESUMABLE:
+            self.stderr.write(f"Go on with: autotag {run.dataset_id} --resume")
+
+    def _nothing(self, as_json: bool) -> None:
+        if as_json:
+            empty = {
+                "run": None,
+                "status": "completed",
+                "total": 0,
+                "processed": 0,
+                "tagged": 0,
+                "discarded": 0,
+                "failed": 0,
+            }
+            self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}}))
+        else:
+            self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
+
+    def _preview(self, dataset: Dataset, options: services.RunOptions, as_json: bool) -> None:
+        previews = services.run_preview(dataset=dataset, options=options)
+        if as_json:
+            rows = [
+                {
+                    "file_name": preview.sample.file_name,
+                    "tags": [tag.tag for tag in preview.sample.tags],
+                    "answers": {
+                        name: {"word": word, "probability": probability, "accepted": accepted}
+                        for name, (word, probability, accepted) in preview.words.items()
+                    },
+                    "error": preview.error,
+                }
+                for preview in previews
+            ]
+            self.stdout.write(to_json({"dry_run": True, "samples": rows}))
+            return
+        if not previews:
+            self._nothing(False)
+            return
+        names = list(dict.fromkeys(name for preview in previews for name in preview.words))
+        table = []
+        for preview in previews:
+            cells = []
+            for name in names:
+                word, probability, accepted = preview.words.get(name, ("", None, False))
+                text = word if probability is None else f"{word} {probability:.0%}"
+                cells.append(text if accepted or not word else f"({text})")
+            now = ", ".join(tag.tag for tag in preview.sample.tags) or "–"
+            table.append([preview.sample.file_name, now, *(cells if not preview.error else [preview.error])])
+        print_table(
+            Console(file=self.stdout._out, highlight=False),
+            "What a run would say (in brackets: discarded). Nothing was written.",
+            ["sample", "tags now", *names],
+            table,
+            right=99,
+        )
+
+
+def exit_code(run: TaggingRun) -> int:
+    """Return 0 all fine, 1 some images failed, 2 the run failed, 3 no model, 130 interrupted."""
+    if run.status == TaggingRun.Status.FAILED:
+        return NO_MODEL if run.started is None else USAGE
+    if run.status in (TaggingRun.Status.INTERRUPTED, TaggingRun.Status.CANCELLED):
+        return INTERRUPTED
+    return SOME_FAILED if run.failed else 0
+
+
+def _draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
+    if state.status == TaggingRun.Status.LOADING and state.download_total:
+        done, total = state.download_done / 1e9, state.download_total / 1e9
+        counts = f"{done:.2f} of {total:.2f} GB"
+        bar.update(
+            task,
+            description="fetching the model",
+            completed=state.download_done,
+            total=state.download_total,
+            counts=counts,
+        )
+    elif state.status in (TaggingRun.Status.QUEUED, TaggingRun.Status.LOADING):
+        bar.update(task, description="loading the model", total=None, counts="")
+    else:
+        left = f", {time.strftime('%H:%M:%S', time.gmtime(state.eta))} left" if state.eta and state.eta < 86_400 else ""
+        bar.update(
+            task,
+            description="stopping" if stopping else "tagging",
+            completed=state.processed,
+            total=state.total or None,
+            counts=f"{state.processed:,}/{state.total:,}, {state.rate:.2f}/s{left} · {state.tagged:,} tagged, "
+            f"{state.discarded:,} discarded, {state.failed:,} failed",
+        )

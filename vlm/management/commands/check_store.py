@@ -1,0 +1,33 @@
+"""``check_store``: prove that the tags that everybody sees are what the ledger says."""
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from vlm import services
+from vlm.samples import StoreError
+
+
+class Command(BaseCommand):
+    help = "Compare every sample with the ledger and find rows of deleted data sets. Exit code 1 if something differs."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--repair", action="store_true", help="derive differing samples anew, remove orphans")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            report = services.store_check(repair=options["repair"])
+        except StoreError as error:
+            raise CommandError(str(error), returncode=2) from error
+        self.stdout.write(f"{report.samples:,} samples checked, {report.differing:,} differ from the ledger.")
+        if report.examples:
+            self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")
+        for table, count in report.orphans.items():
+            self.stdout.write(f"{count:,} rows of {table} belong to nothing.")
+        if not report.is_sound:
+            if not options["repair"]:
+                self.stdout.write("check_store --repair mends this.")
+                sys.exit(1)
+            self.stdout.write("Repaired.")

@@ -1,0 +1,76 @@
+"""``import_dataset``: make a data set of a folder of images, a COCO JSON or a YOLO folder; or bring one up to date."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from vlm import services
+from vlm.management.commands._shared import progress_console, to_json
+from vlm.samples import StoreError
+
+SHOWN_SKIPS = 20
+
+
+class Command(BaseCommand):
+    help = "Import a folder of images, a COCO data set or a YOLO data set. Importing again keeps all tags."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("path", type=Path, help="the data set's folder, or its JSON or data.yaml")
+        parser.add_argument("--name", default="", help="of the data set (default: the folder's name)")
+        parser.add_argument("--format", default="auto", choices=["auto", "folder", "coco", "yolo"])
+        parser.add_argument("--dry-run", action="store_true", help="say what would be found, write nothing")
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        parser.add_argument("--no-progress", action="store_true")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        bar = Progress(
+            SpinnerColumn(),
+            TextColumn("reading"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=progress_console(),
+            transient=True,
+            disable=options["no_progress"],
+        )
+        try:
+            with bar:
+                task = bar.add_task("reading", total=None)
+                done = services.dataset_import(
+                    path=options["path"],
+                    name=options["name"],
+                    format=options["format"],
+                    dry_run=options["dry_run"],
+                    report=lambda count, total: bar.update(task, completed=count, total=total),
+                )
+        except (services.ImportFailed, StoreError) as error:
+            raise CommandError(str(error), returncode=2) from error
+        result = {
+            "dataset": done.dataset.pk if done.dataset else None,
+            "name": done.dataset.name if done.dataset else None,
+            "root": str(done.root),
+            "format": done.format,
+            "samples": done.total,
+            "added": done.imported.added,
+            "updated": done.imported.updated,
+            "missing": done.imported.missing,
+            "skipped": done.skip_count,
+            "skips": [{"path": skip.path, "reason": skip.reason} for skip in done.skips],
+        }
+        if options["json"]:
+            self.stdout.write(to_json(result))
+            return
+        for skip in done.skips[:SHOWN_SKIPS]:
+            self.stdout.write(f"skipped {skip.path}: {skip.reason}")
+        if done.skip_count > SHOWN_SKIPS:
+            self.stdout.write(f"… and {done.skip_count - SHOWN_SKIPS:,} more; --json lists them.")
+        if done.dataset is None:
+            self.stdout.write(f"{done.root}: {done.total:,} samples would be imported ({done.format}).")
+            return
+        new = done.imported
+        self.stdout.write(
+            f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} samples, {new.added:,} new, "
+            f"{new.updated:,} changed, {new.missing:,} missing."
+        )

@@ -1,0 +1,76 @@
+"""``runs``: the history of tagging runs, or one of them."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from rich.console import Console
+
+from vlm import services
+from vlm.management.commands._shared import find_dataset, find_run, print_table, to_json
+from vlm.models import TaggingRun
+
+
+class Command(BaseCommand):
+    help = "List tagging runs, or show one."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dataset", help="name or number")
+        parser.add_argument("--run", type=int, metavar="N", help="show this one, with its words and failed samples")
+        parser.add_argument("--json", action="store_true")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        services.fail_stale_runs()
+        console = Console(file=self.stdout._out, highlight=False)
+        if options["run"]:
+            self._show(find_run(options["run"]), console, options["json"])
+            return
+        runs = TaggingRun.objects.select_related("dataset")
+        if options["dataset"]:
+            runs = runs.filter(dataset=find_dataset(options["dataset"]))
+        states = [(run, services.run_state(run=run)) for run in runs[:200]]
+        if options["json"]:
+            self.stdout.write(to_json([state.to_json() for _, state in states]))
+            return
+        if not states:
+            self.stdout.write("There is no run yet. autotag starts one.")
+            return
+        rows = [
+            [
+                str(run.pk),
+                run.dataset.name,
+                state.status_label + (" (reverted)" if run.reverted else ""),
+                f"{run.created:%Y-%m-%d %H:%M}",
+                f"{state.processed:,}/{state.total:,}",
+                f"{state.tagged:,}",
+                f"{state.discarded:,}",
+                f"{state.failed:,}",
+                f"{state.rate:.2f}",
+            ]
+            for run, state in states
+        ]
+        columns = ["run", "data set", "status", "started", "done", "tagged", "discarded", "failed", "images/s"]
+        print_table(console, "", columns, rows, right=4)
+
+    def _show(self, run: TaggingRun, console: Console, as_json: bool) -> None:
+        state, words = services.run_state(run=run), services.run_words(run=run)
+        failures = services.run_failures(run=run)
+        if as_json:
+            found = {
+                **state.to_json(),
+                "words": [[w.dimension, w.word, w.accepted, w.discarded] for w in words],
+                "failures": [[f.sample_id, f.file_name, f.reason] for f in failures],
+            }
+            self.stdout.write(to_json(found))
+            return
+        console.print(
+            f"Run {run.pk} of {run.dataset.name}: {state.status_label}. {state.processed:,} of {state.total:,} samples, "
+            f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed.",
+            markup=False,
+        )
+        if state.error:
+            console.print(state.error, markup=False)
+        rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
+        print_table(console, "", ["dimension", "word", "accepted", "discarded"], rows, right=2)
+        for failure in failures:
+            console.print(f"failed: {failure.file_name}: {failure.reason}", markup=False)
