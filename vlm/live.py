@@ -94,6 +94,7 @@ class Room:
         self.dataset_id = dataset_id
         self.viewers: set[Viewer] = set()
         self._nudged = asyncio.Event()
+        self._lock = asyncio.Lock()  # what is shown never goes back in time
         self._last: Look | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -109,8 +110,10 @@ class Room:
 
     async def greet(self, viewer: Viewer) -> None:
         """Show the present state to a viewer who has just come."""
-        look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, None)
-        await viewer.show(await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
+        async with self._lock:
+            look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, None)
+            self._last = self._last or look
+            await viewer.show(await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
 
     async def _watch(self) -> None:
         while True:
@@ -122,7 +125,8 @@ class Room:
                 pass
             self._nudged.clear()
             try:
-                await self._look_and_show()
+                async with self._lock:
+                    await self._look_and_show()
             except (StoreError, DatabaseError) as error:
                 log.warning("Data set %s: no fresh progress for its viewers this time: %s", self.dataset_id, error)
             await asyncio.sleep(PAUSE_SECONDS)
@@ -154,7 +158,6 @@ def _identity(state: RunState | None) -> tuple[object, ...]:
 
 def _look(dataset_id: int, before: Look | None) -> Look:
     """Read the newest run and what it has answered since ``before`` (None: only the state is wanted)."""
-    services.fail_stale_runs()
     dataset = Dataset(pk=dataset_id)
     run = services.run_current(dataset=dataset)
     if run is None:
@@ -174,7 +177,11 @@ def _look(dataset_id: int, before: Look | None) -> Look:
 def _rights(user_ids: set[int]) -> dict[int, bool]:
     """Return, for those of ``user_ids`` who may look, whether they may also tag: two queries for all of them."""
     may_view, may_tag = (
-        set(User.objects.with_perm(permission, backend=MODEL_BACKEND).filter(pk__in=user_ids).values_list("pk", flat=True))
+        set(
+            User.objects.with_perm(permission, backend=MODEL_BACKEND)
+            .filter(pk__in=user_ids)
+            .values_list("pk", flat=True)
+        )
         for permission in (VIEW, TAG)
     )
     return {user_id: user_id in may_tag for user_id in may_view}

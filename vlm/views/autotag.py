@@ -73,7 +73,6 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
 def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
     """Return the newest run's state as JSON, or ``{"run": null}``."""
     dataset = get_dataset(request, dataset_id)
-    services.fail_stale_runs()
     run = services.run_current(dataset=dataset)
     return JsonResponse(services.run_state(run=run).to_json() if run else {"run": None})
 

@@ -22,6 +22,7 @@ def import_new(request: Request) -> HttpResponse:
         "roots": settings.IMPORT_ROOTS,
         "formats": ImportForm.FORMATS,
         "asked": request.POST,
+        "name": request.POST.get("name", ""),
         "recent": ImportJob.objects.select_related("dataset")[:5],
     }
     if request.method != "POST":

@@ -8,12 +8,9 @@ from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_safe
 
 from vlm import services
-from vlm.imaging import ImageUnreadable
 from vlm.views.access import Request, get_dataset
-from vlm.views.place import SIZES
 from vlm.views.problems import Problem
 
-THUMBNAIL_SIZES = tuple(pixels for _, pixels in SIZES.values())
 YEAR = 60 * 60 * 24 * 365
 PLACEHOLDER = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 120" width="{size}">'
@@ -28,11 +25,11 @@ PLACEHOLDER = (
 def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> HttpResponseBase:
     """Serve a thumbnail, or a drawing in its place when the file is gone or cannot be read."""
     dataset = get_dataset(request, dataset_id)
-    if size not in THUMBNAIL_SIZES:
-        raise Problem(f"Thumbnails are {', '.join(map(str, THUMBNAIL_SIZES))} pixels long.", 404)
+    if size not in services.THUMBNAIL_SIZES:
+        raise Problem(f"Thumbnails are {', '.join(map(str, services.THUMBNAIL_SIZES))} pixels long.", 404)
     try:
         path = services.sample_thumbnail(dataset=dataset, sample_id=sample_id, size=size)
-    except ImageUnreadable:
+    except services.ImageUnreadable:
         return _placeholder(size, "cannot be read")
     return _picture(request, path) if path is not None else _placeholder(size, "file is gone")
 
@@ -43,8 +40,8 @@ def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase
     dataset = get_dataset(request, dataset_id)
     try:
         path = services.sample_image(dataset=dataset, sample_id=sample_id)
-    except ImageUnreadable as error:
-        return _placeholder(640, "cannot be read", reason=str(error))
+    except services.ImageUnreadable:
+        return _placeholder(640, "cannot be read")
     return _picture(request, path) if path is not None else _placeholder(640, "file is gone")
 
 
@@ -62,9 +59,7 @@ def _picture(request: Request, path: Path) -> HttpResponseBase:
     return response
 
 
-def _placeholder(size: int, words: str, reason: str = "") -> HttpResponse:
+def _placeholder(size: int, words: str) -> HttpResponse:
     response = HttpResponse(PLACEHOLDER.format(size=size, words=words), content_type="image/svg+xml")
     response.headers["Cache-Control"] = "no-store"
-    if reason:
-        response.headers["X-Reason"] = reason.encode("ascii", "replace").decode()[:200].replace("\n", " ")
     return response

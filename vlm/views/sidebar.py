@@ -3,16 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vlm.samples import Count, DimensionFacet, Facets, SampleFilter
+from vlm.samples import SOURCES, STATES, Count, DimensionFacet, Facets, SampleFilter
 from vlm.views.place import Place
 
-STATES = {
-    "untagged": "Untagged",
-    "discarded": "Answer discarded",
-    "failed": "Failed",
-    "missing": "File is gone",
-}
-SOURCES = {"user": "Tagged by a user", "model": "Tagged by the model"}
 LISTED = 100  # categories and user tags; the search field finds the rest
 
 
@@ -60,10 +53,9 @@ class Sidebar:
 def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
     """Return the sidebar of ``place``, with the counts of ``facets``."""
     draw = _Drawer(dataset_id, place, max(facets.total, 1))
-    own = tuple(count.value for count in facets.user_tags)
     return Sidebar(
         dimensions=tuple(draw.dimension(facet) for facet in facets.dimensions),
-        user_tags=WordGroup("", tuple(draw.word(count, ()) for count in facets.user_tags[:LISTED] if own), None),
+        user_tags=WordGroup("", tuple(draw.word(count, ()) for count in facets.user_tags[:LISTED]), None),
         states=draw.single("state", STATES, facets.states, place.filter.state),
         sources=draw.single("source", SOURCES, facets.sources, place.filter.source),
         splits=draw.several("splits", facets.splits, place.filter.splits),
