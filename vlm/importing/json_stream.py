@@ -7,7 +7,7 @@ A COCO JSON has its images and annotations in such arrays, in any order, and one
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 _WINDOW = 1 << 20  # characters that are read at once
 _MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
@@ -112,8 +112,16 @@ class _Window:
         self._position = 0
 
 
-def stream_sections(file: TextIO) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Yield every top-level key with its elements: those of an array, or the one value that is no array.
+class Section(NamedTuple):
+    """A key of the top level: the elements of its array, or the one value where it is none."""
+
+    key: str
+    is_array: bool
+    elements: Iterator[Any]
+
+
+def stream_sections(file: TextIO) -> Iterator[Section]:
+    """Yield the keys of the top level in their order.
 
     The elements of a key come while the file is read: what is left of them when the next key is asked for is lost.
 
@@ -131,9 +139,10 @@ def stream_sections(file: TextIO) -> Iterator[tuple[str, Iterator[Any]]]:
             if not isinstance(key, str):
                 raise window.broken("a key must be a text")
             window.take(":")
-            elements = _elements(window) if window.peek() == "[" else iter((window.value(),))
-            yield key, elements
-            for _ in elements:
+            is_array = window.peek() == "["
+            section = Section(key, is_array, _elements(window) if is_array else iter((window.value(),)))
+            yield section
+            for _ in section.elements:
                 pass
             if window.peek() != ",":
                 break
