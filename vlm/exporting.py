@@ -17,7 +17,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -96,7 +96,7 @@ def export_rows(rows: Iterable[ExportRow], *, format: str, context: ExportContex
         ExportFailed: there is no such format; while iterating: the data set's COCO JSON cannot be read any more, or
             there is no room for temporary files.
     """
-    writers = {
+    writers: dict[str, Callable[[Iterable[ExportRow]], Iterator[bytes]]] = {
         "csv": _csv,
         "jsonl": _jsonl,
         "parquet": _parquet,
@@ -167,7 +167,11 @@ def _parquet(rows: Iterable[ExportRow]) -> Iterator[bytes]:
         lines, target = Path(folder, "rows.jsonl"), Path(folder, "rows.parquet")
         with lines.open("wb") as file:
             file.writelines(_jsonl(rows))
-        settings = {"temp_directory": folder, "memory_limit": "1GB", "autoinstall_known_extensions": "false"}
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": folder,
+            "memory_limit": "1GB",
+            "autoinstall_known_extensions": False,
+        }
         with duckdb.connect(":memory:", config=settings) as connection:
             connection.execute(
                 """

@@ -306,13 +306,13 @@ def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
     Raises:
         Refused: it is in none of the folders, or not to be used.
     """
-    outside = True
+    outside = False
     for index, base in enumerate(bases):
         try:
             path = files.relative(base, name)
         except Refused:
+            outside = True
             continue
-        outside = False
         key = files.image(path)
         if key is not None:
             if index:

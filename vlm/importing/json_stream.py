@@ -13,6 +13,8 @@ _WINDOW = 1 << 20  # characters that are read at once
 _MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+# What may stand behind a value. Anything else is broken, or a number that the end of the window has cut (“1e|5”).
+_AFTER_VALUE = frozenset(",]}: \t\r\n")
 _DECODER = json.JSONDecoder()
 
 
@@ -61,8 +63,7 @@ class _Window:
             except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
                 raise self.broken(str(error)) from error
             else:
-                # A number at the end of the window may go on behind it.
-                if end < len(self._text) or self._ended:
+                if self._text[end : end + 1] in _AFTER_VALUE or self._ended:
                     self._position = end
                     return value
             self._grow(size)
@@ -74,14 +75,13 @@ class _Window:
         This is the loop that a million elements pass through, so it is written without calls that can be spared.
         """
         text, position = self._text, self._position
-        last = len(text) - 1
         decode, separator = _DECODER.raw_decode, _SEPARATOR.match
         while match := separator(text, position):
             try:
                 value, end = decode(text, match.end())
             except (ValueError, RecursionError):
                 break  # cut off by the end of the window, or broken: the careful way finds out
-            if end >= last:
+            if text[end : end + 1] not in _AFTER_VALUE:
                 break
             self._position = position = end
             yield value
