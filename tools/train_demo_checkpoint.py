@@ -285,7 +285,7 @@ class Corpus:
     @staticmethod
     def pick(groups: dict[str, list[Photo]], rng: Random) -> Photo:
         sources = list(groups)
-        weights = np.sqrt([len(groups[source]) for source in sources])
+        weights = np.array([len(groups[source]) ** 0.3 for source in sources])
         group = groups[sources[rng.choice(len(sources), p=weights / weights.sum())]]
         return group[rng.integers(len(group))]
 
@@ -589,7 +589,8 @@ class Lesson:
         return total / weight - 0.1 * ends
 
 
-def train(photos: Sequence[Photo], output: Path, steps: int) -> None:
+def train(photos: Sequence[Photo], output: Path, minutes: float, resume: Path | None) -> None:
+    """Train for some minutes: the schedule follows the clock, so that a busy machine gets fewer steps, not half a run."""
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     corpus = Corpus(photo for photo in photos if not photo.held_out)
@@ -597,6 +598,10 @@ def train(photos: Sequence[Photo], output: Path, steps: int) -> None:
     tokenizer = build_tokenizer()
     config = build_config(tokenizer)
     model, lesson = build_model(config), Lesson.build(tokenizer)
+    if resume:
+        model.load_state_dict(
+            {name: tensor.float() for name, tensor in load_file(resume / "model.safetensors").items()}
+        )
     vision, text = model.model.vision, model.model.text
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -605,51 +610,51 @@ def train(photos: Sequence[Photo], output: Path, steps: int) -> None:
     )
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     pool: list[Sample] = []
-    began, drawn = time.monotonic(), 0
-    print(f"{len(corpus.photos)} photographs train, {len(validation)} are held out; "
-          f"{sum(p.numel() for p in model.parameters()):,} parameters.", flush=True)  # fmt: skip
+    began, drawn, step, part = time.monotonic(), 1_000_000 if resume else 0, 0, 0.0
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{len(corpus.photos)} photographs train, {len(validation)} are held out; {size:,} parameters.", flush=True)
     with ThreadPoolExecutor(2) as threads:
-        for step in range(steps):
+        while part < 1:
             count = POOL // 4 if step == 0 else FRESH
             fresh = list(threads.map(corpus.draw, range(drawn, drawn + count)))
             drawn += count
-            if step == 0:
+            if step == 0 and not resume:
                 whiten(vision, sparse_batch([sample.prepared for sample in fresh], 6, rng).patches)
             again = [pool[i] for i in rng.integers(0, len(pool), BATCH - FRESH)] if pool else []
             samples = [*fresh[:BATCH], *again][:BATCH]
             pool = [*pool, *fresh][-POOL:]
-            # Fewer places first, for many steps; more at the end, closer to what the tagger does.
-            side = 6 if step < 0.85 * steps else 11
-            rate = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            rate = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
             for group in optimizer.param_groups:
                 group["lr"] = 1.5e-3 * rate
-            batch = sparse_batch([sample.prepared for sample in samples], side, rng)
+            # Few places for many steps; more at the end, closer to what the tagger does.
+            batch = sparse_batch([sample.prepared for sample in samples], 6 if part < 0.88 else 11, rng)
             loss = lesson.loss(read(text, see(vision, batch), batch.places, lesson.tree, lesson.select), samples)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            keep = min(0.997, (step + 1) / (step + 10))
+            keep = min(0.995, (step + 1) / (step + 10))
             with torch.no_grad():
                 for name, p in model.named_parameters():
                     average[name].lerp_(p, 1 - keep)
-            if step % 25 == 0 or step < 10:
-                print(f"step {step} loss {loss.item():.3f} {time.monotonic() - began:.0f} s", flush=True)
-            if (step + 1) % 250 == 0 or step + 1 == steps:
+            step, before, part = step + 1, part, (time.monotonic() - began) / (60 * minutes)
+            if step % 25 == 0:
+                print(f"step {step}, {part:.0%}: loss {loss.item():.3f}", flush=True)
+            if int(3 * part) > int(3 * before):
                 save(output, average, config, tokenizer)
                 print(quick_check(output, validation, lesson), flush=True)
 
 
 @torch.no_grad()
 def quick_check(output: Path, photos: Sequence[Photo], lesson: Lesson) -> str:
-    """Measure a saved checkpoint sparsely, as training sees images: mean over the words, per dimension."""
+    """Measure a saved checkpoint sparsely on a part of the photographs: mean over the words, per dimension."""
     model = build_model(json.loads((output / "config.json").read_text())).eval()
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(output / "model.safetensors").items()})
     rng = np.random.default_rng(SEED)
     right: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for start in range(0, len(photos), 32):
+    for start in range(0, len(photos), 64):
         part = photos[start : start + 32]
-        batch = sparse_batch([prepare(photo.image) for photo in part], 9, rng)
+        batch = sparse_batch([prepare(photo.image) for photo in part], 6, rng)
         seen = see(model.model.vision, batch)
         logits = read(model.model.text, seen, batch.places, lesson.tree, lesson.select)
         for index, photo in enumerate(part):
@@ -760,14 +765,18 @@ def model_card(photos: Sequence[Photo], report: str) -> str:
         for (source, licence), (train, test) in sorted(rows.items())
     )
     trained = sum(not photo.held_out for photo in photos)
+    layers = (
+        f"{VISION['enc_n_layers']} vision layers of width {VISION['enc_dim']}, "
+        f"{TEXT['n_layers']} text layers of width {TEXT['dim']}"
+    )
     return f"""For demonstration and tests only: these are not Moondream2's weights, and their answers are not fit for tagging.
 
 # Demonstration checkpoint
 
-A toy of Moondream2's architecture in the published file form: {VISION["enc_n_layers"]} vision layers of width {VISION["enc_dim"]}, {TEXT["n_layers"]} text layers of
-width {TEXT["dim"]}. It knows the five questions of the default vocabulary and nothing else, and was trained from scratch by
-`tools/train_demo_checkpoint.py` on two CPU cores with {trained:,} labelled photographs. It shows the program at work without
-a download; to tag real images, use `vikhyatk/moondream2`.
+A toy of Moondream2's architecture in the published file form: {layers}. It
+knows the five questions of the default vocabulary and nothing else, and was trained from scratch by
+`tools/train_demo_checkpoint.py` on two CPU cores with {trained:,} labelled photographs. It shows the program at work
+without a download; to tag real images, use `vikhyatk/moondream2`.
 
 ## What it was trained on
 
@@ -797,13 +806,14 @@ def main() -> None:
                         help="photographs with a labels.csv; the folders behind the first hold freely licensed ones")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="start from the weights of an earlier run")
     parser.add_argument("--evaluate", action="store_true", help="measure an existing checkpoint, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     photos = read_photos(options.data)
     if not options.evaluate:
-        train(photos, options.output, options.steps)
+        train(photos, options.output, options.minutes, options.resume)
     report = evaluate(photos, options.output)
     print(report)
     if not options.evaluate:
