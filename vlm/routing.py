@@ -1,5 +1,9 @@
 """The websocket addresses."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-websocket_urlpatterns: list[URLPattern] = []
+from vlm.consumers import ProgressConsumer
+
+websocket_urlpatterns: list[URLPattern] = [
+    path("ws/datasets/<int:dataset_id>/progress/", ProgressConsumer.as_asgi()),
+]

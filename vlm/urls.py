@@ -1,5 +1,36 @@
 """The page's addresses."""
 
-from django.urls import URLPattern, URLResolver
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import URLPattern, URLResolver, include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from vlm.views import accounts, autotag, browse, importing, media, runs, samples
+
+dataset_urlpatterns: list[URLPattern | URLResolver] = [
+    path("", browse.dataset, name="dataset"),
+    path("cells", browse.cells, name="cells"),
+    path("tags", browse.edit_tags, name="edit_tags"),
+    path("export", browse.export, name="export"),
+    path("views", browse.saved_views, name="saved_views"),
+    path("auto-tag", autotag.auto_tag, name="auto_tag"),
+    path("auto-tag/count", autotag.auto_tag_count, name="auto_tag_count"),
+    path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
+    path("runs", runs.run_list, name="runs"),
+    path("samples/<int:sample_id>/", samples.sample, name="sample"),
+    path("samples/<int:sample_id>/thumbnail/<int:size>", media.thumbnail, name="thumbnail"),
+    path("samples/<int:sample_id>/image", media.image, name="image"),
+]
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", browse.datasets, name="datasets"),
+    path("healthz", accounts.healthz, name="healthz"),
+    path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    path("datasets/<int:dataset_id>/", include(dataset_urlpatterns)),
+    path("runs/<int:run_id>/", runs.run, name="run"),
+    path("runs/<int:run_id>/cancel", runs.run_cancel, name="run_cancel"),
+    path("runs/<int:run_id>/resume", runs.run_resume, name="run_resume"),
+    path("runs/<int:run_id>/revert", runs.run_revert, name="run_revert"),
+    path("runs/<int:run_id>/thresholds", runs.run_thresholds, name="run_thresholds"),
+    path("imports/new", importing.import_new, name="import_new"),
+    path("imports/<int:job_id>/", importing.import_job, name="import_job"),
+]

@@ -1,0 +1,26 @@
+"""Figures as people read them: the page, the live strip and the commands write them alike."""
+
+
+def number(value: int) -> str:
+    """Return 1234567 as “1,234,567”."""
+    return f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Return 3725 s as “1 h 02 min”, 65 s as “1 min 05 s”, 5 s as “5 s”."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def share(part: int, whole: int) -> str:
+    """Return “37 %”; something is never shown as nothing, nor nearly all as all."""
+    if not whole:
+        return "0 %"
+    percent = 100 * part / whole
+    if 0 < percent < 1:
+        return "< 1 %"
+    return f"{min(round(percent), 99) if part < whole else 100} %"

@@ -1,0 +1,140 @@
+"""What people write into the page, checked; the templates draw the fields themselves."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.http import QueryDict
+
+from vlm.models import Dimension, TaggingRun
+from vlm.samples import FilterError, SampleFilter
+from vlm.services import RunOptions
+
+MAX_SELECTED = 20_000
+
+
+def first_error(form: forms.Form) -> str:
+    """Return the form’s first complaint as one sentence."""
+    for name, errors in form.errors.items():
+        label = form.fields[name].label if name in form.fields else ""
+        return f"{label}: {errors[0]}" if label else str(errors[0])
+    return ""
+
+
+def selected_ids(values: Iterable[str]) -> tuple[int, ...]:
+    """Return the sample ids in ``values``, each of which is an id or several with commas between.
+
+    Raises:
+        ValidationError: one is not a number, or there are too many.
+    """
+    parts = [part for value in values for part in value.split(",") if part.strip()]
+    if len(parts) > MAX_SELECTED:
+        raise forms.ValidationError(f"At most {MAX_SELECTED:,} images can be selected one by one; use a filter.")
+    try:
+        return tuple(dict.fromkeys(int(part) for part in parts))
+    except ValueError:
+        raise forms.ValidationError("The selection cannot be read. Reload the page and select again.") from None
+
+
+def read_filter(query: str) -> SampleFilter:
+    """Return the filter that ``query`` spells.
+
+    Raises:
+        ValidationError: it cannot be read.
+    """
+    try:
+        return SampleFilter.from_query(query)
+    except FilterError as error:
+        raise forms.ValidationError(str(error)) from error
+
+
+class TagsForm(forms.Form):
+    """Add, remove or confirm one tag: on the selected images, or on all that a filter shows."""
+
+    ACTIONS = (("add", "Add"), ("remove", "Remove"), ("confirm", "Confirm"))
+
+    action = forms.ChoiceField(choices=ACTIONS)
+    tag = forms.CharField(label="Tag", error_messages={"required": "Write the tag first."})
+    all = forms.BooleanField(required=False)
+    filter = forms.CharField(required=False)
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        data = self.data
+        ids = selected_ids(data.getlist("ids") if isinstance(data, QueryDict) else [])
+        if values.get("all"):
+            values["samples"] = read_filter(values.get("filter", ""))
+        elif ids:
+            values["samples"] = SampleFilter(ids=ids)
+        else:
+            raise forms.ValidationError("Select at least one image first.")
+        return values
+
+
+class AutoTagForm(forms.Form):
+    """The options of a run; whatever is left out has the settings' value."""
+
+    WITHIN = (("dataset", "the whole data set"), ("filter", "this filter"), ("selection", "the selected images"))
+    DETAILS = (("full", "full"), ("low", "low"))
+
+    scope = forms.ChoiceField(choices=TaggingRun.Scope, required=False, label="Which images")
+    within = forms.ChoiceField(choices=WITHIN, required=False, label="Within")
+    filter = forms.CharField(required=False)
+    dimensions = forms.MultipleChoiceField(required=False, label="Questions")
+    detail = forms.ChoiceField(choices=DETAILS, required=False, label="Detail")
+    mode = forms.ChoiceField(choices=TaggingRun.Mode, required=False, label="Answers")
+    min_probability = forms.FloatField(min_value=0, max_value=1, required=False, label="Least probability")
+    min_mass = forms.FloatField(min_value=0, max_value=1, required=False, label="Least mass")
+    limit = forms.IntegerField(min_value=1, required=False, label="At most")
+    failed_of = forms.IntegerField(min_value=1, required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dimension_list = list(Dimension.objects.filter(enabled=True))
+        names = [(dimension.name, dimension.name) for dimension in self.dimension_list]
+        self.fields["dimensions"].choices = names  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        within = values.get("within") or "dataset"
+        data = self.data
+        ids = selected_ids(data.getlist("ids") if isinstance(data, QueryDict) else [])
+        if within == "selection" and not ids:
+            raise forms.ValidationError("Select at least one image first, or choose the whole data set.")
+        narrow = {"dataset": "", "filter": values.get("filter", ""), "selection": ""}[within]
+        values["samples"] = SampleFilter(ids=ids) if within == "selection" else read_filter(narrow)
+        return values
+
+    def options(self) -> RunOptions:
+        """Return the options of a valid form."""
+        values = self.cleaned_data
+        plain = RunOptions.defaults()
+        asked = values["dimensions"]
+        chosen = {
+            key: values[key] or getattr(plain, key) for key in ("scope", "detail", "mode", "limit", "failed_of")
+        } | {
+            key: getattr(plain, key) if values[key] is None else values[key] for key in ("min_probability", "min_mass")
+        }
+        everything = len(asked) in (0, len(self.dimension_list))
+        return RunOptions(**chosen, filter=values["samples"], dimensions=() if everything else tuple(asked))
+
+
+class ThresholdsForm(forms.Form):
+    min_probability = forms.FloatField(min_value=0, max_value=1, label="Least probability")
+    min_mass = forms.FloatField(min_value=0, max_value=1, label="Least mass")
+
+
+class ImportForm(forms.Form):
+    FORMATS = (("auto", "find out"), ("folder", "folder of images"), ("coco", "COCO JSON"), ("yolo", "YOLO"))
+
+    path = forms.CharField(max_length=4096, label="Folder", error_messages={"required": "Write the folder’s path."})
+    name = forms.CharField(max_length=200, required=False, label="Name")
+    format = forms.ChoiceField(choices=FORMATS, required=False, label="Format")
+
+    def clean_format(self) -> str:
+        return self.cleaned_data["format"] or "auto"
+
+
+class SavedViewForm(forms.Form):
+    name = forms.CharField(max_length=100, label="Name", error_messages={"required": "Give the view a name."})
+    query = forms.CharField(required=False)

@@ -1,0 +1,246 @@
+"""What the viewers of a data set see of its run: one look and one rendering per change, however many are watching.
+
+The run's row in the database is the truth. A run in this process nudges its viewers through the channel layer; one in
+another process (the command) cannot, so each room also looks by itself: every second while a run is active, every two
+otherwise. Either way one task per data set looks, and hands what it found to all its viewers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.contrib.auth.models import User
+from django.db import DatabaseError
+from django.template.loader import render_to_string
+
+from vlm import services
+from vlm.formats import duration, number
+from vlm.models import Dataset
+from vlm.samples import SampleRow, StoreError
+from vlm.services import RunState
+from vlm.views.access import TAG, VIEW
+
+log = logging.getLogger(__name__)
+
+ACTIVE_SECONDS = 1.0
+IDLE_SECONDS = 2.0
+PAUSE_SECONDS = 0.1  # at most ten pictures a second
+CELLS = 200  # changed samples in one message; a viewer's screen shows fewer
+
+MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+class Viewer(Protocol):
+    user_id: int
+    can_tag: bool
+
+    async def show(self, html: str) -> None: ...
+
+    async def expel(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the database and the store found."""
+
+    state: RunState | None
+    samples: tuple[SampleRow, ...] = ()
+    sequence: int = 0
+
+
+def group(dataset_id: int) -> str:
+    return f"dataset-{dataset_id}"
+
+
+def numbers(state: RunState) -> dict[str, str]:
+    """Return the strip's figures as text, by the name of the place where each stands."""
+    return {
+        "processed": number(state.processed),
+        "total": number(state.total),
+        "rate": f"{state.rate:.1f}" if state.rate < 100 else number(round(state.rate)),
+        "left": duration(state.eta) if state.eta is not None else "–",
+        "tagged": number(state.tagged),
+        "discarded": number(state.discarded),
+        "failed": number(state.failed),
+    }
+
+
+def context(dataset_id: int, state: RunState | None, can_tag: bool) -> dict[str, Any]:
+    """Return what ``vlm/_live.html`` draws."""
+    return {
+        "dataset_id": dataset_id,
+        "state": state,
+        "numbers": numbers(state) if state else {},
+        "can_tag": can_tag,
+    }
+
+
+def cells_html(dataset_id: int, samples: Iterable[SampleRow]) -> str:
+    """Return the tags of ``samples`` for the cells on show; the page's script moves them in."""
+    return render_to_string("vlm/_live_cells.html", {"dataset_id": dataset_id, "samples": samples})
+
+
+class Room:
+    """The viewers of one data set in this process, and the task that looks for them.
+
+    Lives in the server's event loop; nothing here is called from another thread.
+    """
+
+    def __init__(self, dataset_id: int) -> None:
+        self.dataset_id = dataset_id
+        self.viewers: set[Viewer] = set()
+        self._nudged = asyncio.Event()
+        self._lock = asyncio.Lock()  # what is shown never goes back in time
+        self._last: Look | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def nudge(self) -> None:
+        self._nudged.set()
+
+    async def greet(self, viewer: Viewer) -> None:
+        """Show the present state to a viewer who has just come."""
+        async with self._lock:
+            look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, None)
+            self._last = self._last or look
+            await viewer.show(await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
+
+    async def _watch(self) -> None:
+        while True:
+            active = self._last is not None and self._last.state is not None and self._last.state.active
+            try:
+                async with asyncio.timeout(ACTIVE_SECONDS if active else IDLE_SECONDS):
+                    await self._nudged.wait()
+            except TimeoutError:
+                pass
+            self._nudged.clear()
+            try:
+                async with self._lock:
+                    await self._look_and_show()
+            except (StoreError, DatabaseError) as error:
+                log.warning("Data set %s: no fresh progress for its viewers this time: %s", self.dataset_id, error)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _look_and_show(self) -> None:
+        before = self._last
+        look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, before)
+        self._last = look
+        if before is None or (look.state == before.state and not look.samples):
+            return
+        viewers = list(self.viewers)
+        allowed = await database_sync_to_async(_rights, thread_sensitive=False)({v.user_id for v in viewers})
+        whole = _identity(look.state) != _identity(before.state)
+        html: dict[bool, str] = {}
+        for viewer in viewers:
+            if viewer.user_id not in allowed:
+                await viewer.expel()
+                continue
+            viewer.can_tag = allowed[viewer.user_id]
+            if viewer.can_tag not in html:
+                html[viewer.can_tag] = await _render(self.dataset_id, look, whole=whole, can_tag=viewer.can_tag)
+            await viewer.show(html[viewer.can_tag])
+
+
+def _identity(state: RunState | None) -> tuple[object, ...]:
+    """Return what decides which buttons and words the strip has; the rest are figures."""
+    return () if state is None else (state.run, state.status, state.error, state.model)
+
+
+def _look(dataset_id: int, before: Look | None) -> Look:
+    """Read the newest run and what it has answered since ``before`` (None: only the state is wanted)."""
+    dataset = Dataset(pk=dataset_id)
+    run = services.run_current(dataset=dataset)
+    if run is None:
+        return Look(None)
+    state = services.run_state(run=run)
+    known = before is not None and before.state is not None and before.state.run == state.run
+    if before is None:
+        _, newest = services.run_changes(run=run, since=0, limit=1)
+        return Look(state, (), newest)
+    if known and state == before.state:
+        return Look(state, (), before.sequence)
+    ids, sequence = services.run_changes(run=run, since=before.sequence if known else 0, limit=CELLS)
+    samples = services.samples_by_id(dataset=dataset, ids=ids) if ids else []
+    return Look(state, tuple(samples), sequence)
+
+
+def _rights(user_ids: set[int]) -> dict[int, bool]:
+    """Return, for those of ``user_ids`` who may look, whether they may also tag: two queries for all of them."""
+    may_view, may_tag = (
+        set(
+            User.objects.with_perm(permission, backend=MODEL_BACKEND)
+            .filter(pk__in=user_ids)
+            .values_list("pk", flat=True)
+        )
+        for permission in (VIEW, TAG)
+    )
+    return {user_id: user_id in may_tag for user_id in may_view}
+
+
+async def rights(user_id: int) -> tuple[bool, bool]:
+    """Return whether this user may see data sets, and whether they may tag them."""
+    allowed = await database_sync_to_async(_rights, thread_sensitive=False)({user_id})
+    return user_id in allowed, allowed.get(user_id, False)
+
+
+async def dataset_exists(dataset_id: int) -> bool:
+    return await Dataset.objects.filter(pk=dataset_id).aexists()
+
+
+def _render_now(dataset_id: int, look: Look, whole: bool, can_tag: bool) -> str:
+    values = context(dataset_id, look.state, can_tag) | {"oob": True}
+    strip = render_to_string("vlm/_live.html" if whole or look.state is None else "vlm/_live_numbers.html", values)
+    return strip + (cells_html(dataset_id, look.samples) if look.samples else "")
+
+
+async def _render(dataset_id: int, look: Look, *, whole: bool, can_tag: bool) -> str:
+    return await asyncio.to_thread(_render_now, dataset_id, look, whole, can_tag)
+
+
+# -- the rooms of this process, and the way from a run's thread to them ------------------------------------------------
+_rooms: dict[int, Room] = {}
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def enter(dataset_id: int, viewer: Viewer) -> Room:
+    """Return the data set's room with ``viewer`` in it."""
+    _listen()
+    room = _rooms.get(dataset_id)
+    if room is None:
+        room = _rooms[dataset_id] = Room(dataset_id)
+        room.start()
+    room.viewers.add(viewer)
+    return room
+
+
+def leave(room: Room, viewer: Viewer) -> None:
+    """Take ``viewer`` out; the last one puts out the light."""
+    room.viewers.discard(viewer)
+    if not room.viewers and _rooms.get(room.dataset_id) is room:
+        del _rooms[room.dataset_id]
+        room.stop()
+
+
+def _listen() -> None:
+    """Hear of runs in this process from now on; their changes go to the loop that is running now."""
+    global _loop
+    if _loop is None:
+        services.subscribe(_changed)
+    _loop = asyncio.get_running_loop()
+
+
+def _changed(dataset_id: int) -> None:
+    """Called in the run's thread. ``run_coroutine_threadsafe`` wakes the server's loop at once, ``async_to_sync`` late."""
+    if _loop is not None and not _loop.is_closed() and (layer := get_channel_layer()) is not None:
+        message = {"type": "run.changed", "dataset": dataset_id}
+        asyncio.run_coroutine_threadsafe(layer.group_send(group(dataset_id), message), _loop)

@@ -1,0 +1,56 @@
+"""What the templates need beside Django's own tags."""
+
+from urllib.parse import urlencode
+
+from django import template
+from django.conf import settings
+from django.urls import reverse
+
+from vlm import formats, services
+from vlm.samples import SampleRow, Tag
+
+register = template.Library()
+
+register.filter("number", formats.number)
+register.filter("duration", formats.duration)
+
+
+@register.filter
+def share(part: int, whole: int) -> str:
+    return formats.share(part, whole)
+
+
+@register.filter
+def percent(probability: float | None) -> str:
+    """Return 0.873 as “87 %”; nothing for an unknown one."""
+    return "" if probability is None else f"{100 * probability:.0f} %"
+
+
+@register.filter
+def length_of_bar(probability: float) -> str:
+    """Return 0.873 as “87.3%”, a length for SVG."""
+    return f"{100 * probability:.1f}%"
+
+
+@register.filter
+def says(tag: Tag) -> str:
+    """Return who gave the tag, and how sure the model was."""
+    if tag.source == "user":
+        said = "by a user"
+    else:
+        said = f"by the model, {percent(tag.probability)}" if tag.probability is not None else "by the model"
+    origin = f"{tag.dimension}: {tag.tag}" if tag.dimension else tag.tag
+    return f"{origin} – {said}" + (f", run {tag.run}" if tag.run is not None else "")
+
+
+@register.simple_tag
+def thumbnail(dataset_id: int, sample: SampleRow, size: int) -> str:
+    """Return the address of a thumbnail; it changes with the file, so that the browser may keep it for good."""
+    address = reverse("thumbnail", args=[dataset_id, sample.id, size])
+    return f"{address}?{urlencode({'v': sample.content_key})}"
+
+
+@register.simple_tag
+def demonstration() -> bool:
+    """Return whether the model in use is the one for demonstration only."""
+    return services.is_demonstration(settings.VLM_MODEL)

@@ -1,0 +1,56 @@
+"""Who may do what: each helper returns the object, or ends the request with 403 or 404."""
+
+from urllib.parse import urlsplit
+
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django.utils.http import url_has_allowed_host_and_scheme
+from django_htmx.middleware import HtmxDetails
+
+from vlm.models import Dataset, TaggingRun
+
+VIEW = "vlm.view_dataset"
+TAG = "vlm.autotag_dataset"
+EDIT = "vlm.edit_tags"
+IMPORT = "vlm.import_dataset"
+
+REFUSALS = {
+    VIEW: "You may not see data sets.",
+    TAG: "You may not auto-tag data sets.",
+    EDIT: "You may not edit tags.",
+    IMPORT: "You may not import data sets.",
+}
+
+
+class Request(HttpRequest):
+    """A request behind the middleware: somebody is logged in, and htmx requests are known as such."""
+
+    user: User
+    htmx: HtmxDetails
+
+
+def require(request: Request, permission: str) -> None:
+    if not request.user.has_perm(permission):
+        raise PermissionDenied(f"{REFUSALS[permission]} Ask an administrator for the permission “{permission}”.")
+
+
+def get_dataset(request: Request, dataset_id: int, permission: str = VIEW) -> Dataset:
+    require(request, VIEW)
+    require(request, permission)
+    return get_object_or_404(Dataset, pk=dataset_id)
+
+
+def get_run(request: Request, run_id: int, permission: str = VIEW) -> TaggingRun:
+    require(request, VIEW)
+    require(request, permission)
+    return get_object_or_404(TaggingRun.objects.select_related("dataset", "started_by"), pk=run_id)
+
+
+def back_to(request: Request, default: str) -> str:
+    """Return the address in the form’s ``back`` if it is one of ours, else ``default``."""
+    back: str = request.POST.get("back", "")
+    if back.startswith("/") and url_has_allowed_host_and_scheme(back, allowed_hosts=None) and urlsplit(back).path:
+        return back
+    return default

@@ -1,0 +1,107 @@
+"""Start a run from the page, and say how it goes."""
+
+from typing import Any
+
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_safe
+
+from vlm import live, services
+from vlm.forms import AutoTagForm, first_error
+from vlm.models import Dataset, TaggingRun
+from vlm.services import NothingToTag, RunActive
+from vlm.views.access import TAG, Request, get_dataset
+from vlm.views.problems import Problem, wants_json
+from vlm.vocabulary import VocabularyError
+
+PROBLEM_PLACE = "#auto-tag-problem"
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
+    """Start a run (POST), or show its options as a page (GET).
+
+    A POST answers 202 with the run, 400 when there is nothing to do or an option is wrong, 409 while another run goes on.
+    """
+    dataset = get_dataset(request, dataset_id, TAG)
+    if request.method != "POST" or "count" in request.POST:
+        return _options_page(request, dataset)
+    form = AutoTagForm(request.POST)
+    if not form.is_valid():
+        raise Problem(first_error(form), target=PROBLEM_PLACE)
+    try:
+        run = services.run_start(
+            dataset=dataset, options=form.options(), user=request.user, origin=TaggingRun.Origin.PAGE
+        )
+    except RunActive as error:
+        raise Problem(str(error), 409, title="A run is active", target=PROBLEM_PLACE) from error
+    except (NothingToTag, VocabularyError) as error:
+        raise Problem(str(error), title="Nothing to tag", target=PROBLEM_PLACE) from error
+    return started(request, run)
+
+
+def started(request: Request, run: TaggingRun) -> HttpResponse:
+    """Answer that ``run`` has begun, in the caller's language."""
+    if request.htmx:
+        values = live.context(run.dataset_id, services.run_state(run=run), True)
+        return render(request, "vlm/_live.html", values, status=202)
+    if wants_json(request):
+        progress = reverse("auto_tag_progress", args=[run.dataset_id])
+        return JsonResponse({"run": run.pk, "progress": progress}, status=202)
+    return redirect("dataset", run.dataset_id)
+
+
+@require_safe
+def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
+    """Say how many images the options in the address cover."""
+    dataset = get_dataset(request, dataset_id, TAG)
+    form = AutoTagForm(request.GET)
+    if not form.is_valid():
+        if request.htmx:
+            return HttpResponse("– images")
+        raise Problem(first_error(form))
+    count = services.run_scope_count(dataset=dataset, options=form.options())
+    if request.htmx:
+        return HttpResponse(f"{count:,} image{'' if count == 1 else 's'}")
+    return JsonResponse({"count": count})
+
+
+@never_cache
+@require_safe
+def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
+    """Return the newest run's state as JSON, or ``{"run": null}``."""
+    dataset = get_dataset(request, dataset_id)
+    run = services.run_current(dataset=dataset)
+    return JsonResponse(services.run_state(run=run).to_json() if run else {"run": None})
+
+
+def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
+    """Show the options on a page of their own; when they were sent, also how many images they cover."""
+    asked = request.POST if request.method == "POST" else request.GET
+    form = AutoTagForm(asked if request.method == "POST" else None)
+    values: dict[str, Any] = option_choices() | {
+        "dataset": dataset,
+        "form": form,
+        "asked": asked,
+        "asked_dimensions": asked.getlist("dimensions"),
+        "ids": ",".join(asked.getlist("ids")),
+        "filter_query": asked.get("filter", ""),
+    }
+    if form.is_bound:
+        if form.is_valid():
+            values["count"] = services.run_scope_count(dataset=dataset, options=form.options())
+        else:
+            values["complaint"] = first_error(form)
+    return render(request, "vlm/auto_tag.html", values)
+
+
+def option_choices() -> dict[str, Any]:
+    """Return what the fields of a run's options offer."""
+    return {
+        "defaults": services.RunOptions.defaults(),
+        "scopes": [choice for choice in TaggingRun.Scope.choices if choice[0] != TaggingRun.Scope.FAILED],
+        "details": AutoTagForm.DETAILS,
+        "modes": TaggingRun.Mode.choices,
+    }

@@ -1,0 +1,219 @@
+"""Data sets and their grids: look, filter, select, edit tags, export."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from urllib.parse import urlencode
+
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.db.models import OuterRef, Subquery
+from django.http import HttpResponse, QueryDict, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.http import content_disposition_header
+from django.utils.text import slugify
+from django.views.decorators.http import require_POST, require_safe
+from django_htmx.http import trigger_client_event
+
+from vlm import live, services
+from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
+from vlm.models import Dataset, SavedView, TaggingRun
+from vlm.samples import ORDERS, SampleFilter, TagError
+from vlm.views.access import EDIT, IMPORT, TAG, VIEW, Request, back_to, get_dataset, require
+from vlm.views.autotag import option_choices
+from vlm.views.place import SIZES, Place
+from vlm.views.problems import Problem
+from vlm.views.sidebar import sidebar
+
+PAGE = 60
+MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes back by scrolling
+CARD_PICTURES = 4
+VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
+
+
+@require_safe
+def datasets(request: Request) -> HttpResponse:
+    """List the data sets; htmx asks for the running bars alone."""
+    require(request, VIEW)
+    newest = TaggingRun.objects.filter(dataset=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    found = list(Dataset.objects.annotate(newest_run=Subquery(newest)))
+    runs = {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=[d.newest_run for d in found])}
+    states = {pk: services.run_state(run=run) for pk, run in runs.items()}
+    if request.htmx:
+        bars = [(dataset.pk, states.get(dataset.pk)) for dataset in found]
+        return render(request, "vlm/_bars.html", {"bars": bars})
+    stats = services.dataset_stats(datasets=found)
+    cards = [
+        {
+            "dataset": dataset,
+            "stats": stats.get(dataset.pk),
+            "run": runs.get(dataset.pk),
+            "state": states.get(dataset.pk),
+            "pictures": services.samples_page(dataset=dataset, filter=SampleFilter(), limit=CARD_PICTURES).samples,
+        }
+        for dataset in found
+    ]
+    return render(request, "vlm/datasets.html", {"cards": cards, "can_import": request.user.has_perm(IMPORT)})
+
+
+@require_safe
+def dataset(request: Request, dataset_id: int) -> HttpResponse:
+    """Draw the grid with its sidebar; for htmx only these, since the rest of the page stays."""
+    dataset = get_dataset(request, dataset_id)
+    place = Place.of(request.GET)
+    after = request.GET.get("after", "")
+    page = services.samples_page(
+        dataset=dataset, filter=place.filter, order=place.order, after=after, limit=_loaded(request)
+    )
+    facets = services.samples_facets(dataset=dataset, filter=place.filter)
+    user = request.user
+    values = {
+        "dataset": dataset,
+        "stats": services.dataset_stats(datasets=[dataset])[dataset.pk],
+        "place": place,
+        "page": page,
+        "after": after,
+        "more": place.url(dataset.pk, after=page.next) if page.next else "",
+        "more_cells": place.url(dataset.pk, "cells", after=page.next) if page.next else "",
+        "facets": facets,
+        "sidebar": sidebar(dataset.pk, place, facets),
+        "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
+        "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
+        "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in ORDERS.items()],
+        "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
+        "search_keeps": _kept(place, "q"),
+        "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
+        "saved": SavedView.objects.filter(dataset=dataset, user=user),
+        "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in services.EXPORT_FORMATS],
+        "can_tag": user.has_perm(TAG),
+        "can_edit": user.has_perm(EDIT),
+        "here": place.url(dataset.pk),
+    }
+    if request.htmx and not request.htmx.history_restore_request:
+        response = render(request, "vlm/_browse.html", values | {"oob": True})
+    else:
+        run = services.run_current(dataset=dataset)
+        state = services.run_state(run=run) if run else None
+        values |= live.context(dataset.pk, state, user.has_perm(TAG)) | option_choices() | {"form": AutoTagForm()}
+        response = render(request, "vlm/dataset.html", values)
+    patch_vary_headers(response, ["HX-Request"])
+    return response
+
+
+@require_safe
+def cells(request: Request, dataset_id: int) -> HttpResponse:
+    """Draw the next cells of the grid, or the present tags of the cells that ``ids`` names."""
+    dataset = get_dataset(request, dataset_id)
+    if "ids" in request.GET:
+        ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
+        return HttpResponse(live.cells_html(dataset.pk, services.samples_by_id(dataset=dataset, ids=ids)))
+    place = Place.of(request.GET)
+    page = services.samples_page(
+        dataset=dataset, filter=place.filter, order=place.order, after=request.GET.get("after", ""), limit=PAGE
+    )
+    values = {
+        "dataset": dataset,
+        "place": place,
+        "page": page,
+        "more": place.url(dataset.pk, after=page.next) if page.next else "",
+        "more_cells": place.url(dataset.pk, "cells", after=page.next) if page.next else "",
+    }
+    return render(request, "vlm/_cells.html", values)
+
+
+@require_POST
+def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
+    """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it."""
+    if request.POST.get("action") == "auto-tag":
+        return _to_auto_tag(request, dataset_id)
+    dataset = get_dataset(request, dataset_id, EDIT)
+    form = TagsForm(request.POST)
+    if not form.is_valid():
+        raise Problem(first_error(form))
+    action, tag, samples = (form.cleaned_data[key] for key in ("action", "tag", "samples"))
+    change = {"add": services.tags_add, "remove": services.tags_remove, "confirm": services.tags_confirm}[action]
+    try:
+        changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
+    except TagError as error:
+        raise Problem(str(error)) from error
+    said = f"“{tag}” {VERBS[action]} {changed:,} image{'' if changed == 1 else 's'}."
+    return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])))
+
+
+def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
+    """Go to the run's options with the selection taken along: the way without JavaScript."""
+    if "all" in request.POST:
+        chosen = {"within": "filter", "filter": request.POST.get("filter", "")}
+    else:
+        chosen = {"within": "selection", "ids": ",".join(request.POST.getlist("ids"))}
+    return redirect(f"{reverse('auto_tag', args=[dataset_id])}?{urlencode(chosen)}")
+
+
+@require_POST
+def saved_views(request: Request, dataset_id: int) -> HttpResponse:
+    """Save the filter under a name, or forget a saved one."""
+    dataset = get_dataset(request, dataset_id)
+    back = back_to(request, reverse("dataset", args=[dataset.pk]))
+    if forget := request.POST.get("forget", ""):
+        if not forget.isdecimal():
+            raise Problem("This saved view is no longer there. Reload the page.", 404)
+        SavedView.objects.filter(pk=int(forget), dataset=dataset, user=request.user).delete()
+        return _done(request, "The saved view is gone.", back)
+    form = SavedViewForm(request.POST)
+    if not form.is_valid():
+        raise Problem(first_error(form))
+    SavedView.objects.update_or_create(
+        dataset=dataset,
+        user=request.user,
+        name=form.cleaned_data["name"],
+        defaults={"query": form.cleaned_data["query"].lstrip("?")},
+    )
+    return _done(request, f"Saved as “{form.cleaned_data['name']}”.", back)
+
+
+@require_safe
+def export(request: Request, dataset_id: int) -> HttpResponseBase:
+    """Stream the samples of the filter as a file."""
+    dataset = get_dataset(request, dataset_id)
+    name = request.GET.get("format", "csv")
+    if name not in services.EXPORT_FORMATS:
+        raise Problem(f"There is no format “{name}”. There are: {', '.join(services.EXPORT_FORMATS)}.")
+    kind = services.EXPORT_FORMATS[name]
+    chunks = services.export_stream(dataset=dataset, filter=Place.of(request.GET).filter, format=name)
+    first = next(chunks, b"")  # a store that cannot be read is a page with a reason, not a broken download
+    file_name = f"{slugify(dataset.name) or 'dataset'}-{name}{kind.suffix}"
+    response = StreamingHttpResponse(_stream(first, chunks), content_type=kind.mime)
+    response.headers["Content-Disposition"] = content_disposition_header(True, file_name)
+    return response
+
+
+async def _stream(first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield in the server's loop what ``rest`` makes in a thread: Django reads a plain iterator whole before sending."""
+    chunk: bytes | None = first
+    while chunk is not None:
+        yield chunk
+        chunk = await sync_to_async(next, thread_sensitive=False)(rest, None)
+
+
+def _loaded(request: Request) -> int:
+    """Return how many samples to draw: a refresh names how many were on show."""
+    asked = request.GET.get("loaded", "")
+    return min(max(int(asked), PAGE), MOST_LOADED) if asked.isdecimal() and len(asked) < 9 else PAGE
+
+
+def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
+    """Return the parts of the address, without ``dropped``, that a form must carry along."""
+    query = QueryDict(place.query)
+    return [(key, value) for key, values in query.lists() if key not in dropped for value in values]
+
+
+def _done(request: Request, said: str, back: str) -> HttpResponse:
+    """Say that it is done: htmx shows the message and draws the page's changing part again, a plain form goes back."""
+    if not request.htmx:
+        messages.success(request, said)
+        return redirect(back)
+    notice = {"level_tag": "success", "message": said}
+    response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True})
+    return trigger_client_event(response, "datavisor:changed")

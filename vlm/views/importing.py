@@ -1,0 +1,50 @@
+"""Import a folder: say where it is, see what was found, then watch it come in."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from vlm import services
+from vlm.forms import ImportForm, first_error
+from vlm.importing import ImportFailed
+from vlm.models import ImportJob
+from vlm.views.access import IMPORT, Request, require
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def import_new(request: Request) -> HttpResponse:
+    """Ask for the folder, show what it holds (nothing is written yet), and start."""
+    require(request, IMPORT)
+    values: dict[str, Any] = {
+        "roots": settings.IMPORT_ROOTS,
+        "formats": ImportForm.FORMATS,
+        "asked": request.POST,
+        "name": request.POST.get("name", ""),
+        "recent": ImportJob.objects.select_related("dataset")[:5],
+    }
+    if request.method != "POST":
+        return render(request, "vlm/import_new.html", values)
+    form = ImportForm(request.POST)
+    if not form.is_valid():
+        return render(request, "vlm/import_new.html", values | {"complaint": first_error(form)}, status=400)
+    path, chosen = form.cleaned_data["path"], form.cleaned_data["format"]
+    try:
+        if request.POST.get("action") == "start":
+            job = services.import_start(path=path, name=form.cleaned_data["name"], format=chosen, user=request.user)
+            return redirect("import_job", job.pk)
+        preview = services.import_preview(path=path, format=chosen)
+    except ImportFailed as error:
+        return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
+    name = form.cleaned_data["name"] or preview.root.name
+    return render(request, "vlm/import_new.html", values | {"preview": preview, "name": name})
+
+
+@require_safe
+def import_job(request: Request, job_id: int) -> HttpResponse:
+    """Show how an import goes; htmx asks for the changing part each second until it is over."""
+    require(request, IMPORT)
+    job = get_object_or_404(ImportJob.objects.select_related("dataset"), pk=job_id)
+    return render(request, "vlm/_import_job.html" if request.htmx else "vlm/import_job.html", {"job": job})

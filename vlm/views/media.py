@@ -1,0 +1,65 @@
+"""Pictures, by id only: no path ever comes from a request."""
+
+from pathlib import Path
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from django.views.decorators.http import require_safe
+
+from vlm import services
+from vlm.views.access import Request, get_dataset
+from vlm.views.problems import Problem
+
+YEAR = 60 * 60 * 24 * 365
+PLACEHOLDER = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 120" width="{size}">'
+    '<rect width="160" height="120" fill="#808a93" fill-opacity=".18"/>'
+    '<path d="M62 42h36v28H62zM66 66l10-12 8 8 5-5 7 9M60 40l40 34" fill="none" stroke="#808a93" stroke-width="2.5"/>'
+    '<text x="80" y="96" text-anchor="middle" font-family="sans-serif" font-size="10" fill="#808a93">{words}</text>'
+    "</svg>"
+)
+
+
+@require_safe
+def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> HttpResponseBase:
+    """Serve a thumbnail, or a drawing in its place when the file is gone or cannot be read."""
+    dataset = get_dataset(request, dataset_id)
+    if size not in services.THUMBNAIL_SIZES:
+        raise Problem(f"Thumbnails are {', '.join(map(str, services.THUMBNAIL_SIZES))} pixels long.", 404)
+    try:
+        path = services.sample_thumbnail(dataset=dataset, sample_id=sample_id, size=size)
+    except services.ImageUnreadable:
+        return _placeholder(size, "cannot be read")
+    return _picture(request, path) if path is not None else _placeholder(size, "file is gone")
+
+
+@require_safe
+def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase:
+    """Serve the upright picture in a form that browsers read."""
+    dataset = get_dataset(request, dataset_id)
+    try:
+        path = services.sample_image(dataset=dataset, sample_id=sample_id)
+    except services.ImageUnreadable:
+        return _placeholder(640, "cannot be read")
+    return _picture(request, path) if path is not None else _placeholder(640, "file is gone")
+
+
+def _picture(request: Request, path: Path) -> HttpResponseBase:
+    """Serve a picture of the cache, whose name changes with the file it was made from."""
+    etag = f'"{path.stem}"'
+    response = get_conditional_response(request, etag)
+    if response is None:
+        response = HttpResponse(path.read_bytes(), content_type="image/webp")
+    response.headers["ETag"] = etag
+    # With the content's key in the address the answer never changes; without it, ask again each hour.
+    response.headers["Cache-Control"] = (
+        f"private, max-age={YEAR}, immutable" if "v" in request.GET else "private, max-age=3600"
+    )
+    return response
+
+
+def _placeholder(size: int, words: str) -> HttpResponse:
+    response = HttpResponse(PLACEHOLDER.format(size=size, words=words), content_type="image/svg+xml")
+    response.headers["Cache-Control"] = "no-store"
+    return response

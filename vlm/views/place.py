@@ -1,0 +1,56 @@
+"""Where the user is in a data set. The address holds all of it, so reloading, going back and sharing work."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from django.http import QueryDict
+from django.urls import reverse
+
+from vlm.samples import ORDERS, SampleFilter
+from vlm.views.problems import Problem
+
+# size -> what it is called, and the long side of its thumbnails in pixels
+SIZES = {"s": ("Small", 160), "m": ("Medium", 320), "l": ("Large", 640)}
+OWN_KEYS = frozenset({"order", "size", "after", "loaded", "format", "ids"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    filter: SampleFilter = field(default_factory=SampleFilter)
+    order: str = "name"
+    size: str = "m"
+
+    @classmethod
+    def of(cls, query: QueryDict) -> Self:
+        """Read an address.
+
+        Raises:
+            FilterError: a part of the filter cannot be read.
+            Problem: the order or the size is not one of ours.
+        """
+        order, size = query.get("order", "name"), query.get("size", "m")
+        if order not in ORDERS:
+            raise Problem(f"There is no order “{order}”. There are: {', '.join(ORDERS)}.")
+        if size not in SIZES:
+            raise Problem(f"There is no size “{size}”. There are: {', '.join(SIZES)}.")
+        parts = {key: values for key, values in query.lists() if key not in OWN_KEYS}
+        return cls(SampleFilter.from_query(parts), order, size)
+
+    @property
+    def pixels(self) -> int:
+        return SIZES[self.size][1]
+
+    @property
+    def query(self) -> str:
+        own = {"order": self.order, "size": self.size}
+        plain = {"order": "name", "size": "m"}
+        rest = urlencode({key: value for key, value in own.items() if value != plain[key]})
+        return "&".join(filter(None, (self.filter.to_query(), rest)))
+
+    def filtered(self, **changes: Any) -> Self:
+        return replace(self, filter=replace(self.filter, **changes))
+
+    def url(self, dataset_id: int, name: str = "dataset", **parameters: str) -> str:
+        query = "&".join(filter(None, (self.query, urlencode(parameters))))
+        return reverse(name, args=[dataset_id]) + (f"?{query}" if query else "")

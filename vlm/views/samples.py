@@ -1,0 +1,50 @@
+"""One sample: the picture, what the model said about it, and its tags."""
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from vlm import services
+from vlm.views.access import EDIT, Request, get_dataset
+from vlm.views.place import Place
+
+SUGGESTED = 200
+
+
+@require_safe
+def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
+    dataset = get_dataset(request, dataset_id)
+    place = Place.of(request.GET)
+    detail = services.sample_detail(dataset=dataset, sample_id=sample_id)
+    if detail is None:
+        raise Http404("There is no such sample in this data set.")
+    before, after = services.sample_neighbours(
+        dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id
+    )
+    query = f"?{place.query}" if place.query else ""
+
+    def address(neighbour: int | None) -> str:
+        return reverse("sample", args=[dataset.pk, neighbour]) + query if neighbour is not None else ""
+
+    answered = {answer.dimension: answer for answer in detail.answers}
+    row = detail.sample
+    values = {
+        "dataset": dataset,
+        "detail": detail,
+        "sample": row,
+        "answers": [
+            (answer, list(zip(answer.words, answer.probabilities, strict=True))) for answer in answered.values()
+        ],
+        "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
+        "stroke": max(row.width or 0, row.height or 0) / 400,
+        "letters": max(row.width or 0, row.height or 0) / 50,
+        "place": place,
+        "previous": address(before),
+        "next": address(after),
+        "back": place.url(dataset.pk),
+        "here": request.get_full_path(),
+        "suggestions": services.tag_suggestions(dataset=dataset, prefix="", limit=SUGGESTED),
+        "can_edit": request.user.has_perm(EDIT),
+    }
+    return render(request, "vlm/sample.html", values)
