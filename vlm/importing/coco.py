@@ -130,7 +130,7 @@ def _read(files: Files, path: str) -> _Spool:
     annotations = tempfile.TemporaryFile()  # noqa: SIM115
     spool = _Spool(path, images, annotations)
     with Path(files.absolute(path)).open(encoding="utf-8-sig") as file:
-        for section, elements in stream_sections(file):
+        for section, _, elements in stream_sections(file):
             if section == "images":
                 _spool_images(elements, spool)
             elif section == "annotations":
@@ -144,10 +144,10 @@ def _read(files: Files, path: str) -> _Spool:
 
 
 def _spool_images(elements: Iterator[Any], spool: _Spool) -> None:
-    number = 0
+    done = 0
     while block := list(islice(elements, _BATCH)):
         batch: list[_Image] = []
-        for number, element in enumerate(block, start=number + 1):
+        for number, element in enumerate(block, start=done + 1):
             try:
                 external_id, name = element.get("id"), element["file_name"]
                 if not isinstance(name, str) or not name:
@@ -159,15 +159,16 @@ def _spool_images(elements: Iterator[Any], spool: _Spool) -> None:
             batch.append((identity, name, _pixels(element.get("width")), _pixels(element.get("height"))))
         spool.images.write(json.dumps(batch) + "\n")
         spool.image_count += len(batch)
+        done += len(block)
 
 
 def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
     """Pack annotations; this loop and its like for images take most of the time of an import."""
     pack, category_ids = _ANNOTATION.pack, spool.category_ids
-    number = 0
+    done = 0
     while block := list(islice(elements, _BATCH)):
         packed: list[bytes] = []
-        for number, element in enumerate(block, start=number + 1):
+        for number, element in enumerate(block, start=done + 1):
             try:
                 key = hash(str(element["image_id"]))
                 category_id = element.get("category_id")
@@ -182,6 +183,7 @@ def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
                 packed.append(pack(key, category, *_box(element.get("bbox"))))
         spool.annotations.write(b"".join(packed))
         spool.annotation_count += len(packed)
+        done += len(block)
 
 
 def _pixels(value: Any) -> int | None:
@@ -304,13 +306,13 @@ def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
     Raises:
         Refused: it is in none of the folders, or not to be used.
     """
-    outside = True
+    outside = False
     for index, base in enumerate(bases):
         try:
             path = files.relative(base, name)
         except Refused:
+            outside = True
             continue
-        outside = False
         key = files.image(path)
         if key is not None:
             if index:

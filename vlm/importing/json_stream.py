@@ -7,12 +7,14 @@ A COCO JSON has its images and annotations in such arrays, in any order, and one
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 _WINDOW = 1 << 20  # characters that are read at once
 _MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+# What may stand behind a value. Anything else is broken, or a number that the end of the window has cut (“1e|5”).
+_AFTER_VALUE = frozenset(",]}: \t\r\n")
 _DECODER = json.JSONDecoder()
 
 
@@ -61,8 +63,7 @@ class _Window:
             except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
                 raise self.broken(str(error)) from error
             else:
-                # A number at the end of the window may go on behind it.
-                if end < len(self._text) or self._ended:
+                if self._text[end : end + 1] in _AFTER_VALUE or self._ended:
                     self._position = end
                     return value
             self._grow(size)
@@ -74,14 +75,13 @@ class _Window:
         This is the loop that a million elements pass through, so it is written without calls that can be spared.
         """
         text, position = self._text, self._position
-        last = len(text) - 1
         decode, separator = _DECODER.raw_decode, _SEPARATOR.match
         while match := separator(text, position):
             try:
                 value, end = decode(text, match.end())
             except (ValueError, RecursionError):
                 break  # cut off by the end of the window, or broken: the careful way finds out
-            if end >= last:
+            if text[end : end + 1] not in _AFTER_VALUE:
                 break
             self._position = position = end
             yield value
@@ -112,8 +112,16 @@ class _Window:
         self._position = 0
 
 
-def stream_sections(file: TextIO) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Yield every top-level key with its elements: those of an array, or the one value that is no array.
+class Section(NamedTuple):
+    """A key of the top level: the elements of its array, or the one value where it is none."""
+
+    key: str
+    is_array: bool
+    elements: Iterator[Any]
+
+
+def stream_sections(file: TextIO) -> Iterator[Section]:
+    """Yield the keys of the top level in their order.
 
     The elements of a key come while the file is read: what is left of them when the next key is asked for is lost.
 
@@ -131,9 +139,10 @@ def stream_sections(file: TextIO) -> Iterator[tuple[str, Iterator[Any]]]:
             if not isinstance(key, str):
                 raise window.broken("a key must be a text")
             window.take(":")
-            elements = _elements(window) if window.peek() == "[" else iter((window.value(),))
-            yield key, elements
-            for _ in elements:
+            is_array = window.peek() == "["
+            section = Section(key, is_array, _elements(window) if is_array else iter((window.value(),)))
+            yield section
+            for _ in section.elements:
                 pass
             if window.peek() != ",":
                 break

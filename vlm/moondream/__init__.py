@@ -5,7 +5,8 @@ It knows no Django and runs no code from a hub.
 
 from .crops import PreparedImage
 from .errors import EngineError, ModelUnavailable
-from .loading import LoadProgress, load_tagger
+from .hub import LoadProgress
+from .loading import load_tagger
 from .tagger import DimensionScore, Tagger
 
 __all__ = [

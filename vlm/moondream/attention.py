@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .devices import cpu_computes_bfloat16
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Full attention without a mask.
@@ -15,7 +17,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         (n, n_heads, t, head_dim).
     """
+    # On CPUs with bfloat16 products, plain products take less than two thirds of the fused kernel's time; everywhere
+    # else the fused kernel is faster.
+    in_bfloat16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if in_bfloat16 and cpu_computes_bfloat16() and not torch.is_grad_enabled():
+        return attend_by_products(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, enable_gqa=query.shape[1] != key.shape[1])
+
+
+def attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """:func:`attend` as batched matrix products, one image after another through the same buffer; without gradients."""
+    grouped = _group(query, key)
+    out = torch.empty_like(grouped)
+    scores = query.new_empty(*grouped.shape[1:3], key.shape[2])
+    for one_query, one_key, one_value, one_out in zip(grouped, key, value, out, strict=True):
+        torch.bmm(one_query, one_key.transpose(1, 2), out=scores)
+        torch.softmax(scores, dim=-1, out=scores)
+        torch.bmm(scores, one_value, out=one_out)
+    return out.reshape(query.shape)
 
 
 def attend_branches(
@@ -34,10 +53,8 @@ def attend_branches(
     Returns:
         (n, n_heads, t, head_dim).
     """
-    heads, tokens, head_dim = query.shape[1:]
-    groups = heads // prefix[0].shape[1]
-    # The query heads of a group stand behind one another, so grouping them is a view and needs no repeated keys.
-    grouped = (query * head_dim**-0.5).reshape(query.shape[0], -1, groups * tokens, head_dim)
+    grouped = _group(query, prefix[0])
+    groups = grouped.shape[2] // query.shape[2]
     allowed = mask.repeat(groups, 1) if groups > 1 else mask
     to_prefix = grouped @ prefix[0].transpose(-1, -2)
     to_branch = (grouped @ branch[0].transpose(-1, -2)).masked_fill(~allowed, float("-inf"))
@@ -45,3 +62,12 @@ def attend_branches(
     split = to_prefix.shape[-1]
     out = weights[..., :split] @ prefix[1] + weights[..., split:] @ branch[1]
     return out.reshape(query.shape)
+
+
+def _group(query: Tensor, key: Tensor) -> Tensor:
+    """Scale queries and lay those that share a key head behind one another: (n, n_kv_heads, groups · t, head_dim).
+
+    They stand behind one another already, so no key is ever repeated.
+    """
+    scaled: Tensor = query * query.shape[-1] ** -0.5
+    return scaled.reshape(query.shape[0], key.shape[1], -1, query.shape[-1])

@@ -106,7 +106,7 @@ class TokenDimensions:
         )
 
 
-class MoondreamConfig(PreTrainedConfig):
+class MoondreamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """A checkpoint's ``config.json``; ``demonstration`` marks weights that are no Moondream2 and must say so."""
 
     model_type = "moondream1"

@@ -10,15 +10,16 @@ Shapes: ``n`` crops or images, ``t`` tokens, ``d`` width of the part at hand.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vlm.moondream.attention import attend, attend_branches
-from vlm.moondream.configuration import MoondreamConfig, TextDimensions, VisionDimensions
-from vlm.moondream.crops import Tiling
+from .attention import attend, attend_branches
+from .configuration import MoondreamConfig, TextDimensions, VisionDimensions
+from .crops import Tiling
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_THETA = 10_000.0
@@ -93,21 +94,24 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (n, t, d) to query (n, n_heads, t, head_dim), key and value (n, n_kv_heads, t, head_dim)."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
-        return query, key, value
+        heads = self._heads(self.qkv(x))
+        queries, keys = self.n_heads, self.n_heads + self.n_kv_heads
+        return heads[:, :queries], heads[:, queries:keys], heads[:, keys:]
 
     def key_value(self, x: Tensor) -> KeyValue:
         """Map (n, t, d) to key and value only, each (n, n_kv_heads, t, head_dim)."""
         start = self.n_heads * self.head_dim
         rows = F.linear(x, self.qkv.weight[start:], self.qkv.bias[start:])
-        key, value = rows.unflatten(-1, (-1, self.head_dim)).transpose(1, 2).chunk(2, dim=1)
+        key, value = self._heads(rows).chunk(2, dim=1)
         return key, value
 
     def merge(self, x: Tensor) -> Tensor:
         """Map the heads' outputs (n, n_heads, t, head_dim) to (n, t, d)."""
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
 class VisionBlock(nn.Module):
@@ -141,8 +145,8 @@ class VisionEncoder(nn.Module):
     def patches(self, crops: Tensor) -> Tensor:
         """Map uint8 crops (n, 378, 378, 3) to (n, 729, 588) in [-1, 1]; a patch is flattened channel, row, column."""
         grid, size = self.dims.grid, self.dims.enc_patch_size
-        tiles = crops.unflatten(2, (grid, size)).unflatten(1, (grid, size)).permute(0, 1, 3, 5, 2, 4)
-        pixels = tiles.flatten(3).flatten(1, 2).to(self.pos_emb.dtype)
+        tiles = crops.reshape(-1, grid, size, grid, size, crops.shape[-1]).permute(0, 1, 3, 5, 2, 4)
+        pixels: Tensor = tiles.flatten(3).flatten(1, 2).to(self.pos_emb.dtype)
         return (pixels / 255 - 0.5) / 0.5
 
     def encode(self, crops: Tensor) -> Tensor:
@@ -165,7 +169,7 @@ class VisionEncoder(nn.Module):
         (rows, columns), grid, margin = tiling, self.dims.grid, self.dims.overlap_margin
         if tiling == (1, 1):
             return windows[0]
-        tiles = windows.unflatten(1, (grid, grid)).unflatten(0, tiling)
+        tiles = windows.reshape(rows, columns, grid, grid, -1)
         lines = []
         for row in range(rows):
             top, bottom = (0 if row == 0 else margin), (grid if row == rows - 1 else grid - margin)
@@ -208,6 +212,10 @@ class TextDecoder(nn.Module):
         self.post_ln = nn.LayerNorm(dims.dim, eps=LAYER_NORM_EPS)
         self.lm_head = nn.Linear(dims.dim, dims.vocab_size)
 
+    @property
+    def layers(self) -> list[TextBlock]:
+        return cast("list[TextBlock]", list(self.blocks))
+
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = rotary_table(self.dims.rotary_dim, self.dims.max_context, positions.device)
         return cos[positions], sin[positions]
@@ -219,13 +227,13 @@ class TextDecoder(nn.Module):
         """
         cos, sin = self.rotary(torch.arange(x.shape[1], device=x.device))
         prefix: list[KeyValue] = []
-        for block in self.blocks[:-1]:
+        *blocks, last = self.layers
+        for block in blocks:
             normed = block.ln(x)
             query, key, value = block.attn.split(normed)
             key = rotate(key, cos, sin)
             prefix.append((key, value))
             x = x + block.attn.merge(attend(rotate(query, cos, sin), key, value)) + block.mlp(normed)
-        last = self.blocks[-1]
         key, value = last.attn.key_value(last.ln(x))
         prefix.append((rotate(key, cos, sin), value))
         return prefix
@@ -258,7 +266,7 @@ class TextDecoder(nn.Module):
             x = x.expand(images, -1, -1)
         cos, sin = self.rotary(positions)
         branch: list[KeyValue] = []
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             normed = block.ln(x)
             query, key, value = block.attn.split(normed)
             key = rotate(key, cos, sin)
@@ -289,7 +297,7 @@ class Moondream(nn.Module):
         self.text = TextDecoder(config.text)
 
 
-class MoondreamForTagging(PreTrainedModel):
+class MoondreamForTagging(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Moondream2 without its pointing and detection heads."""
 
     config_class = MoondreamConfig
@@ -300,7 +308,7 @@ class MoondreamForTagging(PreTrainedModel):
     def __init__(self, config: MoondreamConfig) -> None:
         super().__init__(config)
         self.model = Moondream(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -318,15 +326,17 @@ class MoondreamForTagging(PreTrainedModel):
 
     def encode_crops(self, crops: Tensor) -> Tensor:
         """Map uint8 crops (n, 378, 378, 3) to features (n, 729, enc_dim)."""
-        return self.model.vision.encode(crops)
+        out: Tensor = self.model.vision.encode(crops)
+        return out
 
     def image_embeddings(self, features: Tensor, layouts: Sequence[CropLayout]) -> Tensor:
         """Map encoded crops (crops, 729, enc_dim) to image tokens (images, 729, dim)."""
-        return self.model.vision.project(features, layouts)
+        out: Tensor = self.model.vision.project(features, layouts)
+        return out
 
     def prefill(self, embeddings: Tensor) -> list[KeyValue]:
         """Put bos in front of image tokens (n, 729, dim) and return the keys and values of all 730 positions."""
-        text = self.model.text
+        text: TextDecoder = self.model.text
         bos = text.wte[self.config.tokens.bos_id].expand(embeddings.shape[0], 1, -1)
         return text.prefill(torch.cat([bos, embeddings.to(bos.dtype)], dim=1))
 
@@ -350,5 +360,6 @@ class MoondreamForTagging(PreTrainedModel):
             Logits, float32 (images, s, vocab_size), at the selected tokens.
         """
         prefix = self.prefill(self.image_embeddings(self.encode_crops(crops), layouts))
-        hidden, _ = self.model.text.extend(prefix, tokens, positions, mask, select)
-        return self.model.text.logits(hidden)
+        text: TextDecoder = self.model.text
+        hidden, _ = text.extend(prefix, tokens, positions, mask, select)
+        return text.logits(hidden)

@@ -16,6 +16,7 @@ from torch import Tensor
 from vlm.vocabulary import Vocabulary
 
 from .crops import Detail, PreparedImage, prepare
+from .errors import EngineError
 from .modeling import CropLayout, KeyValue, MoondreamForTagging
 from .tree import PromptTree
 
@@ -33,7 +34,8 @@ class DimensionScore:
     Attributes:
         words: the allowed words.
         probabilities: their probabilities given that the answer is one of them; they sum to 1.
-        mass: the probability, 0 … 1, that the answer begins with an allowed word at all.
+        mass: the probability, 0 … 1, that the answer begins with an allowed word at all. Where one allowed word begins
+            with another (“sun”, “sunny”), the answer counts for the longest that fits, and once.
     """
 
     words: tuple[str, ...]
@@ -48,11 +50,23 @@ class DimensionScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Spelling:
+    """One way to write an allowed word, as the model would.
+
+    Attributes:
+        word: the word's index in its dimension.
+        continues: the index of the longest other spelling that this one begins with, token by token (“sun” in
+            “sunny”); ``None`` where there is none.
+    """
+
+    word: int
+    continues: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _VocabularyTree:
     tree: PromptTree
-    owners: tuple[
-        tuple[tuple[int, bool], ...], ...
-    ]  # per dimension and spelling: (word's index, does it count as mass)
+    spellings: tuple[tuple[Spelling, ...], ...]  # per dimension, in the order of the tree's answers
 
 
 class Tagger:
@@ -74,7 +88,8 @@ class Tagger:
     ) -> None:
         if detail not in ("full", "low"):
             raise ValueError(f"detail is “{detail}”; it must be “full” or “low”.")
-        self._model = model.eval()
+        model.eval()  # type: ignore[no-untyped-call]
+        self._model = model
         self._tokenizer = tokenizer
         self._trees: dict[str, _VocabularyTree] = {}
         self._lock = Lock()
@@ -117,7 +132,7 @@ class Tagger:
     # -- questions -----------------------------------------------------------------------------------------------------
     def first_token_logits(self, images: Images, question: str, detail: Detail | None = None) -> Tensor:
         """Return the scores of every token as the answer's first, (n, vocabulary size), float32."""
-        tree = PromptTree.build([self.prompt_ids(question)], [[]])
+        tree = self._plant([question], [[]])
         rows = self._batched(
             images, detail, lambda batch: list(self._extend(tree, self._prefill(batch), tree.ends)[0][:, 0])
         )
@@ -127,7 +142,7 @@ class Tagger:
         self, images: Images, question: str, answers: Sequence[str], detail: Detail | None = None
     ) -> list[list[float]]:
         """Return log p(answer | image, question) per image and answer, spelled as given, without the end token."""
-        tree = PromptTree.build([self.prompt_ids(question)], [[self._encode(answer) for answer in answers]])
+        tree = self._plant([question], [[self._encode(answer) for answer in answers]])
         return [row[0] for row in self._batched(images, detail, lambda batch: self._sequence_scores(tree, batch))]
 
     def score(
@@ -140,14 +155,17 @@ class Tagger:
 
         Returns:
             Per image: dimension name → score.
+
+        Raises:
+            EngineError: a question is longer than the model's context, or the model's scores are not finite.
         """
         layout = self._vocabulary_tree(vocabulary)
 
         def run(batch: list[PreparedImage]) -> list[dict[str, DimensionScore]]:
             return [
                 {
-                    dimension.name: _dimension_score(dimension.words, scores, owners)
-                    for dimension, scores, owners in zip(vocabulary, image, layout.owners, strict=True)
+                    dimension.name: dimension_score(dimension.words, values, spelled)
+                    for dimension, values, spelled in zip(vocabulary, image, layout.spellings, strict=True)
                 }
                 for image in self._sequence_scores(layout.tree, batch)
             ]
@@ -164,13 +182,12 @@ class Tagger:
         """Return the greedy answers per image and question; each image is encoded once for all of them.
 
         Raises:
-            ValueError: ``max_new_tokens`` is not positive, or questions and answers exceed the model's context.
+            ValueError: ``max_new_tokens`` is not positive.
+            EngineError: a question and its answer are longer than the model's context.
         """
         if max_new_tokens < 1:
             raise ValueError("max_new_tokens must be at least 1.")
-        tree = PromptTree.build([self.prompt_ids(question) for question in questions], [[]] * len(questions))
-        if self._prefix_length + int(tree.depths.max()) + 1 + max_new_tokens > self._text.max_context:
-            raise ValueError("The question and its answer are longer than the model's context.")
+        tree = self._plant(questions, [[]] * len(questions), max_new_tokens)
         return self._batched(images, detail, lambda batch: self._generate(tree, batch, max_new_tokens))
 
     def prompt_ids(self, question: str) -> list[int]:
@@ -199,9 +216,14 @@ class Tagger:
             try:
                 with torch.inference_mode():
                     part = run(prepared)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or len(chunk) == 1:
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
                     raise
+                if len(chunk) == 1:
+                    raise EngineError(
+                        f"{self.device} ran out of memory on a single image. Close other programs, choose another device "
+                        "with DATAVISOR_VLM_DEVICE, or encode images with low detail."
+                    ) from error
                 self.batch_size = len(chunk) // 2
             else:
                 results += part
@@ -219,7 +241,7 @@ class Tagger:
         for image in batch:
             indices = []
             for crop in image.crops:
-                key = hashlib.blake2b(np.ascontiguousarray(crop), digest_size=16).digest()
+                key = hashlib.blake2b(crop.tobytes(), digest_size=16).digest()
                 if key not in places:
                     places[key] = len(distinct)
                     distinct.append(crop)
@@ -272,22 +294,30 @@ class Tagger:
             return self._trees[vocabulary.hash]
 
     def _lay_out(self, vocabulary: Vocabulary) -> _VocabularyTree:
-        answers, owners = [], []
+        answers, spelled = [], []
         for dimension in vocabulary:
-            sequences: dict[tuple[int, ...], int] = {}
+            words: dict[tuple[int, ...], int] = {}
             for index, word in enumerate(dimension.words):
                 for spelling in spellings(word):
-                    sequences.setdefault(tuple(self._encode(spelling)), index)
-            answers.append(list(sequences))
-            # An answer that continues another allowed one is part of that one's probability already.
-            owners.append(
-                tuple(
-                    (index, not any(ids[:length] in sequences for length in range(1, len(ids))))
-                    for ids, index in sequences.items()
-                )
+                    words.setdefault(tuple(self._encode(spelling)), index)
+            places = {ids: place for place, ids in enumerate(words)}
+            answers.append(list(words))
+            spelled.append(tuple(Spelling(word, _longest_prefix(ids, places)) for ids, word in words.items()))
+        tree = self._plant([dimension.question for dimension in vocabulary], answers)
+        return _VocabularyTree(tree, tuple(spelled))
+
+    def _plant(
+        self, questions: Sequence[str], answers: Sequence[Sequence[Sequence[int]]], new_tokens: int = 0
+    ) -> PromptTree:
+        """Build the tree of some questions and answers, with room for tokens that are still to come."""
+        tree = PromptTree.build([self.prompt_ids(question) for question in questions], answers)
+        room = self._text.max_context - self._prefix_length
+        if (length := int(tree.depths.max()) + 1 + new_tokens) > room:
+            raise EngineError(
+                f"A question and its answer take {length} tokens, and the model has room for {room} behind an image. "
+                "Shorten the question."
             )
-        prompts = [self.prompt_ids(dimension.question) for dimension in vocabulary]
-        return _VocabularyTree(PromptTree.build(prompts, answers), tuple(owners))
+        return tree
 
     def _generate(self, tree: PromptTree, batch: list[PreparedImage], max_new_tokens: int) -> list[list[str]]:
         """Answer all questions of all images greedily, one token of each per pass."""
@@ -323,20 +353,48 @@ def spellings(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((word, f" {word}", capitalised, f" {capitalised}")))
 
 
-def _dimension_score(
-    words: tuple[str, ...], log_likelihoods: list[float], owners: tuple[tuple[int, bool], ...]
+def _longest_prefix(ids: tuple[int, ...], places: dict[tuple[int, ...], int]) -> int | None:
+    shorter = (places.get(ids[:length]) for length in range(len(ids) - 1, 0, -1))
+    return next((place for place in shorter if place is not None), None)
+
+
+def dimension_score(
+    words: tuple[str, ...], log_likelihoods: Sequence[float], spelled: Sequence[Spelling]
 ) -> DimensionScore:
+    """Turn the log-likelihoods of a dimension's spellings into its words' probabilities and the mass on the list.
+
+    A spelling's likelihood is that of every answer which begins with it. What goes on to a longer allowed spelling
+    belongs to that one, so it is taken off the shorter.
+
+    Raises:
+        EngineError: a score is not finite.
+    """
     highest = max(log_likelihoods)
-    if not math.isfinite(highest):
-        raise ValueError("The model's scores are not finite: the weights are damaged, or the dtype is too narrow.")
-    weights, mass = [0.0] * len(words), 0.0
-    for value, (index, counts) in zip(log_likelihoods, owners, strict=True):
-        weights[index] += math.exp(value - highest)
-        mass += math.exp(value) if counts else 0.0
+    if not all(map(math.isfinite, log_likelihoods)):
+        raise EngineError(
+            "The model's scores are not finite: the weights are damaged, or the dtype is too narrow for them. Fetch the "
+            "weights again, or choose another dtype."
+        )
+    likelihoods = [math.exp(value - highest) for value in log_likelihoods]
+    own, mass = list(likelihoods), 0.0
+    for likelihood, spelling in zip(likelihoods, spelled, strict=True):
+        if spelling.continues is None:
+            mass += likelihood
+        else:
+            own[spelling.continues] -= likelihood
+    weights = [0.0] * len(words)
+    for likelihood, spelling in zip(own, spelled, strict=True):
+        weights[spelling.word] += max(likelihood, 0.0)  # rounding may leave a trace below zero
     total = sum(weights)
-    return DimensionScore(words, tuple(weight / total for weight in weights), min(mass, 1.0))
+    probabilities = tuple(weight / total for weight in weights)
+    return DimensionScore(words, probabilities, min(mass * math.exp(highest), 1.0))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell a full accelerator from other errors; MPS raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+    """Tell full memory from other errors; only CUDA has a type of its own for it."""
+    message = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "MPS backend out of memory" in message
+        or "DefaultCPUAllocator" in message
+    )

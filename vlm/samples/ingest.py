@@ -36,7 +36,7 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="import-") as place:
         path = Path(place) / "staged.duckdb"
-        connection = duckdb.connect(str(path), config={"memory_limit": "512MB", "threads": 1} | OFFLINE)
+        connection = duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1})
         try:
             _stage(connection, records, report)
         finally:

@@ -2,9 +2,9 @@
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
-from typing import Any
+from typing import Any, TextIO, cast
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 from rich.console import Console
 from rich.table import Table
 
@@ -66,6 +66,11 @@ def share(text: str) -> float:
 
 def progress_console() -> Console:
     return Console(stderr=True)
+
+
+def result_console(stdout: OutputWrapper) -> Console:
+    """Return a console on a command's stdout: plain text where that is no terminal."""
+    return Console(file=cast(TextIO, stdout), highlight=False, soft_wrap=not stdout.isatty())
 
 
 def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], *, right: int = 1) -> None:

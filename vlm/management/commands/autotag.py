@@ -11,7 +11,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.db.models import Q
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vlm import services
@@ -22,6 +21,7 @@ from vlm.management.commands._shared import (
     print_table,
     progress_console,
     read_filter,
+    result_console,
     share,
     to_json,
 )
@@ -183,7 +183,7 @@ class Command(BaseCommand):
                 result["error"] = run.error
             self.stdout.write(to_json(result))
             return
-        console = Console(file=self.stdout._out, highlight=False)
+        console = result_console(self.stdout)
         if words:
             rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
             print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
@@ -245,7 +245,7 @@ class Command(BaseCommand):
             now = ", ".join(tag.tag for tag in preview.sample.tags) or "–"
             table.append([preview.sample.file_name, now, *(cells if not preview.error else [preview.error])])
         print_table(
-            Console(file=self.stdout._out, highlight=False),
+            result_console(self.stdout),
             "What a run would say (in brackets: discarded). Nothing was written.",
             ["sample", "tags now", *names],
             table,

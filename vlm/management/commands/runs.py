@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand
 from rich.console import Console
 
 from vlm import services
-from vlm.management.commands._shared import find_dataset, find_run, print_table, to_json
+from vlm.management.commands._shared import find_dataset, find_run, print_table, result_console, to_json
 from vlm.models import TaggingRun
 
 
@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         services.fail_stale_runs()
-        console = Console(file=self.stdout._out, highlight=False)
+        console = result_console(self.stdout)
         if options["run"]:
             self._show(find_run(options["run"]), console, options["json"])
             return

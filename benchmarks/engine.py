@@ -1,0 +1,315 @@
+"""Images per second of the engine against answering question by question, at full size with random weights.
+
+    python -m benchmarks.engine --json
+
+Both sides use the same weights, device and number format in the same run. The baseline is how the model is commonly run:
+one image at a time, every crop encoded, the image and then each question prefilled and two tokens decoded against a cache
+of 2,048 slots. Speed does not depend on the weights' values, and nothing here says anything about accuracy.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlm.moondream import Tagger
+from vlm.moondream.configuration import MoondreamConfig
+from vlm.moondream.crops import Detail, overlap_crops
+from vlm.moondream.devices import cpu_computes_bfloat16, resolve_device, resolve_dtype
+from vlm.moondream.modeling import CropLayout, KeyValue, MoondreamForTagging, rotate
+from vlm.moondream.tagger import spellings
+from vlm.vocabulary import DEFAULT_VOCABULARY, Vocabulary
+
+CACHE_SLOTS = 2048
+DECODED_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a picture's size in pixels and how finely it is cropped."""
+
+    name: str
+    width: int
+    height: int
+    detail: Detail
+
+
+CASES = (
+    Case("640x480 full", 640, 480, "full"),
+    Case("378x378 full", 378, 378, "full"),
+    Case("640x480 low", 640, 480, "low"),
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds are per image; ratios are the baseline's time over the engine's."""
+
+    case: str
+    crops: int
+    engine_seconds: float
+    baseline_seconds: float
+    engine_images_per_second: float
+    baseline_images_per_second: float
+    ratio: float
+    engine_question_seconds: float
+    baseline_question_seconds: float
+    question_ratio: float
+    engine_tflop: float
+    matmul_gflops: float
+    matmul_share: float
+
+
+# -- the model and its stand-in tokenizer ------------------------------------------------------------------------------
+def stand_in_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    """Return a tokenizer of about the real one's grain: pieces of up to five letters, with the space in front."""
+    pieces = Split(Regex(r" ?\w{1,5}|[^\w\s]"), "isolated")
+    texts = [text for d in vocabulary for text in (d.question, *(s for word in d.words for s in spellings(word)))]
+    known = dict.fromkeys(piece for text in texts for piece, _ in pieces.pre_tokenize_str(text))
+    tokenizer = Tokenizer(WordLevel({"?": 5} | {piece: 100 + i for i, piece in enumerate(known)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pieces  # type: ignore[assignment]
+    return tokenizer
+
+
+def random_model(device: torch.device, dtype: torch.dtype) -> MoondreamForTagging:
+    """Return the full-size model with random weights, made in place so that no second copy ever exists."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = MoondreamForTagging(MoondreamConfig())
+    model.to(dtype).to_empty(device=device)
+    for module in model.modules():
+        model._init_weights(module)
+    return model.requires_grad_(False)
+
+
+def random_image(case: Case, seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+# -- the baseline ------------------------------------------------------------------------------------------------------
+class Sequential:
+    """One image at a time, one question at a time."""
+
+    def __init__(self, model: MoondreamForTagging, tagger: Tagger) -> None:
+        self.vision, self.text, self.bos = model.model.vision, model.model.text, model.config.tokens.bos_id
+        self.tagger = tagger
+        weight, dims = self.text.wte, self.text.dims
+        shape = (1, dims.n_kv_heads, CACHE_SLOTS, dims.head_dim)
+        self.caches: list[KeyValue] = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(dims.n_layers)]
+        self.prefix = model.config.vision.tokens + 1
+        mask = torch.ones(CACHE_SLOTS, CACHE_SLOTS, dtype=torch.bool, device=weight.device).tril()
+        mask[: self.prefix, : self.prefix] = True
+        self.mask = mask[None, None]
+
+    def encode(self, image: Image.Image) -> None:
+        """Encode every crop and put the image into the caches."""
+        crops, tiling = overlap_crops(image)
+        x = self.vision.patch_emb(self.vision.patches(torch.from_numpy(crops).to(self.text.wte.device)))
+        x = x + self.vision.pos_emb
+        for block in self.vision.blocks:
+            x = x + block.attn.merge(F.scaled_dot_product_attention(*block.attn.split(block.ln1(x))))
+            x = x + block.mlp(block.ln2(x))
+        layout = CropLayout(0, tuple(range(1, len(crops))), tiling)
+        tokens = self.vision.project(self.vision.post_ln(x), [layout])
+        self.run(torch.cat([self.text.wte[self.bos].expand(1, 1, -1), tokens], dim=1), 0)
+
+    def ask(self, question: str) -> None:
+        """Prefill the question and decode two tokens, in place of whatever followed the image before."""
+        ids = torch.tensor([self.tagger.prompt_ids(question)], device=self.text.wte.device)
+        position = self.prefix
+        for _ in range(1 + DECODED_TOKENS):
+            hidden = self.run(F.embedding(ids, self.text.wte), position)
+            position += ids.shape[1]
+            ids = self.text.logits(hidden[:, -1:]).argmax(-1)
+
+    def run(self, x: Tensor, position: int) -> Tensor:
+        """Run tokens (1, t, dim) through all layers, attending to every slot of the caches."""
+        end = position + x.shape[1]
+        cos, sin = self.text.rotary(torch.arange(position, end, device=x.device))
+        mask = self.mask[:, :, position:end]
+        for block, (keys, values) in zip(self.text.layers, self.caches, strict=True):
+            normed = block.ln(x)
+            query, key, value = block.attn.split(normed)
+            keys[:, :, position:end], values[:, :, position:end] = rotate(key, cos, sin), value
+            seen = F.scaled_dot_product_attention(
+                rotate(query, cos, sin), keys, values, attn_mask=mask, enable_gqa=query.shape[1] != keys.shape[1]
+            )
+            x = x + block.attn.merge(seen) + block.mlp(normed)
+        return x
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+def seconds(device: torch.device, run: Callable[[], object]) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return what a big square product reaches, in FLOP/s: the best of three."""
+    slow = device.type == "cpu" and dtype != torch.float32 and not cpu_computes_bfloat16()
+    size = 1024 if slow else 4096 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device).to(dtype)
+    torch.mm(a, a)
+    return 2 * size**3 / min(seconds(device, lambda: torch.mm(a, a)) for _ in range(3))
+
+
+def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
+    """Count the matrix products of the engine's pass over one image, on a model without memory."""
+    tree = tagger._vocabulary_tree(vocabulary).tree
+    with torch.device("meta"):
+        model = MoondreamForTagging(MoondreamConfig()).to(torch.bfloat16).requires_grad_(False)
+    side = model.config.vision.crop_size
+    tiling = {1: (1, 1), 9: (2, 4)}[crops]
+    layout = CropLayout(0, tuple(range(1, crops)) or (0,), tiling)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(
+            torch.empty(crops, side, side, 3, dtype=torch.uint8, device="meta"),
+            [layout],
+            tree.token_ids.to("meta"),
+            tree.depths.to("meta"),
+            tree.mask.to("meta"),
+            torch.tensor(tree.readers, device="meta"),
+        )
+    return counter.get_total_flops()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes held so far: on the GPU if there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    bfloat16 = "bfloat16 in hardware" if cpu_computes_bfloat16() else "bfloat16 emulated, and slow"
+    return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}"
+
+
+def measure(
+    device: torch.device, dtype: torch.dtype, cases: Sequence[Case], images: int, batch_size: int
+) -> dict[str, Any]:
+    vocabulary = DEFAULT_VOCABULARY
+    model = random_model(device, dtype)
+    tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
+    baseline: Sequential | None = None
+    baselines: dict[tuple[int, int], tuple[float, float]] = {}
+    results: list[Measurement] = []
+    peak = 0
+    with torch.inference_mode():
+        if device.type != "cpu":
+            warm_up = [random_image(cases[0], seed) for seed in range(batch_size)]
+            tagger.score(warm_up, vocabulary, cases[0].detail)
+        for case in cases:
+            pictures = [random_image(case, seed) for seed in range(images)]
+            before = matmul_rate(device, dtype)
+            engine = seconds(device, lambda: tagger.score(pictures, vocabulary, case.detail)) / images  # noqa: B023
+            after = matmul_rate(device, dtype)
+            batch = [tagger.prepare(picture, case.detail) for picture in pictures[:batch_size]]
+            # What a prefix holds makes no difference to the time.
+            tokens = torch.zeros(len(batch), tagger._prefix_length - 1, tagger.config.text.dim)
+            prefix = model.prefill(tokens.to(device, dtype))
+            layout = tagger._vocabulary_tree(vocabulary).tree
+            questions = seconds(device, lambda: tagger._extend(layout, prefix, layout.readers))  # noqa: B023
+            del prefix
+            if baseline is None:
+                peak = peak_memory(device)
+                baseline = Sequential(model, tagger)
+            if (size := (case.width, case.height)) not in baselines:
+                encoding = asking = 0.0
+                for picture in pictures:
+                    encoding += seconds(device, lambda: baseline.encode(picture))  # noqa: B023
+                    asking += seconds(device, lambda: [baseline.ask(d.question) for d in vocabulary])  # noqa: B023
+                baselines[size] = (encoding + asking) / images, asking / images
+            whole, part = baselines[size]
+            crops, rate = len(batch[0].crops), (before + after) / 2
+            flop = engine_flop(crops, tagger, vocabulary)
+            results.append(
+                Measurement(
+                    case=case.name,
+                    crops=crops,
+                    engine_seconds=engine,
+                    baseline_seconds=whole,
+                    engine_images_per_second=1 / engine,
+                    baseline_images_per_second=1 / whole,
+                    ratio=whole / engine,
+                    engine_question_seconds=questions / len(batch),
+                    baseline_question_seconds=part,
+                    question_ratio=part / (questions / len(batch)),
+                    engine_tflop=flop / 1e12,
+                    matmul_gflops=rate / 1e9,
+                    matmul_share=flop / engine / rate,
+                )
+            )
+    return {
+        "machine": machine(device),
+        "torch": torch.__version__,
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "images": images,
+        "batch_size": batch_size,
+        "questions": len(vocabulary.dimensions),
+        "question_and_answer_tokens": len(layout.token_ids),
+        "peak_memory_gb": peak / 1e9,
+        "measurements": [asdict(result) for result in results],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--images", type=int, default=1, help="images per size; more take longer and scatter less")
+    parser.add_argument(
+        "--batch-size", type=int, default=None, help="images per pass; as many as there are, if left out"
+    )
+    parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
+    parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
+    arguments = parser.parse_args()
+    cases = [case for case in CASES if case.name in arguments.cases]
+    if not cases or arguments.images < 1:
+        parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
+    device = resolve_device(arguments.device)
+    dtype = resolve_dtype(arguments.dtype, device)
+    report = measure(device, dtype, cases, arguments.images, arguments.batch_size or arguments.images)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return
+    print(f"{report['machine']}; {report['dtype']}; random weights; peak {report['peak_memory_gb']:.1f} GB")
+    for row in report["measurements"]:
+        print(
+            f"{row['case']}: {row['engine_images_per_second']:.4f} images/s, {row['ratio']:.2f} times the baseline; the "
+            f"questions alone {row['question_ratio']:.1f} times; {row['matmul_share']:.0%} of a square product's rate"
+        )
+
+
+if __name__ == "__main__":
+    main()

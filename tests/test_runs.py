@@ -1,0 +1,272 @@
+"""The life of a run on the real engine and a real store: start, watch, cancel, resume, revert, fail."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.images import make_images
+from vlm import services
+from vlm.model import keeper
+from vlm.models import Dataset, Dimension, TaggingRun
+from vlm.samples import SampleFilter
+from vlm.services import RunOptions
+from vlm.store import sample_store
+from vlm.vocabulary import VocabularyError
+
+pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+Status = TaggingRun.Status
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    done = services.dataset_import(path=make_images(tmp_path / "photos", 12), name="photos")
+    assert done.dataset is not None
+    return done.dataset
+
+
+def execute(dataset: Dataset, stop: threading.Event | None = None, **options: object) -> TaggingRun:
+    run = services.run_create(dataset=dataset, options=RunOptions(**options), user=None, origin="command")  # type: ignore[arg-type]
+    return services.run_execute(run_id=run.pk, stop=stop or threading.Event())
+
+
+def all_tags(dataset: Dataset) -> dict[str, list[str]]:
+    page = services.samples_page(dataset=dataset, filter=SampleFilter(), limit=1000)
+    return {sample.file_name: [tag.tag for tag in sample.tags] for sample in page.samples}
+
+
+def answered(run: TaggingRun) -> list[tuple[int, int]]:
+    with sample_store().read() as cursor:
+        return cursor.execute(
+            "select sample_id, count(*) from answers where run_id = ? group by 1 order by 1", [run.pk]
+        ).fetchall()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_tags_every_sample_in_every_dimension(dataset: Dataset) -> None:
+    run = execute(dataset)
+    assert (run.status, run.processed, run.total, run.tagged, run.failed) == (Status.COMPLETED, 12, 12, 12, 0)
+    assert answered(run) == [(sample_id, 5) for sample_id, _ in answered(run)]
+    for tags in all_tags(dataset).values():
+        assert len(tags) == 5
+    assert (run.device, run.dtype, run.revision) == ("cpu", "float32", "local")
+    assert sum(word.accepted for word in services.run_words(run=run)) == 60
+
+
+def test_the_model_is_loaded_on_demand_and_once(dataset: Dataset) -> None:
+    keeper.release()
+    assert services.current_model_state() == "not loaded"
+    execute(dataset, limit=2)
+    first = keeper._tagger
+    execute(dataset, limit=2)
+    assert services.current_model_state() == "loaded"
+    assert keeper._tagger is first is not None
+
+
+def test_missing_asks_only_what_has_no_answer(dataset: Dataset) -> None:
+    first = execute(dataset, limit=5)
+    assert (first.processed, first.total) == (5, 5)
+    second = execute(dataset)
+    assert second.total == 7
+    with pytest.raises(services.NothingToTag):
+        execute(dataset)
+    assert execute(dataset, scope="all").total == 12
+    assert execute(dataset, dimensions=("setting",)).total == 12  # another vocabulary: no answers yet
+
+
+def test_scopes_by_filter_and_selection(dataset: Dataset) -> None:
+    page = services.samples_page(dataset=dataset, filter=SampleFilter())
+    chosen = tuple(sample.id for sample in page.samples[3:6])
+    assert execute(dataset, filter=SampleFilter(ids=chosen)).total == 3
+    assert execute(dataset, filter=SampleFilter(text="00")).total == 7  # 000 to 009 without those three
+
+
+def test_a_second_start_is_refused_while_one_is_active(dataset: Dataset) -> None:
+    run = services.run_create(dataset=dataset, options=RunOptions(), user=None, origin="command")
+    with pytest.raises(services.RunActive) as refusal:
+        services.run_create(dataset=dataset, options=RunOptions(), user=None, origin="page")
+    assert refusal.value.run == run
+    assert services.run_cancel(run=run)
+    assert run.status == Status.CANCELLED  # nobody worked on it yet
+
+
+def test_cancel_keeps_the_batch_at_hand_and_resume_goes_on(dataset: Dataset) -> None:
+    run = services.run_create(dataset=dataset, options=RunOptions(batch_size=1), user=None, origin="page")
+    seen: list[int] = []
+    committed = threading.Event()
+
+    def stop_early(kind: str, seconds: float) -> None:
+        if kind == "store":
+            committed.set()
+        if kind == "model" and len(seen) < 3:
+            seen.append(1)
+            time.sleep(0.6)  # so that each batch is committed on its own
+
+    worker = threading.Thread(
+        target=lambda: services.run_execute(run_id=run.pk, stop=threading.Event(), waited=stop_early)
+    )
+    worker.start()
+    assert committed.wait(20)
+    assert services.run_cancel(run=run)
+    worker.join(20)
+    run.refresh_from_db()
+    assert run.status == Status.CANCELLED
+    assert 0 < run.processed < 12
+    before = answered(run)
+    resumed = services.run_resume(run=run, user=None, origin="page")
+    wait_for(lambda: TaggingRun.objects.get(pk=run.pk).status == Status.COMPLETED)
+    resumed.refresh_from_db()
+    assert (resumed.processed, resumed.total) == (12, 12)
+    assert set(before) < set(answered(run))
+    with pytest.raises(services.NotResumable):
+        services.run_resume(run=resumed, user=None, origin="page")
+
+
+def test_a_stopping_process_interrupts_its_run(dataset: Dataset) -> None:
+    stop = threading.Event()
+    stop.set()
+    run = execute(dataset, stop)
+    assert run.status == Status.INTERRUPTED
+    assert "Resume" in run.error
+    again = services.run_requeue(run=run, user=None, origin="command")
+    assert services.run_execute(run_id=again.pk, stop=threading.Event()).status == Status.COMPLETED
+
+
+def test_a_run_resumes_with_its_own_vocabulary(dataset: Dataset) -> None:
+    stop = threading.Event()
+    stop.set()
+    run = execute(dataset, stop)
+    Dimension.objects.exclude(name="setting").update(enabled=False)
+    services.run_requeue(run=run, user=None, origin="command")
+    run = services.run_execute(run_id=run.pk, stop=threading.Event())
+    assert {count for _, count in answered(run)} == {5}
+
+
+def test_revert_leaves_users_tags_in_their_order(dataset: Dataset) -> None:
+    everything = SampleFilter()
+    for tag in ("zebra", "apple"):
+        services.tags_add(dataset=dataset, filter=everything, tag=tag, user=None)
+    before = all_tags(dataset)
+    run = execute(dataset)
+    assert all_tags(dataset) != before
+    assert services.run_revert(run=run) == 12
+    assert all_tags(dataset) == before == {name: ["zebra", "apple"] for name in before}
+    assert services.store_check().is_sound
+    assert execute(dataset).total == 12  # a reverted run's answers count no longer
+
+
+def test_thresholds_are_applied_again_without_the_model(dataset: Dataset) -> None:
+    run = execute(dataset)
+    keeper.release()
+    preview = services.run_reapply_preview(run=run, min_probability=0.9, min_mass=0)
+    applied = services.run_reapply(run=run, min_probability=0.9, min_mass=0)
+    assert applied == preview
+    assert applied.discarded > 0
+    run.refresh_from_db()
+    assert run.discarded == applied.discarded
+    assert services.current_model_state() == "not loaded"
+    with sample_store().read() as cursor:
+        assert cursor.execute("select count(*) from answers where accepted and probability < 0.9").fetchall() == [(0,)]
+    assert services.store_check().is_sound
+
+
+def test_unreadable_images_fail_alone_and_can_be_tried_again(dataset: Dataset) -> None:
+    root = Path(dataset.root)
+    good = (root / "003.jpg").read_bytes()
+    (root / "003.jpg").write_bytes(good[:300])
+    (root / "005.jpg").unlink()
+    (root / "007.jpg").unlink()
+    (root / "007.jpg").symlink_to("/etc/hostname")
+    run = execute(dataset)
+    assert (run.status, run.processed, run.failed, run.tagged) == (Status.COMPLETED, 12, 3, 9)
+    reasons = {failure.file_name: failure.reason for failure in services.run_failures(run=run)}
+    assert set(reasons) == {"003.jpg", "005.jpg", "007.jpg"}
+    assert "not there" in reasons["005.jpg"]
+    assert "leads out" in reasons["007.jpg"]
+    (root / "003.jpg").write_bytes(good)
+    again = execute(dataset, scope="failed", failed_of=run.pk)
+    assert (again.total, again.tagged, again.failed) == (3, 1, 2)
+    assert execute(dataset, scope="failed").total == 2
+
+
+def test_weights_that_answer_off_the_list_stop_the_run(dataset: Dataset) -> None:
+    run = execute(dataset, min_mass=0.5)
+    assert run.status == Status.FAILED
+    assert "do not belong together" in run.error
+    assert answered(run) == []
+    assert set(map(len, all_tags(dataset).values())) == {0}
+
+
+def test_a_model_that_is_not_there_fails_the_run_with_advice(dataset: Dataset, tmp_path: Path) -> None:
+    run = execute(dataset, model=str(tmp_path / "nowhere"))
+    assert run.status == Status.FAILED
+    assert "DATAVISOR_VLM_MODEL" in run.error
+    assert services.run_state(run=run).resumable
+
+
+def test_generate_mode_matches_texts(dataset: Dataset) -> None:
+    run = execute(dataset, mode="generate", limit=2)
+    assert run.status == Status.COMPLETED
+    assert run.discarded + sum(word.accepted for word in services.run_words(run=run)) == 10
+    with sample_store().read() as cursor:
+        assert cursor.execute("select count(*) from answers where mass is not null").fetchall() == [(0,)]
+
+
+def test_a_dry_run_writes_nothing(dataset: Dataset) -> None:
+    previews = services.run_preview(dataset=dataset, options=RunOptions())
+    assert len(previews) == 12
+    assert all(len(preview.words) == 5 for preview in previews)
+    assert not TaggingRun.objects.exists()
+    assert set(map(len, all_tags(dataset).values())) == {0}
+
+
+def test_a_dead_process_leaves_an_interrupted_run(dataset: Dataset) -> None:
+    run = services.run_create(dataset=dataset, options=RunOptions(), user=None, origin="command")
+    TaggingRun.objects.filter(pk=run.pk).update(status=Status.RUNNING, heartbeat="2020-01-01T00:00Z")
+    assert services.run_current(dataset=dataset) == run
+    run.refresh_from_db()
+    assert run.status == Status.INTERRUPTED
+    assert services.run_create(dataset=dataset, options=RunOptions(), user=None, origin="page").is_active
+
+
+def test_viewers_are_told(dataset: Dataset) -> None:
+    told: list[int] = []
+    services.subscribe(told.append)
+    execute(dataset)
+    assert set(told) == {dataset.pk}
+    assert len(told) >= 3  # loading or running, a commit, the end
+
+
+def test_state_and_changes_for_viewers(dataset: Dataset) -> None:
+    run = execute(dataset)
+    state = services.run_state(run=run).to_json()
+    assert (state["status"], state["processed"], state["active"], state["eta"]) == ("completed", 12, False, None)
+    assert state["rate"] > 0
+    ids, last = services.run_changes(run=run, since=0)
+    assert len(ids) == 12
+    assert services.run_changes(run=run, since=last) == ([], last)
+
+
+def test_nothing_enabled_is_said(dataset: Dataset) -> None:
+    Dimension.objects.update(enabled=False)
+    with pytest.raises(VocabularyError):
+        services.run_create(dataset=dataset, options=RunOptions(), user=None, origin="page")
+    assert not TaggingRun.objects.exists()
+
+
+def test_deleting_a_data_set_deletes_its_samples(dataset: Dataset) -> None:
+    run = execute(dataset)
+    services.dataset_delete(dataset=dataset)
+    with sample_store().read() as cursor:
+        for table in ("samples", "answers", "sample_tags", "run_samples"):
+            assert cursor.execute(f"select count(*) from {table}").fetchall() == [(0,)]
+    assert not TaggingRun.objects.filter(pk=run.pk).exists()
+    assert services.store_check().is_sound
