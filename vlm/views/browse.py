@@ -35,13 +35,15 @@ VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 @require_safe
 def datasets(request: Request) -> HttpResponse:
-    """List the data sets; htmx asks for the running bars alone."""
+    """List the data sets; htmx asks for the bars of those that it shows."""
     require(request, VIEW)
     newest = TaggingRun.objects.filter(dataset=OuterRef("pk")).order_by("-id").values("pk")[:1]
     found = list(Dataset.objects.annotate(newest_run=Subquery(newest)))
     runs = {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=[d.newest_run for d in found])}
     states = {pk: services.run_state(run=run) for pk, run in runs.items()}
     if request.htmx:
+        if request.GET.get("shown", "") != ",".join(str(dataset.pk) for dataset in found):
+            return HttpResponse(headers={"HX-Refresh": "true"})  # one has come or gone
         bars = [(dataset.pk, states.get(dataset.pk)) for dataset in found]
         return render(request, "vlm/_bars.html", {"bars": bars})
     stats = services.dataset_stats(datasets=found)

@@ -250,20 +250,11 @@
 
   document.addEventListener("htmx:afterSwap", (event) => {
     noticeRun();
-    if (event.detail.target.id === "browse") selected.clear();
-    if (!refreshing) restoreSelection();
+    if (refreshing) return;
+    if (event.detail.target.id === "browse") selected.clear();  // another filter: nothing unseen stays selected
+    restoreSelection();
   });
   document.addEventListener("htmx:sendError", () => say("The server does not answer. Your last click was not carried out; try it again in a moment."));
-
-  // Links in the live strip filter the grid where it is on the page.
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-filter-link]");
-    if (!link || !$("#browse") || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    htmx.ajax("GET", link.getAttribute("href"), { target: "#browse", swap: "outerHTML" }).then(() => {
-      history.pushState({ htmx: true }, "", link.href);
-    });
-  });
 
   document.addEventListener("DOMContentLoaded", () => {
     before = $("#live") ? runNow() : null;
