@@ -18,6 +18,8 @@ VECTORS = Path(__file__).parent.parent / "data" / "moondream2-vectors"
 TEXT = {"dim": 64, "ff_dim": 96, "n_layers": 3, "vocab_size": 512, "n_heads": 4, "n_kv_heads": 4}
 VISION = {
     "enc_dim": 32,
+    "enc_patch_size": 42,  # 81 tokens an image instead of 729
+    "overlap_margin": 1,
     "enc_n_layers": 2,
     "enc_ff_dim": 48,
     "enc_n_heads": 2,
