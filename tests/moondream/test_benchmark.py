@@ -20,7 +20,11 @@ CPU = torch.device("cpu")
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     # The baseline crops as upstream does, so patches have their true size here.
     vision = VISION | {"enc_patch_size": 14, "overlap_margin": 4}
-    monkeypatch.setattr(engine, "MoondreamConfig", lambda: MoondreamConfig(config={"text": TEXT, "vision": vision}))
+    monkeypatch.setattr(
+        engine,
+        "MoondreamConfig",
+        lambda: MoondreamConfig(config={"text": TEXT | {"vocab_size": 16384}, "vision": vision}),
+    )
     monkeypatch.setattr(engine, "matmul_rate", lambda device, dtype: 1e12)
 
 
