@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, load_tagger
+from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, attention, load_tagger
 from vlm.moondream.attention import attend, attend_branches, attend_by_products
 from vlm.moondream.modeling import CropLayout
 from vlm.moondream.tagger import Spelling, dimension_score, spellings
@@ -51,6 +51,7 @@ def test_answers_do_not_depend_on_the_batch(tagger: Tagger, images: list[Image.I
     alone = [[tagger.answer([image], question, 5)[0] for question in questions] for image in images]
     tagger.batch_size = len(images)
     assert tagger.answers(images, questions, 5) == alone
+    assert tagger.answers(images, [QUESTION, QUESTION], 5) == [[row[0], row[0]] for row in alone]
 
 
 def test_two_threads_share_a_tagger(tagger: Tagger, images: list[Image.Image]) -> None:
@@ -128,6 +129,24 @@ def test_both_ways_of_attention_agree(kv_heads: int, dtype: torch.dtype, toleran
     parts = [(key[:, :, part], value[:, :, part]) for part in (slice(0, 20), slice(20, None))]
     seen = attend_branches(query, parts[0], parts[1], mask[:, 20:])
     assert (seen - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_a_cpu_with_bfloat16_products_takes_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagger = load_tagger(str(write_checkpoint(tmp_path, random_model())), device="cpu", dtype="bfloat16")
+    images, taken = [random_image(640, 480)], []
+    monkeypatch.setattr(attention, "cpu_computes_bfloat16", lambda: False)
+    expected = tagger.first_token_logits(images, QUESTION)
+
+    def by_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        taken.append(query.dtype)
+        return attend_by_products(query, key, value)
+
+    monkeypatch.setattr(attention, "cpu_computes_bfloat16", lambda: True)
+    monkeypatch.setattr(attention, "attend_by_products", by_products)
+    logits = tagger.first_token_logits(images, QUESTION)
+    # Nine crops in two passes through two layers, then the decoder's layers but the last.
+    assert taken == [torch.bfloat16] * (2 * 2 + 2)
+    assert (logits - expected).norm() <= 2e-2 * expected.norm()
 
 
 # -- words, probabilities, mass ----------------------------------------------------------------------------------------
