@@ -340,3 +340,30 @@ def test_accelerators_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for supported, dtype in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, answer=supported: answer)
         assert devices.resolve_dtype("auto", torch.device("cuda")) == dtype
+
+
+def test_a_full_size_file_loads_without_a_second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        state = MoondreamForTagging(MoondreamConfig()).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes |= {f"model.region.{name}": shape for name, shape in REGION.items()}
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    assert end == 2 * PUBLISHED_PARAMETERS
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        file.truncate(8 + len(content) + end)  # zeros that take no room on the disk
+    (tmp_path / "config.json").write_text('{"config": {"text": {"dim": 2048}}}')
+    shutil.copy(VECTORS / "tokenizer.json", tmp_path)
+    # On a CPU the weights stay in the file's own pages; there is nothing to copy into.
+    monkeypatch.setattr(loading, "free_memory", lambda device: None)
+    reports: list[LoadProgress] = []
+    tagger = load_tagger(str(tmp_path), device="cpu", dtype="bfloat16", progress=reports.append)
+    assert len(reports) == len(state) == PUBLISHED_TENSORS - len(REGION)
+    assert reports[-1].done == reports[-1].total == 2 * sum(tensor.numel() for tensor in state.values())
+    assert tagger.dtype == "bfloat16"
+    tagger.close()
