@@ -194,7 +194,11 @@ async def _stream(first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
     chunk: bytes | None = first
     while chunk is not None:
         yield chunk
-        chunk = await sync_to_async(next, thread_sensitive=False)(rest, None)
+        chunk = await sync_to_async(_next, thread_sensitive=False)(rest)
+
+
+def _next(chunks: Iterator[bytes]) -> bytes | None:
+    return next(chunks, None)
 
 
 def _loaded(request: Request) -> int:

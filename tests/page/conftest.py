@@ -1,0 +1,211 @@
+"""A data set in the test database and store, and a real server with a real browser."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from pytest_django.fixtures import SettingsWrapper
+
+from tests.browser import ARGUMENTS, find_chromium
+from vlm import services
+from vlm.models import Dataset
+from vlm.samples import SampleFilter
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WEIGHTS = ROOT / "tests" / "data" / "moondream2-vectors"
+HOSTILE = "<img src=x onerror=alert(1)> & “quoted”.png"
+PASSWORD = "correct horse 9"
+
+
+def draw_images(folder: Path, count: int, *, size: int = 200, broken: int = 0) -> Path:
+    """Fill ``folder`` with ``count`` small pictures and ``broken`` files that are none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image = Image.new("RGB", (size, size * 3 // 4), (30 + 7 * index % 200, 90, 200 - 9 * index % 180))
+        ImageDraw.Draw(image).ellipse((20, 20, 60 + index, 80), fill=(250, 220, 40))
+        image.save(folder / f"{index:03d}.png")
+    for index in range(broken):
+        (folder / f"broken-{index}.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: SettingsWrapper) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+# -- without a browser -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def dataset(db: None, data_dir: Path, tmp_path: Path) -> Dataset:
+    """Six pictures, one with a hostile name, and a broken file."""
+    folder = draw_images(tmp_path / "images", 6, broken=1)
+    (folder / "000.png").rename(folder / HOSTILE)
+    dataset = services.dataset_import(path=folder, name="Six pictures").dataset
+    assert dataset is not None
+    return dataset
+
+
+def sample_ids(dataset: Dataset) -> list[int]:
+    return [sample.id for sample in services.samples_page(dataset=dataset, filter=SampleFilter()).samples]
+
+
+@pytest.fixture
+def user(db: None) -> User:
+    """Somebody who may do nothing yet."""
+    return User.objects.create_user("grace", password=PASSWORD)
+
+
+def allow(user: User, *names: str) -> None:
+    user.user_permissions.add(*Permission.objects.filter(codename__in=names))
+
+
+@pytest.fixture
+def admin(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("ada", password=PASSWORD))
+    return client
+
+
+# -- with one ------------------------------------------------------------------------------------------------------------
+class Server:
+    """DataVisor in a process of its own, with the small random weights and thresholds at which everything is a tag."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DATAVISOR_")} | {
+            "DATAVISOR_DATA_DIR": str(folder / "data"),
+            "DATAVISOR_IMPORT_ROOTS": str(folder),
+            "DATAVISOR_VLM_MODEL": str(WEIGHTS),
+            "DATAVISOR_VLM_MIN_PROBABILITY": "0",
+            "DATAVISOR_VLM_MIN_MASS": "0",
+            "DATAVISOR_VLM_BATCH_SIZE": "1",
+            "DJANGO_SETTINGS_MODULE": "datavisor.settings",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def python(self, code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], env=self.environment, cwd=self.folder, check=True)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "datavisor.asgi:application"], env=self.environment, cwd=self.folder, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError((self.folder / "server.log").read_text(errors="replace"))
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)
+        raise AssertionError("The server did not answer within two minutes.")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(90)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.python(
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        "call_command('migrate', verbosity=0, skip_checks=True)\n"
+        "from django.contrib.auth.models import User\n"
+        f"User.objects.create_superuser('ada', password={PASSWORD!r})\n"
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+# For each module anew: an open Playwright has an event loop in this thread, in which Django's ORM refuses to work.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A logged-in browser whose every complaint is kept."""
+
+    def __init__(self, server: Server, context: BrowserContext) -> None:
+        self.server, self.context = server, context
+        self.complaints: list[str] = []
+        self.context.set_default_timeout(60_000)
+
+    def page(self) -> Page:
+        page = self.context.new_page()
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        return page
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def log_in(self) -> Page:
+        page = self.page()
+        page.goto(self.server.url)
+        page.get_by_label("User name").fill("ada")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(f"{self.server.url}/")
+        return page
+
+    def imported(self, folder: Path) -> str:
+        """Import ``folder`` by the page's own addresses, and return the data set's."""
+        token = next(cookie["value"] for cookie in self.context.cookies() if cookie["name"] == "csrftoken")
+        form = {
+            "path": str(folder),
+            "name": folder.name,
+            "format": "folder",
+            "action": "start",
+            "csrfmiddlewaretoken": token,
+        }
+        answer = self.context.request.post(
+            f"{self.server.url}/imports/new", form=form, headers={"Referer": self.server.url}
+        )
+        assert answer.ok, answer.text()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = re.search(r"/datasets/\d+/", self.context.request.get(answer.url).text())
+            if found:
+                return self.server.url + found.group()
+            time.sleep(0.2)
+        raise AssertionError(f"The import did not end: {answer.url}")
+
+
+@pytest.fixture
+def visitor(server: Server, browser: Browser) -> Iterator[Visitor]:
+    """A visitor who must have had nothing to complain about in the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    visitor = Visitor(server, context)
+    yield visitor
+    context.close()
+    assert visitor.complaints == []

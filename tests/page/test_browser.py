@@ -1,0 +1,278 @@
+"""The page as people use it: a real server, the real engine on small weights, a real browser."""
+
+import re
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
+
+expect.set_options(timeout=60_000)
+
+SIDE = 378  # pixels: one crop
+MANY = 30  # images that take long enough to be watched
+
+
+@pytest.fixture
+def folder(server: Server, request: pytest.FixtureRequest) -> Path:
+    """A folder of the test's own, below the import roots."""
+    return server.folder / re.sub(r"\W+", "-", request.node.name)
+
+
+def start(page: Page) -> None:
+    page.locator("#auto-tag > summary").click()
+    expect(page.locator("#auto-tag output")).to_contain_text("image")
+    page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+
+
+def mark(page: Page) -> None:
+    """Leave a mark that a reload would wipe away."""
+    page.evaluate("window.stillHere = true")
+
+
+def unreloaded(page: Page) -> bool:
+    return bool(page.evaluate("window.stillHere === true"))
+
+
+def processed(page: Page) -> int:
+    return int(page.locator("#live-processed").inner_text())
+
+
+def own_count(page: Page, facet: str) -> int:
+    """Return how many samples the sidebar says have a word of ``facet``."""
+    return sum(int(text) for text in page.locator(f"#facet-{facet} li:not(.lacking) .count").all_inner_texts())
+
+
+def test_from_import_to_facets_without_a_reload(visitor: Visitor, folder: Path) -> None:
+    draw_images(folder, 12, size=SIDE, broken=1)
+    page = visitor.log_in()
+    page.get_by_role("link", name="Import", exact=True).click()
+    page.get_by_label("Folder on the server").fill(str(folder))
+    page.get_by_role("button", name="Look").click()
+    expect(page.get_by_role("status").filter(has_text="13 images")).to_be_visible()
+    page.get_by_role("button", name="Import 13 images").click()
+    page.get_by_role("link", name=re.compile("^Open")).click()
+    expect(page.locator(".cell")).to_have_count(13)
+    other = visitor.page()
+    other.goto(page.url)
+    mark(page)
+    mark(other)
+    assert own_count(page, "lighting") == 0
+
+    start(page)
+    for tab in (page, other):
+        expect(tab.locator("#live[data-active]")).to_be_visible()
+    expect(page.locator("#auto-tag")).to_be_hidden()
+    expect(page.locator(".cell .tag").first).to_be_visible()
+    seen = {processed(page)}
+    while page.locator("#live[data-active]").count():
+        seen.add(processed(page))
+        page.wait_for_timeout(50)
+    assert len(seen) > 2, seen  # the bar moved
+
+    for tab in (page, other):
+        expect(tab.locator("#live.completed")).to_be_visible()
+        expect(tab.locator("#facet-lighting .lacking .count")).to_have_text("1")
+        assert own_count(tab, "lighting") == 12
+        assert tab.locator(".cell .tag.model").count() == 12 * 5
+        expect(tab.locator("#stats")).to_contain_text("92 %")
+        assert unreloaded(tab)
+    page.locator("#live a", has_text="1 failed").click()
+    expect(page.locator(".cell")).to_have_count(1)
+    assert "failed_in=" in page.url
+    page.go_back()
+    expect(page.locator(".cell")).to_have_count(13)
+
+
+def test_a_run_survives_reload_cancel_and_a_restart_of_the_server(
+    visitor: Visitor, folder: Path, server: Server
+) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, MANY, size=SIDE)))
+    start(page)
+    expect(page.locator("#live.running")).to_be_visible()
+    page.reload()
+    expect(page.locator("#live[data-active]")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#live.cancelled")).to_be_visible()
+    assert 0 <= processed(page) < MANY
+
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#live.running")).to_be_visible()
+    mark(page)
+    server.stop()
+    expect(page.get_by_text("Connection lost")).to_be_visible()
+    server.start()
+    expect(page.get_by_text("Connection lost")).to_be_hidden()
+    expect(page.locator("#live.interrupted")).to_contain_text("Resume to go on")
+    kept = processed(page)
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#live[data-active]")).to_be_visible()
+    expect(page.locator("#live.completed")).to_be_visible()
+    assert kept <= processed(page) == MANY
+    assert unreloaded(page)
+    # Losing the server is what the browser complained about, and nothing else.
+    assert all("WebSocket" in c or "Event" in c or "ERR_CONN" in c for c in visitor.complaints), visitor.complaints
+    visitor.complaints.clear()
+
+
+def test_the_place_is_kept_when_the_data_change(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.set_viewport_size({"width": 800, "height": 500})
+    page.goto(visitor.imported(draw_images(folder, 70)) + "?order=added&size=l")
+    while page.locator(".cell").count() < 70:
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(50)
+    boxes = page.locator(".pick input")
+    boxes.nth(60).click()
+    boxes.nth(63).click(modifiers=["Shift"])
+    expect(page.locator("[data-selected-count]")).to_have_text("4 selected")
+    top = page.evaluate("scrollY")
+    mark(page)
+    page.locator("#bulk-tag").fill("odd")
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#messages")).to_contain_text("added to 4 images")
+    expect(page.locator("#facet-own-tags .count")).to_have_text("4")
+    assert page.locator(".cell").count() == 70
+    assert boxes.nth(61).is_checked()
+    assert abs(page.evaluate("scrollY") - top) < 400
+    assert page.evaluate("scrollY") > 2000
+    assert "order=added" in page.url
+    assert unreloaded(page)
+    page.locator("#facet-own-tags .word").click()
+    expect(page.locator(".cell")).to_have_count(4)
+    expect(page.locator(".chip")).to_contain_text("odd")
+    page.reload()
+    expect(page.locator(".cell")).to_have_count(4)
+    page.locator(".chip").click()
+    expect(page.locator(".total")).to_contain_text("70")
+
+
+def test_by_keyboard_alone(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 6)))
+    keys = page.keyboard
+    keys.press("j")
+    keys.press("ArrowRight")
+    keys.press("x")
+    keys.press("ArrowRight")
+    keys.press("Shift+X")
+    expect(page.locator("[data-selected-count]")).to_have_text("2 selected")
+    keys.press("t")
+    keys.type("mine")
+    keys.press("Enter")
+    expect(page.locator(".cell .tag.user")).to_have_count(2)
+    page.locator(".cell .picture").nth(1).focus()
+    keys.press("Enter")
+    expect(page.locator("h1")).to_have_text("001.png")
+    keys.press("ArrowRight")
+    expect(page.locator("h1")).to_have_text("002.png")
+    keys.press("t")
+    keys.type("other")
+    keys.press("Enter")
+    expect(page.locator(".tag-list .tag")).to_have_count(2)
+    keys.press("Escape")
+    first = page.locator(".tag-list .tag").first.inner_text()
+    keys.press("Shift+Digit1")
+    expect(page.locator(".tag-list .tag")).to_have_count(1)
+    expect(page.locator(".tag-list .tag")).not_to_have_text(first)
+    keys.press("Escape")
+    expect(page.locator(".cell")).to_have_count(6)
+    keys.press("/")
+    keys.type("00")
+    expect(page.locator("#search")).to_have_value("00")
+
+
+def test_without_javascript(server: Server, visitor: Visitor, folder: Path) -> None:
+    visitor.log_in()
+    address = visitor.imported(draw_images(folder, 70))
+    assert visitor.context.browser is not None
+    context = visitor.context.browser.new_context(
+        java_script_enabled=False, storage_state=visitor.context.storage_state()
+    )
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(address)
+    page.locator(".cell").nth(0).hover()
+    page.locator(".pick input").nth(0).check()
+    page.locator(".pick input").nth(1).check()
+    page.locator("#bulk-tag").fill("plain")
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#messages")).to_contain_text("added to 2 images")
+    page.locator("#facet-own-tags .word").click()
+    expect(page.locator(".cell")).to_have_count(2)
+    page.locator("#facet-saved > summary").click()
+    page.get_by_label("Name of the view").fill("Plain ones")
+    page.get_by_role("button", name="Save").click()
+    page.locator(".chip").click()
+    expect(page.locator(".total")).to_contain_text("70")
+    page.get_by_role("link", name="More images").click()
+    expect(page.locator(".cell")).to_have_count(10)
+    page.locator("#facet-saved .word").click()
+    expect(page.locator(".cell")).to_have_count(2)
+    page.locator("#search").fill("000")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".cell")).to_have_count(1)
+    page.locator("[data-select-all]").check()
+    page.get_by_role("button", name="Auto-tag these").click()
+    page.get_by_role("button", name="Count the images").click()
+    expect(page.get_by_role("status").filter(has_text="1 image")).to_be_visible()
+    page.get_by_role("button", name="Start").click()
+    while page.locator("#live[data-active]").count():
+        page.wait_for_timeout(300)
+        page.reload()
+    page.locator("#live").get_by_role("link", name="Run").click()
+    page.get_by_label("Least probability").fill("1")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("status").filter(has_text="would change")).to_be_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_accessible(visitor: Visitor, folder: Path, theme: str) -> None:
+    """No violation of axe's rules on any page, in either theme, wide and narrow."""
+    folder = folder.with_name("accessible")
+    page = visitor.log_in()
+    page.emulate_media(color_scheme="light" if theme == "dark" else "dark")
+    page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+    address = visitor.imported(draw_images(folder, 3, size=SIDE, broken=1))
+    page.goto(address)
+    if not page.locator("#live[data-run]").count():
+        start(page)
+    expect(page.locator("#live.completed")).to_be_visible()
+    run = page.locator(".live-head a").get_attribute("href")
+    sample = page.locator(".cell .picture").nth(1).get_attribute("href")
+    page.locator(".pick input").nth(1).click()
+    page.locator("#auto-tag > summary").click()
+    found = [violation(page)]
+    url = visitor.server.url
+    for path in ("/", f"{address}?any=dark&none=dim&q=0", f"{address}?q=zzz", f"{address}auto-tag", f"{address}runs", f"{url}{run}",
+                 f"{url}{sample}", "/imports/new", "/nowhere/"):  # fmt: skip
+        page.goto(path if path.startswith("http") else url + path)
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        found.append(violation(page))
+        page.set_viewport_size({"width": 390, "height": 844})
+        found.append(violation(page))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        page.set_viewport_size({"width": 1280, "height": 900})
+    assert [text for text in found if text] == []
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_the_log_in_page_is_accessible(server: Server, visitor: Visitor) -> None:
+    page = visitor.page()
+    page.goto(server.url)
+    assert violation(page) == ""
+    page.get_by_label("User name").fill("ada")
+    page.get_by_label("Password").fill(PASSWORD + "!")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert violation(page) == ""
+
+
+def violation(page: Page) -> str:
+    results = Axe().run(page)
+    return "" if results.violations_count == 0 else f"{page.url}\n{results.generate_report()}"

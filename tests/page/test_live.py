@@ -1,0 +1,160 @@
+"""The websocket: who may listen, and how often it looks."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import connection
+
+from tests.page.conftest import PASSWORD, allow, sample_ids
+from vlm import live
+from vlm.models import Dataset, TaggingRun
+from vlm.routing import websocket_urlpatterns
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms look when they are nudged, and not by the clock."""
+    monkeypatch.setattr(live, "ACTIVE_SECONDS", 600)
+    monkeypatch.setattr(live, "IDLE_SECONDS", 600)
+
+
+def communicator(dataset_id: int, user: Any) -> WebsocketCommunicator:
+    from channels.routing import URLRouter
+
+    listener = WebsocketCommunicator(URLRouter(websocket_urlpatterns), f"/ws/datasets/{dataset_id}/progress/")
+    listener.scope["user"] = user
+    return listener
+
+
+async def listening(dataset: Dataset, user: Any) -> tuple[WebsocketCommunicator, str]:
+    """Return a listener and the first thing it is told."""
+    listener = communicator(dataset.pk, user)
+    connected, _ = await listener.connect(timeout=10)
+    assert connected
+    return listener, await listener.receive_from(timeout=10)
+
+
+async def nudge(dataset: Dataset) -> None:
+    await get_channel_layer().group_send(live.group(dataset.pk), {"type": "run.changed", "dataset": dataset.pk})
+
+
+def run_of(dataset: Dataset, **fields: object) -> TaggingRun:
+    values = {"status": "running", "total": 7, "model": "m", "vocabulary_hash": "0" * 64} | fields
+    return TaggingRun.objects.create(dataset=dataset, **values)
+
+
+@pytest.fixture
+def viewer(user: User) -> User:
+    allow(user, "view_dataset")
+    return user
+
+
+@pytest.mark.parametrize(("who", "code"), [("nobody", 4401), ("stranger", 4403), ("lost", 4404)])
+async def test_refusals_are_told_after_accepting(dataset: Dataset, user: User, who: str, code: int) -> None:
+    if who == "lost":
+        await sync_to_async(allow)(user, "view_dataset")
+    listener = communicator(10**6 if who == "lost" else dataset.pk, AnonymousUser() if who == "nobody" else user)
+    connected, _ = await listener.connect(timeout=10)
+    assert connected
+    closing = await listener.receive_output(timeout=10)
+    assert (closing["type"], closing["code"]) == ("websocket.close", code)
+
+
+async def test_a_newcomer_is_told_the_present_state(dataset: Dataset, viewer: User, patient: None) -> None:
+    await sync_to_async(run_of)(dataset, processed=3)
+    listener, html = await listening(dataset, viewer)
+    assert '<b id="live-processed">3</b>' in html
+    assert "run_cancel" not in html
+    assert "live-cancel" not in html  # this viewer may not
+    await listener.disconnect()
+    assert live._rooms == {}
+
+
+async def test_ten_viewers_cost_one_look_and_one_picture(
+    dataset: Dataset, viewer: User, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await sync_to_async(run_of)(dataset)
+    listeners = [(await listening(dataset, viewer))[0] for _ in range(10)]
+    looks: list[int] = []
+    pictures: list[int] = []
+    look, render = live._look, live._render_now
+    monkeypatch.setattr(live, "_look", lambda *a: looks.append(1) or look(*a))
+    monkeypatch.setattr(live, "_render_now", lambda *a: pictures.append(1) or render(*a))
+    await TaggingRun.objects.filter(pk=run.pk).aupdate(processed=4)
+    await nudge(dataset)
+    told = [await listener.receive_from(timeout=10) for listener in listeners]
+    assert len(set(told)) == 1
+    assert '<b id="live-processed" hx-swap-oob="true">4</b>' in told[0]
+    assert (len(looks), len(pictures)) == (1, 1)
+    await nudge(dataset)
+    assert await listeners[0].receive_nothing(timeout=0.5)  # nothing has changed
+    for listener in listeners:
+        await listener.disconnect()
+
+
+async def test_a_right_that_is_taken_away_ends_the_view(dataset: Dataset, viewer: User, patient: None) -> None:
+    run = await sync_to_async(run_of)(dataset)
+    listener, _ = await listening(dataset, viewer)
+    await sync_to_async(viewer.user_permissions.clear)()
+    await TaggingRun.objects.filter(pk=run.pk).aupdate(processed=5)
+    await nudge(dataset)
+    closing = await listener.receive_output(timeout=10)
+    assert (closing["type"], closing["code"]) == ("websocket.close", 4403)
+    await listener.disconnect()
+
+
+async def test_a_run_of_another_process_is_noticed_by_the_clock(
+    dataset: Dataset, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "IDLE_SECONDS", 0.2)
+    listener, html = await listening(dataset, viewer)
+    assert "hidden" in html
+    await asyncio.sleep(0.5)
+    await sync_to_async(run_of)(dataset, status="loading")
+    assert "Loading the model" in await listener.receive_from(timeout=10)
+    await listener.disconnect()
+
+
+async def test_changed_cells_come_with_their_tags(dataset: Dataset, viewer: User, patient: None) -> None:
+    from vlm.samples import Answer, Result
+    from vlm.samples.merging import merge_batch
+    from vlm.store import sample_store
+
+    run = await sync_to_async(run_of)(dataset)
+    (first, *_) = await sync_to_async(sample_ids)(dataset)
+    listener, _ = await listening(dataset, viewer)
+
+    def commit() -> None:
+        answer = Answer(run.pk, "lighting", 0, ("dark", "dim"), (0.8, 0.2), 0.9, "dark", 0.8, True, "")
+        with sample_store().write() as cursor:
+            merge_batch(cursor, dataset_id=dataset.pk, run_id=run.pk, results=[Result(first, (answer,))])
+        TaggingRun.objects.filter(pk=run.pk).update(processed=1, tagged=1)
+        connection.close()
+
+    await sync_to_async(commit)()
+    await nudge(dataset)
+    html = await listener.receive_from(timeout=10)
+    assert f'<div data-tags="{first}"><span class="tag model" title="lighting: dark – by the model, 80 %' in html
+    await listener.disconnect()
+
+
+async def test_a_nudge_from_a_thread_arrives(dataset: Dataset, viewer: User, patient: None, data_dir: Path) -> None:
+    run = await sync_to_async(run_of)(dataset)
+    listener, _ = await listening(dataset, viewer)
+    await TaggingRun.objects.filter(pk=run.pk).aupdate(processed=2)
+    await asyncio.to_thread(live._changed, dataset.pk)
+    assert ">2</b>" in await listener.receive_from(timeout=10)
+    await listener.disconnect()
+
+
+def test_superusers_may_all(db: None) -> None:
+    admin = User.objects.create_superuser("root", password=PASSWORD)
+    assert live._rights({admin.pk}) == {admin.pk: True}

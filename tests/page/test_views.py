@@ -1,0 +1,454 @@
+"""What the addresses answer: who may, in which form, and with how many queries."""
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import URLPattern, get_resolver, reverse
+
+from tests.page.conftest import HOSTILE, PASSWORD, allow, draw_images, sample_ids
+from vlm import services
+from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
+from vlm.samples import SampleFilter, StoreBusy
+from vlm.views.place import Place
+
+pytestmark = pytest.mark.django_db
+
+HTMX = {"HX-Request": "true"}
+OPEN = {"healthz", "login", "logout"}
+
+
+def make_run(dataset: Dataset, **fields: object) -> TaggingRun:
+    return TaggingRun.objects.create(
+        dataset=dataset, vocabulary_hash="0" * 64, model="m", **({"status": "completed", "total": 6} | fields)
+    )
+
+
+def addresses(dataset: Dataset) -> dict[str, str]:
+    """Return every address of the page, by name."""
+    run, job = make_run(dataset), ImportJob.objects.create(path="/x", name="x")
+    values = {
+        "dataset_id": dataset.pk,
+        "run_id": run.pk,
+        "job_id": job.pk,
+        "sample_id": sample_ids(dataset)[0],
+        "size": 160,
+    }
+    found = {}
+
+    def walk(patterns: list[object]) -> None:
+        for pattern in patterns:
+            if not isinstance(pattern, URLPattern):
+                walk(pattern.url_patterns)  # type: ignore[attr-defined]
+            elif pattern.name is not None:
+                wanted = pattern.pattern.converters
+                if pattern.callback.__module__.startswith("vlm.views"):
+                    names = {"dataset_id", *wanted} if pattern.name in DATASET_NAMES else set(wanted)
+                    found[pattern.name] = reverse(pattern.name, kwargs={name: values[name] for name in names})
+
+    walk(get_resolver().url_patterns)
+    return found
+
+
+DATASET_NAMES = {
+    "dataset", "cells", "edit_tags", "export", "saved_views", "auto_tag", "auto_tag_count", "auto_tag_progress", "runs",
+    "sample", "thumbnail", "image",
+}  # fmt: skip
+
+
+def test_nothing_is_open_but_the_log_in_and_the_health_check(dataset: Dataset) -> None:
+    client, found = Client(), addresses(dataset)
+    assert len(found) > 18
+    for name, address in found.items():
+        answer = client.get(address)
+        if name in OPEN:
+            assert answer.status_code == HTTPStatus.OK, name
+        else:
+            assert answer.status_code == HTTPStatus.FOUND, name
+            assert answer.headers["Location"].startswith(reverse("login")), name
+
+
+def test_without_a_permission_everything_is_refused(dataset: Dataset, user: User, client: Client) -> None:
+    client.force_login(user)
+    for name, address in addresses(dataset).items():
+        if name in OPEN:
+            continue
+        statuses = {client.get(address).status_code, client.post(address).status_code}
+        assert statuses <= {403, 405}, name
+        assert 403 in statuses, name
+
+
+@pytest.mark.parametrize(
+    ("permission", "name", "allowed"),
+    [
+        ("view_dataset", "dataset", 200),
+        ("view_dataset", "auto_tag", 403),
+        ("view_dataset", "edit_tags", 403),
+        ("view_dataset", "import_new", 403),
+        ("edit_tags", "edit_tags", 400),
+        ("autotag_dataset", "auto_tag", 400),
+        ("import_dataset", "import_new", 400),
+    ],
+)
+def test_each_right_opens_its_own_door(
+    dataset: Dataset, user: User, client: Client, permission: str, name: str, allowed: int
+) -> None:
+    allow(user, "view_dataset", permission)
+    client.force_login(user)
+    address = addresses(dataset)[name]
+    answer = client.get(address) if name == "dataset" else client.post(address, {"scope": "nonsense"})
+    assert answer.status_code == allowed
+
+
+def test_buttons_are_only_for_those_who_may(dataset: Dataset, user: User, client: Client) -> None:
+    allow(user, "view_dataset")
+    client.force_login(user)
+    page = client.get(reverse("dataset", args=[dataset.pk])).content.decode()
+    assert "auto-tag-form" not in page
+    assert 'name="action"' not in page
+
+
+def test_a_form_needs_its_token(dataset: Dataset) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("eve", password=PASSWORD))
+    for name in ("edit_tags", "auto_tag", "run_cancel", "run_revert", "import_new"):
+        assert client.post(addresses(dataset)[name], {"tag": "x"}).status_code == 403, name
+
+
+def test_hostile_names_and_tags_are_only_text(dataset: Dataset, admin: Client) -> None:
+    ids = sample_ids(dataset)
+    services.tags_add(dataset=dataset, filter=SampleFilter(), tag="<script>alert(2)</script>", user=None)
+    for address in (
+        reverse("dataset", args=[dataset.pk]),
+        reverse("cells", args=[dataset.pk]),
+        *(reverse("sample", args=[dataset.pk, sample_id]) for sample_id in ids),
+    ):
+        page = admin.get(address).content.decode()
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+    assert HOSTILE.split("&")[0].strip() not in page
+
+
+def test_the_policy_allows_no_inline_code(dataset: Dataset, admin: Client) -> None:
+    answer = admin.get(reverse("dataset", args=[dataset.pk]))
+    policy = answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    page = answer.content.decode()
+    assert " style=" not in page
+    assert " onclick=" not in page
+    assert "<script>" not in page
+
+
+# -- browsing ------------------------------------------------------------------------------------------------------------
+def test_the_first_load_is_light(dataset: Dataset, admin: Client) -> None:
+    """At most 150 kB before pictures, as it travels."""
+    page = admin.get(reverse("dataset", args=[dataset.pk]), headers={"Accept-Encoding": "gzip"})
+    assert page.headers["Content-Encoding"] == "gzip"
+    from gzip import compress
+
+    from django.contrib.staticfiles import finders
+
+    files = ("vlm/app.css", "vlm/app.js", "vlm/icon.svg", "django_htmx/htmx-2.min.js", "django_htmx/ext/hx-ws-2.min.js")
+    static = sum(len(compress(Path(str(finders.find(name))).read_bytes())) for name in files)
+    assert len(page.content) + static < 150_000
+
+
+def test_a_filter_is_in_the_address_and_every_part_can_go(dataset: Dataset, admin: Client) -> None:
+    ids = sample_ids(dataset)
+    services.tags_add(dataset=dataset, filter=SampleFilter(ids=tuple(ids[:2])), tag="dark", user=None)
+    page = admin.get(reverse("dataset", args=[dataset.pk]), {"all": "dark", "order": "added", "size": "l"})
+    content = page.content.decode()
+    assert content.count('class="cell"') == 2
+    chips = page.context["chips"]
+    assert [label for label, _ in chips] == ["dark"]
+    assert parse_qs(urlsplit(chips[0][1]).query) == {"order": ["added"], "size": ["l"]}
+
+
+def test_a_word_replaces_its_siblings_and_leaves_other_dimensions(dataset: Dataset, admin: Client) -> None:
+    page = admin.get(reverse("dataset", args=[dataset.pk]), {"all": ["dark", "indoor"]})
+    lighting = page.context["sidebar"].dimensions[0]
+    bright = next(word for word in lighting.words if word.word == "bright")
+    assert parse_qs(urlsplit(bright.require).query)["all"] == ["indoor", "bright"]
+    dark = next(word for word in lighting.words if word.word == "dark")
+    assert dark.mode == "all"
+    assert parse_qs(urlsplit(dark.require).query)["all"] == ["indoor"]
+    assert parse_qs(urlsplit(dark.exclude).query) == {"all": ["indoor"], "none": ["dark"]}
+
+
+@pytest.mark.parametrize("query", ["state=odd", "pmin=2", "order=odd", "size=xxl", "after=!", "run=x", "lacking=odd"])
+def test_a_bad_address_says_what_is_wrong(dataset: Dataset, admin: Client, query: str) -> None:
+    answer = admin.get(f"{reverse('dataset', args=[dataset.pk])}?{query}")
+    assert answer.status_code == 400
+    assert "<h1>" in answer.content.decode()
+    fragment = admin.get(f"{reverse('dataset', args=[dataset.pk])}?{query}", headers=HTMX)
+    assert fragment.status_code == 400
+    assert fragment.headers["HX-Reswap"] == "none"
+    assert fragment.content.startswith(b'<div id="messages"')
+
+
+def test_pages_follow_each_other_without_gap(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.views.browse.PAGE", 3)
+    seen: list[str] = []
+    address = reverse("dataset", args=[dataset.pk])
+    while address:
+        page = admin.get(address)
+        seen += [sample.file_name for sample in page.context["page"].samples]
+        address = page.context["more"]
+    assert seen == sorted(seen)
+    assert len(seen) == 7
+
+
+def test_htmx_gets_the_changing_part_alone(dataset: Dataset, admin: Client) -> None:
+    answer = admin.get(reverse("dataset", args=[dataset.pk]), headers=HTMX)
+    assert answer.content.startswith(b'<div id="browse"')
+    assert "HX-Request" in answer.headers["Vary"]
+    whole = admin.get(reverse("dataset", args=[dataset.pk]), headers=HTMX | {"HX-History-Restore-Request": "true"})
+    assert whole.content.startswith(b"<!doctype html>")
+
+
+def queries(client: Client, address: str) -> int:
+    client.get(address)  # the session's first request has some of its own
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        assert client.get(address).status_code == 200
+    return len(captured)
+
+
+def test_queries_do_not_grow_with_what_is_shown(
+    dataset: Dataset, admin: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, runs, sets = reverse("dataset", args=[dataset.pk]), reverse("runs", args=[dataset.pk]), reverse("datasets")
+    make_run(dataset)
+    before = {address: queries(admin, address) for address in (grid, runs, sets)}
+    services.dataset_import(path=draw_images(tmp_path / "images", 40), name="Six pictures")
+    for index in range(8):
+        make_run(dataset)
+        SavedView.objects.create(dataset=dataset, user=User.objects.get(username="ada"), name=f"v{index}")
+    after = {address: queries(admin, address) for address in (grid, runs)}
+    assert after == {grid: before[grid], runs: before[runs]}
+    assert max(after.values()) <= 12
+    for index in range(3):
+        services.dataset_import(path=draw_images(tmp_path / f"set{index}", 1), name=f"Set {index}")
+    # Each card's pictures are one page of the store; the database is asked for the vocabulary with it.
+    assert queries(admin, sets) - before[sets] <= 3 * 2
+
+
+# -- tags ----------------------------------------------------------------------------------------------------------------
+def tags_of(dataset: Dataset, sample_id: int) -> set[str]:
+    (row,) = services.samples_by_id(dataset=dataset, ids=[sample_id])
+    return {tag.tag for tag in row.tags}
+
+
+def test_tags_are_added_to_a_selection_or_to_all_of_a_filter(dataset: Dataset, admin: Client) -> None:
+    ids, address = sample_ids(dataset), reverse("edit_tags", args=[dataset.pk])
+    back = f"{reverse('dataset', args=[dataset.pk])}?size=s"
+    answer = admin.post(
+        address, {"action": "add", "tag": " odd one ", "ids": [str(ids[0]), f"{ids[1]},{ids[2]}"], "back": back}
+    )
+    assert answer.headers["Location"] == back
+    assert [("odd one" in tags_of(dataset, i)) for i in ids] == [True] * 3 + [False] * 4
+    admin.post(address, {"action": "remove", "tag": "odd one", "all": "1", "filter": f"id={ids[0]}"})
+    assert tags_of(dataset, ids[0]) == set()
+    said = admin.post(address, {"action": "add", "tag": "x", "ids": ids[3]}, headers=HTMX)
+    assert "added to 1 image." in said.content.decode()
+    assert said.headers["HX-Trigger"] == json.dumps({"datavisor:changed": {}})
+
+
+@pytest.mark.parametrize(
+    ("form", "complaint"),
+    [
+        ({"action": "add", "tag": "x"}, "Select at least one image"),
+        ({"action": "add", "tag": " ", "ids": "1"}, "Write the tag first"),
+        ({"action": "add", "tag": "x" * 999, "ids": "1"}, ""),
+        ({"action": "add", "tag": "x", "ids": "1,b"}, "cannot be read"),
+        ({"action": "paint", "tag": "x", "ids": "1"}, "paint"),
+        ({"action": "add", "tag": "x", "all": "1", "filter": "pmin=7"}, "pmin"),
+    ],
+)
+def test_an_edit_that_cannot_be_done_is_refused(
+    dataset: Dataset, admin: Client, form: dict[str, str], complaint: str
+) -> None:
+    answer = admin.post(reverse("edit_tags", args=[dataset.pk]), form)
+    assert answer.status_code == 400
+    assert complaint in answer.content.decode()
+
+
+@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:x"])
+def test_back_leads_nowhere_else(dataset: Dataset, admin: Client, back: str) -> None:
+    form = {"action": "add", "tag": "x", "ids": sample_ids(dataset)[0], "back": back}
+    answer = admin.post(reverse("edit_tags", args=[dataset.pk]), form)
+    assert answer.headers["Location"] == reverse("dataset", args=[dataset.pk])
+
+
+def test_views_are_saved_for_their_owner(dataset: Dataset, admin: Client, user: User, client: Client) -> None:
+    address = reverse("saved_views", args=[dataset.pk])
+    admin.post(address, {"name": "Dark ones", "query": "all=dark"})
+    admin.post(address, {"name": "Dark ones", "query": "all=dim"})
+    view = SavedView.objects.get()
+    assert view.query == "all=dim"
+    allow(user, "view_dataset")
+    client.force_login(user)
+    assert "Dark ones" not in client.get(reverse("dataset", args=[dataset.pk])).content.decode()
+    client.post(address, {"forget": view.pk})
+    assert SavedView.objects.exists()
+    admin.post(address, {"forget": view.pk})
+    assert not SavedView.objects.exists()
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------------
+def test_progress_and_conflict_are_plain_json(dataset: Dataset, admin: Client) -> None:
+    progress = reverse("auto_tag_progress", args=[dataset.pk])
+    assert admin.get(progress).json() == {"run": None}
+    run = make_run(dataset, status="running", processed=3)
+    assert admin.get(progress).json()["processed"] == 3
+    answer = admin.post(reverse("auto_tag", args=[dataset.pk]), headers={"Accept": "application/json"})
+    assert answer.status_code == 409
+    assert f"Run {run.pk}" in answer.json()["error"]
+    fragment = admin.post(reverse("auto_tag", args=[dataset.pk]), headers=HTMX)
+    assert (fragment.status_code, fragment.headers["HX-Retarget"]) == (409, "#auto-tag-problem")
+    assert admin.post(reverse("auto_tag", args=[10**6])).status_code == 404
+
+
+def test_a_start_answers_202_with_the_run(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[TaggingRun] = []
+    monkeypatch.setattr("vlm.services.run_launch", launched.append)  # the run itself is tested elsewhere
+    answer = admin.post(reverse("auto_tag", args=[dataset.pk]), headers={"Accept": "application/json"})
+    assert answer.status_code == 202
+    assert answer.json()["run"] == launched[0].pk == TaggingRun.objects.get().pk
+    assert TaggingRun.objects.get().total == 7
+
+
+def test_options_reach_the_run(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.services.run_launch", lambda run: None)
+    ids = sample_ids(dataset)
+    form = {
+        "scope": "all", "within": "selection", "ids": f"{ids[0]},{ids[1]}", "dimensions": ["clarity", "setting"],
+        "min_probability": "0.7", "min_mass": "0", "detail": "low",
+    }  # fmt: skip
+    assert admin.post(reverse("auto_tag", args=[dataset.pk]), form).status_code == 302
+    run = TaggingRun.objects.get()
+    assert (run.scope, run.min_probability, run.min_mass, run.detail, run.total) == ("all", 0.7, 0, "low", 2)
+    assert run.vocabulary.names == ("clarity", "setting")
+    counted = admin.get(
+        reverse("auto_tag_count", args=[dataset.pk]), {"within": "selection", "ids": ids[0]}, headers=HTMX
+    )
+    assert counted.content == b"1 image"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"min_probability": "7"}, {"within": "selection"}, {"dimensions": "taste"}, {"limit": "0"}, {"detail": "x"}],
+)
+def test_bad_options_are_named(dataset: Dataset, admin: Client, form: dict[str, str]) -> None:
+    answer = admin.post(reverse("auto_tag", args=[dataset.pk]), form, headers={"Accept": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+    assert not TaggingRun.objects.exists()
+
+
+def test_a_run_is_cancelled_resumed_and_taken_back_by_post_only(
+    dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.services.run_launch", lambda run: None)
+    run = make_run(dataset, status="running", worker="elsewhere:1")
+    for name in ("run_cancel", "run_resume", "run_revert", "run_thresholds"):
+        assert admin.get(reverse(name, args=[run.pk])).status_code == 405
+    admin.post(reverse("run_cancel", args=[run.pk]))
+    run.refresh_from_db()
+    assert run.status == "cancelling"
+    assert admin.post(reverse("run_resume", args=[run.pk])).status_code == 409
+    TaggingRun.objects.filter(pk=run.pk).update(status="cancelled")
+    assert admin.post(reverse("run_resume", args=[run.pk])).status_code == 302
+    assert admin.post(reverse("run_revert", args=[run.pk])).status_code == 409
+    TaggingRun.objects.filter(pk=run.pk).update(status="completed")
+    assert admin.post(reverse("run_revert", args=[run.pk])).status_code == 302
+    run.refresh_from_db()
+    assert run.reverted
+
+
+# -- pictures, files, imports --------------------------------------------------------------------------------------------
+def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, admin: Client) -> None:
+    rows = services.samples_page(dataset=dataset, filter=SampleFilter()).samples
+    good = next(row for row in rows if row.file_name == "001.png")
+    address = f"{reverse('thumbnail', args=[dataset.pk, good.id, 160])}?v={good.content_key}"
+    answer = admin.get(address)
+    assert answer.headers["Content-Type"] == "image/webp"
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert "private" in answer.headers["Cache-Control"]
+    again = admin.get(address, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for row in rows:
+        assert admin.get(reverse("thumbnail", args=[dataset.pk, row.id, 320])).status_code == 200
+        assert admin.get(reverse("image", args=[dataset.pk, row.id])).status_code == 200
+    broken = next(row for row in rows if row.file_name.startswith("broken"))
+    drawn = admin.get(reverse("thumbnail", args=[dataset.pk, broken.id, 320]))
+    assert (drawn.headers["Content-Type"], drawn.headers["Cache-Control"]) == ("image/svg+xml", "no-store")
+    assert admin.get(reverse("thumbnail", args=[dataset.pk, good.id, 161])).status_code == 404
+
+
+def test_exports_stream_the_filter(dataset: Dataset, admin: Client) -> None:
+    ids = sample_ids(dataset)
+    for name in services.EXPORT_FORMATS:
+        answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": ids[0]})
+        assert answer.status_code == 200
+        assert answer.headers["Content-Disposition"].startswith("attachment")
+        assert b"".join(answer)  # type: ignore[call-overload]
+    assert admin.get(reverse("export", args=[dataset.pk]), {"format": "odd"}).status_code == 400
+
+
+def test_an_import_shows_what_it_found_before_it_writes(
+    db: None, data_dir: Path, tmp_path: Path, admin: Client
+) -> None:
+    folder = draw_images(tmp_path / "new", 3)
+    looked = admin.post(reverse("import_new"), {"path": str(folder), "action": "preview"})
+    assert looked.context["preview"].total == 3
+    assert not Dataset.objects.exists()
+    assert not ImportJob.objects.exists()
+    refused = admin.post(reverse("import_new"), {"path": "/etc", "action": "preview"})
+    assert refused.status_code == 400
+    assert "below" in refused.content.decode()
+
+
+def test_a_busy_store_is_a_page_that_asks_for_patience(
+    dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(**_: object) -> None:
+        raise StoreBusy("Another process is writing. Try again in a moment.")
+
+    monkeypatch.setattr("vlm.services.samples_page", busy)
+    address = reverse("dataset", args=[dataset.pk])
+    forms: list[Callable[[], dict[str, str]]] = [dict, lambda: HTMX, lambda: {"Accept": "application/json"}]
+    for headers in forms:
+        answer = admin.get(address, headers=headers())
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"]
+        assert "Another process is writing" in answer.content.decode()
+
+
+def test_htmx_goes_to_the_log_in_as_a_whole_page(dataset: Dataset) -> None:
+    answer = Client().get(reverse("dataset", args=[dataset.pk]), headers=HTMX)
+    assert answer.headers["HX-Refresh"] == "true"
+
+
+def test_ten_wrong_passwords_are_enough(user: User, client: Client) -> None:
+    for _ in range(10):
+        answer = client.post(reverse("login"), {"username": "grace", "password": "wrong"})
+    assert answer.status_code == 429
+    assert "quarter of an hour" in answer.content.decode()
+    assert client.post(reverse("login"), {"username": "grace", "password": PASSWORD}).status_code == 429
+
+
+def test_a_place_survives_its_own_address() -> None:
+    from django.http import QueryDict
+
+    place = Place.of(QueryDict("all=a+b&none=%26&pmin=0.25&order=uncertain&size=s&after=x&loaded=7"))
+    assert Place.of(QueryDict(place.query)) == place
+    assert place.filter.all_of == ("a b",)
