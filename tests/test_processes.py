@@ -85,7 +85,7 @@ import json
 from vlm.store import sample_store
 with sample_store().read() as cursor:
     tags = cursor.execute("select path, tags from samples order by path").fetchall()
-    answers = cursor.execute("select s.path, count(*), count(distinct dimension) from answers a join samples s on s.id = a.sample_id group by 1").fetchall()
+    answers = cursor.execute("select sample_id, count(*), count(distinct dimension) from answers group by 1").fetchall()
 print(json.dumps([tags, answers]))
 """
 
