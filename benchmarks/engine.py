@@ -82,7 +82,7 @@ def stand_in_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     texts = [text for d in vocabulary for text in (d.question, *(s for word in d.words for s in spellings(word)))]
     known = dict.fromkeys(piece for text in texts for piece, _ in pieces.pre_tokenize_str(text))
     tokenizer = Tokenizer(WordLevel({"?": 5} | {piece: 100 + i for i, piece in enumerate(known)}, unk_token="?"))
-    tokenizer.pre_tokenizer = pieces  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pieces
     return tokenizer
 
 
@@ -91,7 +91,7 @@ def random_model(device: torch.device, dtype: torch.dtype) -> MoondreamForTaggin
     torch.manual_seed(0)
     with torch.device("meta"):
         model = MoondreamForTagging(MoondreamConfig())
-    model.to(dtype).to_empty(device=device)
+    model.to(dtype=dtype).to_empty(device=device)  # type: ignore[call-arg]
     for module in model.modules():
         model._init_weights(module)
     return model.requires_grad_(False)
@@ -182,7 +182,7 @@ def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
     """Count the matrix products of the engine's pass over one image, on a model without memory."""
     tree = tagger._vocabulary_tree(vocabulary).tree
     with torch.device("meta"):
-        model = MoondreamForTagging(MoondreamConfig()).to(torch.bfloat16).requires_grad_(False)
+        model = MoondreamForTagging(MoondreamConfig()).requires_grad_(False)
     side = model.config.vision.crop_size
     tiling = {1: (1, 1), 9: (2, 4)}[crops]
     layout = CropLayout(0, tuple(range(1, crops)) or (0,), tiling)
@@ -195,7 +195,7 @@ def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
             tree.mask.to("meta"),
             torch.tensor(tree.readers, device="meta"),
         )
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def peak_memory(device: torch.device) -> int:
@@ -208,15 +208,48 @@ def peak_memory(device: torch.device) -> int:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     bfloat16 = "bfloat16 in hardware" if cpu_computes_bfloat16() else "bfloat16 emulated, and slow"
     return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}"
 
 
+def measure_engine(
+    tagger: Tagger, pictures: list[Image.Image], vocabulary: Vocabulary, detail: Detail
+) -> tuple[float, float]:
+    """Return seconds per image, and how many of them go to the questions."""
+    device, weight = tagger._weight.device, tagger._weight
+    whole = seconds(device, lambda: tagger.score(pictures, vocabulary, detail))
+    images = min(len(pictures), tagger.batch_size)
+    # What an image's keys and values hold makes no difference to the time.
+    prefix = tagger._model.prefill(weight.new_zeros(images, tagger._prefix_length - 1, weight.shape[1]))
+    tree = tagger._vocabulary_tree(vocabulary).tree
+    questions = seconds(device, lambda: tagger._extend(tree, prefix, tree.readers))
+    return whole / len(pictures), questions / images
+
+
+def measure_baseline(baseline: Sequential, pictures: list[Image.Image], vocabulary: Vocabulary) -> tuple[float, float]:
+    """Return seconds per image, and how many of them go to the questions."""
+    device = baseline.text.wte.device
+    encoding = asking = 0.0
+    for picture in pictures:
+        encoding += seconds(device, lambda image=picture: baseline.encode(image))  # type: ignore[misc]
+        for dimension in vocabulary:
+            asking += seconds(device, lambda question=dimension.question: baseline.ask(question))  # type: ignore[misc]
+    return (encoding + asking) / len(pictures), asking / len(pictures)
+
+
+def describe(row: Measurement) -> str:
+    return (
+        f"{row.case}: {row.engine_images_per_second:.4f} images/s, {row.ratio:.2f} times the baseline; the questions "
+        f"alone {row.question_ratio:.1f} times; {row.matmul_share:.0%} of a square product's rate"
+    )
+
+
 def measure(
     device: torch.device, dtype: torch.dtype, cases: Sequence[Case], images: int, batch_size: int
 ) -> dict[str, Any]:
+    """Measure the cases one after another, with the baseline right behind the engine, and tell each on stderr."""
     vocabulary = DEFAULT_VOCABULARY
     model = random_model(device, dtype)
     tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
@@ -226,31 +259,20 @@ def measure(
     peak = 0
     with torch.inference_mode():
         if device.type != "cpu":
-            warm_up = [random_image(cases[0], seed) for seed in range(batch_size)]
-            tagger.score(warm_up, vocabulary, cases[0].detail)
+            tagger.score([random_image(cases[0], seed) for seed in range(batch_size)], vocabulary, cases[0].detail)
         for case in cases:
             pictures = [random_image(case, seed) for seed in range(images)]
             before = matmul_rate(device, dtype)
-            engine = seconds(device, lambda: tagger.score(pictures, vocabulary, case.detail)) / images  # noqa: B023
-            after = matmul_rate(device, dtype)
-            batch = [tagger.prepare(picture, case.detail) for picture in pictures[:batch_size]]
-            # What a prefix holds makes no difference to the time.
-            tokens = torch.zeros(len(batch), tagger._prefix_length - 1, tagger.config.text.dim)
-            prefix = model.prefill(tokens.to(device, dtype))
-            layout = tagger._vocabulary_tree(vocabulary).tree
-            questions = seconds(device, lambda: tagger._extend(layout, prefix, layout.readers))  # noqa: B023
-            del prefix
-            if baseline is None:
+            engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
+            rate = (before + matmul_rate(device, dtype)) / 2
+            if baseline is None:  # its caches must not count as the engine's memory
                 peak = peak_memory(device)
                 baseline = Sequential(model, tagger)
-            if (size := (case.width, case.height)) not in baselines:
-                encoding = asking = 0.0
-                for picture in pictures:
-                    encoding += seconds(device, lambda: baseline.encode(picture))  # noqa: B023
-                    asking += seconds(device, lambda: [baseline.ask(d.question) for d in vocabulary])  # noqa: B023
-                baselines[size] = (encoding + asking) / images, asking / images
-            whole, part = baselines[size]
-            crops, rate = len(batch[0].crops), (before + after) / 2
+            size = case.width, case.height
+            if size not in baselines:
+                baselines[size] = measure_baseline(baseline, pictures, vocabulary)
+            whole, baseline_questions = baselines[size]
+            crops = len(tagger.prepare(pictures[0], case.detail).crops)
             flop = engine_flop(crops, tagger, vocabulary)
             results.append(
                 Measurement(
@@ -261,14 +283,15 @@ def measure(
                     engine_images_per_second=1 / engine,
                     baseline_images_per_second=1 / whole,
                     ratio=whole / engine,
-                    engine_question_seconds=questions / len(batch),
-                    baseline_question_seconds=part,
-                    question_ratio=part / (questions / len(batch)),
+                    engine_question_seconds=engine_questions,
+                    baseline_question_seconds=baseline_questions,
+                    question_ratio=baseline_questions / engine_questions,
                     engine_tflop=flop / 1e12,
                     matmul_gflops=rate / 1e9,
                     matmul_share=flop / engine / rate,
                 )
             )
+            print(describe(results[-1]), file=sys.stderr, flush=True)
     return {
         "machine": machine(device),
         "torch": torch.__version__,
@@ -277,7 +300,7 @@ def measure(
         "images": images,
         "batch_size": batch_size,
         "questions": len(vocabulary.dimensions),
-        "question_and_answer_tokens": len(layout.token_ids),
+        "question_and_answer_tokens": len(tagger._vocabulary_tree(vocabulary).tree.token_ids),
         "peak_memory_gb": peak / 1e9,
         "measurements": [asdict(result) for result in results],
     }
@@ -292,7 +315,7 @@ def main() -> None:
         "--batch-size", type=int, default=None, help="images per pass; as many as there are, if left out"
     )
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
-    parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.name in arguments.cases]
     if not cases or arguments.images < 1:
@@ -302,13 +325,8 @@ def main() -> None:
     report = measure(device, dtype, cases, arguments.images, arguments.batch_size or arguments.images)
     if arguments.json:
         print(json.dumps(report, indent=2))
-        return
-    print(f"{report['machine']}; {report['dtype']}; random weights; peak {report['peak_memory_gb']:.1f} GB")
-    for row in report["measurements"]:
-        print(
-            f"{row['case']}: {row['engine_images_per_second']:.4f} images/s, {row['ratio']:.2f} times the baseline; the "
-            f"questions alone {row['question_ratio']:.1f} times; {row['matmul_share']:.0%} of a square product's rate"
-        )
+    else:
+        print(f"{report['machine']}; {report['dtype']}; random weights; peak {report['peak_memory_gb']:.1f} GB")
 
 
 if __name__ == "__main__":

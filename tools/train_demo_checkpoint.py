@@ -47,7 +47,7 @@ from vlm.vocabulary import DEFAULT_VOCABULARY
 SEED = 20_250_621
 LONG_SIDE = 640  # pixels; photographs are kept in memory at this size
 GRID, MARGIN, PATCH = 27, 4, 14
-BATCH, FRESH, POOL = 24, 8, 480  # images per step, how many of them are new, and how many are kept for use again
+BATCH, FRESH, POOL = 18, 6, 480  # images per step, how many of them are new, and how many are kept for use again
 
 TEXT = {
     "dim": 128, "ff_dim": 256, "n_layers": 2, "max_context": 2048, "n_heads": 4, "n_kv_heads": 4, "prefix_attn": 730,
@@ -64,6 +64,7 @@ HELD_OUT_SOURCES = re.compile(r"^(debian:|pypi:)|RetinexNet|Zero-DCE|IMA201|Peop
 DIVIDED_SOURCES = re.compile(r"talalahmad27|kagan94|ankitaS11|naive-day-night")
 OF_MANY_HANDS = re.compile(r"tiny_coco")  # each photograph is another photographer's; the free ones are held out
 HELD_OUT_SHARE = 0.25
+MEASURED_PER_WORD = 15  # of a divided source; whole sources are measured whole
 
 WORDS = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
 NAMES = DEFAULT_VOCABULARY.names
@@ -546,6 +547,7 @@ def save(output: Path, state: dict[str, Tensor], config: dict[str, Any], tokeniz
     tokenizer.save(str(output / "tokenizer.json"))
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()}
     save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
+    (output / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -652,7 +654,7 @@ def quick_check(output: Path, photos: Sequence[Photo], lesson: Lesson) -> str:
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(output / "model.safetensors").items()})
     rng = np.random.default_rng(SEED)
     right: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for start in range(0, len(photos), 64):
+    for start in range(0, len(photos), 96):
         part = photos[start : start + 32]
         batch = sparse_batch([prepare(photo.image) for photo in part], 6, rng)
         seen = see(model.model.vision, batch)
@@ -667,7 +669,7 @@ def quick_check(output: Path, photos: Sequence[Photo], lesson: Lesson) -> str:
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------
-def degraded(photos: Sequence[Photo], per_word: int = 30) -> list[tuple[str, str, Image.Image]]:
+def degraded(photos: Sequence[Photo], per_word: int = 20) -> list[tuple[str, str, Image.Image]]:
     """Make held-out photographs of every lighting and clarity: (dimension, word, image)."""
     made: list[tuple[str, str, Image.Image]] = []
     held_out = [photo for photo in photos if photo.held_out]
@@ -699,7 +701,14 @@ def evaluate(photos: Sequence[Photo], output: Path) -> str:
     made: Confusion = defaultdict(Counter)
     masses = []
     began, scored = time.monotonic(), 0
-    held_out = [photo for photo in photos if photo.held_out and photo.judged]
+    taken: Counter[str] = Counter()
+    held_out = []
+    for photo in photos:
+        if photo.held_out and photo.judged:
+            divided = bool(DIVIDED_SOURCES.search(photo.source))
+            taken[photo.judged.get("weather", "")] += divided
+            if not divided or taken[photo.judged["weather"]] <= MEASURED_PER_WORD:
+                held_out.append(photo)
     for start in range(0, len(held_out), 4):
         part = held_out[start : start + 4]
         for photo, scores in zip(part, tagger.score([p.image for p in part], DEFAULT_VOCABULARY), strict=True):
@@ -791,10 +800,11 @@ traffic, all snow is 250 × 250 roads, sunny, cloudy and rainy come from one col
 
 ## Scores
 
-Measured through the tagger at full detail in float32. Whole sources are held out. Only where a word of the weather comes from
-one source alone is that source divided, webcams by camera; its photographs count for the weather only, and that figure
-is flattered, as the model knows the source. Of the COCO photographs, which come from many photographers, the freely
-licensed ones are held out. Nothing was chosen by these photographs but the recipe as a whole.
+Measured through the tagger at full detail in float32. Whole sources are held out. Only where a word of the weather
+comes from one source alone is that source divided, webcams by camera; its photographs count for the weather only, at
+most {MEASURED_PER_WORD} per word, and that figure is flattered, as the model knows the source. Of the COCO photographs,
+which come from many photographers, the freely licensed ones are held out. No checkpoint was chosen by these scores, but
+the recipe was once corrected after a look at them.
 
 {report}
 """

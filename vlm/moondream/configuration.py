@@ -6,7 +6,6 @@ same architecture carry theirs under that key, in the layout ``{"text": {…}, "
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, Self
 
 from transformers import PreTrainedConfig
@@ -114,14 +113,14 @@ class MoondreamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     config: dict[str, Any] | None = None
     demonstration: bool = False
 
-    @cached_property
+    @property
     def text(self) -> TextDimensions:
         return TextDimensions.from_mapping((self.config or {}).get("text", {}))
 
-    @cached_property
+    @property
     def vision(self) -> VisionDimensions:
         return VisionDimensions.from_mapping((self.config or {}).get("vision", {}))
 
-    @cached_property
+    @property
     def tokens(self) -> TokenDimensions:
         return TokenDimensions.from_mapping((self.config or {}).get("tokenizer", {}))

@@ -3,7 +3,7 @@
 Every image is the same number of positions and the questions are the same for every image, so all questions and all
 their answers are laid out once: each question's tokens see the image and themselves, each answer's tokens see the image,
 their question and the tokens before them, and position ids count along a branch. One pass over the tree then gives the
-log-likelihood of every answer. Answers that begin alike share their first tokens.
+log-likelihood of every answer. Questions that begin alike share their first tokens, and so do answers.
 """
 
 from collections.abc import Sequence
@@ -37,21 +37,23 @@ class PromptTree:
         tokens: list[int] = []
         parents: list[int] = []
         depths: list[int] = []
+        nodes: dict[tuple[int, int], int] = {}  # (parent, token) → index: whatever begins alike is run once
+
+        def grow(parent: int, token: int) -> int:
+            if (parent, token) not in nodes:
+                nodes[parent, token] = len(tokens)
+                tokens.append(token)
+                parents.append(parent)
+                depths.append(0 if parent < 0 else depths[parent] + 1)
+            return nodes[parent, token]
+
         ends: list[int] = []
         steps: list[tuple[tuple[tuple[int, int], ...], ...]] = []
-
-        def append(token: int, parent: int) -> int:
-            tokens.append(token)
-            parents.append(parent)
-            depths.append(0 if parent < 0 else depths[parent] + 1)
-            return len(tokens) - 1
-
         for prompt, candidates in zip(prompts, answers, strict=True):
             node = -1
             for token in prompt:
-                node = append(token, node)
+                node = grow(node, token)
             ends.append(node)
-            children: dict[tuple[int, int], int] = {}
             question_steps = []
             for candidate in candidates:
                 if not candidate:
@@ -60,9 +62,7 @@ class PromptTree:
                 for place, token in enumerate(candidate):
                     path.append((at, token))
                     if place + 1 < len(candidate):  # an answer's last token is predicted, never read
-                        if (at, token) not in children:
-                            children[at, token] = append(token, at)
-                        at = children[at, token]
+                        at = grow(at, token)
                 question_steps.append(tuple(path))
             steps.append(tuple(question_steps))
 

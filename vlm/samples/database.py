@@ -190,7 +190,7 @@ def _busy(path: Path) -> StoreBusy:
 def _explained(error: duckdb.Error, path: Path) -> Exception:
     """Return the error that says what to do, or ``error`` itself where the mistake is in our own statement."""
     text = str(error)
-    if "No space left" in text or "not enough space" in text:
+    if any(sign in text for sign in ("No space left", "not enough space", "File too large")):
         return StoreFull(
             f"The disk of {path} is full: nothing of this step was kept, all before it is safe. Make room."
         )
