@@ -6,6 +6,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from vlm import services
+from vlm.models import TaggingRun
 from vlm.views.access import EDIT, Request, get_dataset
 from vlm.views.place import Place
 
@@ -28,13 +29,17 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         return reverse("sample", args=[dataset.pk, neighbour]) + query if neighbour is not None else ""
 
     answered = {answer.dimension: answer for answer in detail.answers}
+    models = dict(
+        TaggingRun.objects.filter(pk__in={answer.run for answer in answered.values()}).values_list("pk", "model")
+    )
     row = detail.sample
     values = {
         "dataset": dataset,
         "detail": detail,
         "sample": row,
         "answers": [
-            (answer, list(zip(answer.words, answer.probabilities, strict=True))) for answer in answered.values()
+            (answer, list(zip(answer.words, answer.probabilities, strict=True)), models.get(answer.run, ""))
+            for answer in answered.values()
         ],
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
         "stroke": max(row.width or 0, row.height or 0) / 400,
