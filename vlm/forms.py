@@ -8,9 +8,10 @@ from django.http import QueryDict
 
 from vlm.models import Dimension, TaggingRun
 from vlm.samples import FilterError, SampleFilter
+from vlm.samples.filters import MAX_IDS
 from vlm.services import RunOptions
 
-MAX_SELECTED = 20_000
+BIGGEST_ID = 2**63 - 1
 
 
 def first_error(form: forms.Form) -> str:
@@ -28,12 +29,15 @@ def selected_ids(values: Iterable[str]) -> tuple[int, ...]:
         ValidationError: one is not a number, or there are too many.
     """
     parts = [part for value in values for part in value.split(",") if part.strip()]
-    if len(parts) > MAX_SELECTED:
-        raise forms.ValidationError(f"At most {MAX_SELECTED:,} images can be selected one by one; use a filter.")
+    if len(parts) > MAX_IDS:
+        raise forms.ValidationError(f"At most {MAX_IDS:,} images can be selected one by one; use a filter.")
     try:
-        return tuple(dict.fromkeys(int(part) for part in parts))
+        ids = tuple(dict.fromkeys(int(part) for part in parts))
     except ValueError:
-        raise forms.ValidationError("The selection cannot be read. Reload the page and select again.") from None
+        ids = (-1,)
+    if any(not 0 <= sample_id <= BIGGEST_ID for sample_id in ids):
+        raise forms.ValidationError("The selection cannot be read. Reload the page and select again.")
+    return ids
 
 
 def read_filter(query: str) -> SampleFilter:

@@ -193,6 +193,19 @@ def test_a_bad_address_says_what_is_wrong(dataset: Dataset, admin: Client, query
     assert fragment.content.startswith(b'<div id="messages"')
 
 
+@pytest.mark.parametrize("number", ["99999999999999999999999999", "9223372036854775808"])
+def test_numbers_beyond_all_ids_do_no_harm(dataset: Dataset, admin: Client, number: str) -> None:
+    here = reverse("dataset", args=[dataset.pk])
+    for address in (f"/datasets/{number}/", f"/runs/{number}/", f"/imports/{number}/", f"{here}samples/{number}/",
+                    f"{here}samples/{number}/thumbnail/160"):  # fmt: skip
+        assert admin.get(address).status_code == 404, address
+    for query in (f"id={number}", f"run={number}", f"failed_in={number}", f"loaded={number}"):
+        assert admin.get(f"{here}?{query}").status_code in (200, 400), query
+    assert admin.get(f"{here}cells?ids={number}").status_code == 400
+    assert admin.post(f"{here}tags", {"action": "add", "tag": "x", "ids": number}).status_code == 400
+    assert admin.post(f"{here}auto-tag", {"scope": "failed", "failed_of": number}).status_code == 400
+
+
 def test_pages_follow_each_other_without_gap(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.views.browse.PAGE", 3)
     seen: list[str] = []
@@ -294,6 +307,7 @@ def test_views_are_saved_for_their_owner(dataset: Dataset, admin: Client, user: 
     admin.post(address, {"name": "Dark ones", "query": "all=dim"})
     view = SavedView.objects.get()
     assert view.query == "all=dim"
+    assert admin.post(address, {"name": "Odd", "query": "pmin=9"}).status_code == 400
     allow(user, "view_dataset")
     client.force_login(user)
     assert "Dark ones" not in client.get(reverse("dataset", args=[dataset.pk])).content.decode()

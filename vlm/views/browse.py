@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Subquery
 from django.http import HttpResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -109,7 +110,10 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
     """Draw the next cells of the grid, or the present tags of the cells that ``ids`` names."""
     dataset = get_dataset(request, dataset_id)
     if "ids" in request.GET:
-        ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
+        try:
+            ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
+        except ValidationError as error:
+            raise Problem(error.message) from error
         return HttpResponse(live.cells_html(dataset.pk, services.samples_by_id(dataset=dataset, ids=ids)))
     place = Place.of(request.GET)
     page = services.samples_page(
@@ -170,7 +174,7 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
         dataset=dataset,
         user=request.user,
         name=form.cleaned_data["name"],
-        defaults={"query": form.cleaned_data["query"].lstrip("?")},
+        defaults={"query": Place.of(QueryDict(form.cleaned_data["query"])).query},
     )
     return _done(request, f"Saved as “{form.cleaned_data['name']}”.", back)
 

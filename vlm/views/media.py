@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_safe
@@ -16,7 +16,7 @@ PLACEHOLDER = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 120" width="{size}">'
     '<rect width="160" height="120" fill="#808a93" fill-opacity=".18"/>'
     '<path d="M62 42h36v28H62zM66 66l10-12 8 8 5-5 7 9M60 40l40 34" fill="none" stroke="#808a93" stroke-width="2.5"/>'
-    '<text x="80" y="96" text-anchor="middle" font-family="sans-serif" font-size="10" fill="#808a93">{words}</text>'
+    '<text x="80" y="96" text-anchor="middle" font-family="sans-serif" font-size="10" fill="#808a93">cannot be read</text>'
     "</svg>"
 )
 
@@ -30,8 +30,8 @@ def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> H
     try:
         path = services.sample_thumbnail(dataset=dataset, sample_id=sample_id, size=size)
     except services.ImageUnreadable:
-        return _placeholder(size, "cannot be read")
-    return _picture(request, path) if path is not None else _placeholder(size, "file is gone")
+        return _placeholder(size)
+    return _picture(request, path)
 
 
 @require_safe
@@ -41,12 +41,14 @@ def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase
     try:
         path = services.sample_image(dataset=dataset, sample_id=sample_id)
     except services.ImageUnreadable:
-        return _placeholder(640, "cannot be read")
-    return _picture(request, path) if path is not None else _placeholder(640, "file is gone")
+        return _placeholder(640)
+    return _picture(request, path)
 
 
-def _picture(request: Request, path: Path) -> HttpResponseBase:
+def _picture(request: Request, path: Path | None) -> HttpResponseBase:
     """Serve a picture of the cache, whose name changes with the file it was made from."""
+    if path is None:
+        raise Http404("There is no such sample in this data set.")
     etag = f'"{path.stem}"'
     response = get_conditional_response(request, etag)
     if response is None:
@@ -59,7 +61,7 @@ def _picture(request: Request, path: Path) -> HttpResponseBase:
     return response
 
 
-def _placeholder(size: int, words: str) -> HttpResponse:
-    response = HttpResponse(PLACEHOLDER.format(size=size, words=words), content_type="image/svg+xml")
+def _placeholder(size: int) -> HttpResponse:
+    response = HttpResponse(PLACEHOLDER.format(size=size), content_type="image/svg+xml")
     response.headers["Cache-Control"] = "no-store"
     return response
