@@ -768,7 +768,7 @@ def model_card(photos: Sequence[Photo], report: str) -> str:
     rows: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for photo in photos:
         source = "github:lizhogn/tiny_coco_dataset" if OF_MANY_HANDS.search(photo.source) else photo.source
-        rows[source, photo.licence][photo.held_out and bool(photo.judged)] += 1
+        rows[source, photo.licence][photo.held_out] += 1
     sources = "\n".join(
         f"| {source} | {licence} | {train or '–'} | {test or '–'} |"
         for (source, licence), (train, test) in sorted(rows.items())
