@@ -7,19 +7,21 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, Prefetch, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from vlm import services
+from vlm.forms import read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
 from vlm.samples import StoreError
 from vlm.vocabulary import Dimension as AskedDimension
-from vlm.vocabulary import VocabularyError
+from vlm.vocabulary import VocabularyError, normalise
 
 admin.site.site_header = admin.site.site_title = "DataVisor"
 
@@ -29,20 +31,29 @@ class AutotagForm(forms.Form):
 
     scope = forms.ChoiceField(choices=TaggingRun.Scope, initial=TaggingRun.Scope.MISSING)
     limit = forms.IntegerField(min_value=1, required=False, help_text="The first so many samples of each data set.")
-    dimensions = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    dimensions = forms.MultipleChoiceField(
+        widget=forms.CheckboxSelectMultiple, error_messages={"required": "Choose at least one dimension."}
+    )
     detail = forms.ChoiceField(choices=[("full", "full: all crops"), ("low", "low: one crop per image")])
     mode = forms.ChoiceField(choices=TaggingRun.Mode, initial=TaggingRun.Mode.SCORE)
-    min_probability = forms.FloatField(min_value=0, max_value=1, label="Least probability of a word")
-    min_mass = forms.FloatField(min_value=0, max_value=1, label="Least probability on the list")
+    min_probability = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        label="Least probability of a word",
+        help_text="Among the allowed words; an answer below it is discarded.",
+    )
+    min_mass = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        label="Least probability on the list",
+        help_text="How much of the model's whole probability must lie on the allowed words.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        names = Dimension.objects.filter(enabled=True).values_list("name", flat=True)
-        self.fields["dimensions"] = forms.MultipleChoiceField(
-            choices=[(name, name) for name in names],
-            initial=list(names),
-            widget=forms.CheckboxSelectMultiple,
-        )
+        names = list(Dimension.objects.filter(enabled=True).values_list("name", flat=True))
+        self.fields["dimensions"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        self.fields["dimensions"].initial = names
         own = services.RunOptions.defaults()
         for name in ("detail", "min_probability", "min_mass"):
             self.fields[name].initial = getattr(own, name)
@@ -77,15 +88,28 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     actions = ["autotag"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
-        return super().get_queryset(request).prefetch_related("runs")
+        newest = TaggingRun.objects.only("dataset", "status", "processed", "total").order_by("-id")[:1]
+        return super().get_queryset(request).prefetch_related(Prefetch("runs", newest, to_attr="newest_runs"))
+
+    def view_on_site(self, dataset: Dataset) -> str:
+        return reverse("dataset", args=[dataset.pk])
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("vlm.import_dataset")
 
-    def has_delete_permission(self, request: HttpRequest, obj: Dataset | None = None) -> bool:
-        allowed = super().has_delete_permission(request, obj)
-        # Its samples would vanish under the feet of the run.
-        return allowed and not (obj is not None and any(run.is_active for run in obj.runs.all()))
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Return what goes with the data sets: their runs and views need no permission of their own.
+
+        A data set with an active run is protected: its samples would vanish under the feet of the run.
+        """
+        found, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        lacking -= {str(model._meta.verbose_name) for model in (TaggingRun, SavedView)}
+        services.fail_stale_runs()
+        active = TaggingRun.objects.filter(dataset__in=list(objs), status__in=TaggingRun.ACTIVE)
+        protected += [f"{run}, which is active. Wait for its end, or cancel it." for run in active]
+        return found, counts, lacking, protected
 
     def has_autotag_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("vlm.autotag_dataset")
@@ -110,7 +134,7 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="last run")
     def last_run(self, dataset: Dataset) -> str | SafeString:
-        run = next(iter(dataset.runs.all()), None)
+        run = next(iter(getattr(dataset, "newest_runs", [])), None)
         if run is None:
             return "–"
         address = reverse("admin:vlm_taggingrun_change", args=[run.pk])
@@ -159,7 +183,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
 
@@ -181,6 +205,15 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     list_select_related = ["dataset"]
     actions = ["cancel", "resume", "revert"]
     change_form_template = "admin/vlm/run.html"
+    fieldsets = [
+        (None, {"fields": ["dataset", "status", "error", "total", "processed", "tagged", "discarded", "failed"]}),
+        ("Time", {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds", "rate_shown"]}),
+        ("What was asked", {"fields": ["scope", "filter_query", "sample_limit", "failed_of", "asked"]}),
+        ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "mode", "batch_size"]}),
+        ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
+        ("Who", {"fields": ["started_by", "origin", "worker"]}),
+    ]
+    readonly_fields = ["created", "worker", "rate_shown", "asked"]
 
     def has_delete_permission(self, request: HttpRequest, obj: TaggingRun | None = None) -> bool:
         return False  # its answers would be left without their run: reverting takes both back
@@ -188,9 +221,21 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def has_autotag_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("vlm.autotag_dataset")
 
+    def view_on_site(self, run: TaggingRun) -> str:
+        return reverse("run", args=[run.pk])
+
+    @admin.display(description="vocabulary")
+    def asked(self, run: TaggingRun) -> SafeString:
+        rows = ((d["name"], d["question"], ", ".join(d["words"])) for d in run.vocabulary_json)
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {} <em>{}</em></li>", rows))
+
     @admin.display(description="images/s")
     def rate_shown(self, run: TaggingRun) -> str:
         return f"{run.rate:.2f}" if run.rate else "–"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        services.fail_stale_runs()
+        return super().changelist_view(request, extra_context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -219,10 +264,14 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         return [*own, *super().get_urls()]
 
     def steer(self, request: HttpRequest, run_id: int, action: str) -> HttpResponse:
-        if request.method != "POST" or not self.has_autotag_permission(request):
+        """Do to one run what the list's action of that name does to many."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_autotag_permission(request):
             raise PermissionDenied
-        getattr(self, action)(request, TaggingRun.objects.filter(pk=run_id))
-        return HttpResponseRedirect(reverse("admin:vlm_taggingrun_change", args=[run_id]))
+        run = get_object_or_404(TaggingRun, pk=run_id)
+        getattr(self, action)(request, TaggingRun.objects.filter(pk=run.pk))
+        return HttpResponseRedirect(reverse("admin:vlm_taggingrun_change", args=[run.pk]))
 
     @admin.action(description="Cancel selected runs", permissions=["autotag"])
     def cancel(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
@@ -258,23 +307,59 @@ class TaggingRunAdmin(ReadOnlyAdmin):
 class ImportJobAdmin(ReadOnlyAdmin):
     list_display = ["path", "name", "status", "done", "total", "created", "started_by"]
     list_filter = ["status"]
+    list_select_related = ["started_by"]
+    fields = [
+        *("path", "name", "format", "status", "error", "dataset", "done", "total"),
+        *("skipped_shown", "created", "finished", "started_by"),
+    ]
+    readonly_fields = ["created", "skipped_shown"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: ImportJob | None = None) -> bool:
+        running = obj is not None and obj.status == ImportJob.Status.RUNNING
+        return not running and super().has_delete_permission(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        services.fail_stale_imports()
+        return super().changelist_view(request, extra_context)
+
+    @admin.display(description="skipped")
+    def skipped_shown(self, job: ImportJob) -> str | SafeString:
+        if not job.skipped:
+            return "–"
+        rows = ((skip["path"], skip["reason"]) for skip in job.skipped)
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}</li>", rows))
+
+
+class WordForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean_text(self) -> str:
+        return normalise(self.cleaned_data["text"])
 
 
 class WordFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
     """Checks the words of a dimension as the vocabulary will."""
 
     def clean(self) -> None:
-        super().clean()
-        kept = [form.cleaned_data for form in self.forms if getattr(form, "cleaned_data", None)]
-        words = tuple(data["text"] for data in kept if not data.get("DELETE"))
+        if any(self.errors):
+            return
+        kept = [form.cleaned_data for form in self.forms if form.cleaned_data and not form.cleaned_data.get("DELETE")]
         try:
-            AskedDimension("name", "question", words)
+            AskedDimension(self.instance.name or "new", "Any?", tuple(data["text"] for data in kept))
         except VocabularyError as error:
-            raise forms.ValidationError(str(error).replace("“name”", "").replace("  ", " ")) from error
+            raise forms.ValidationError(str(error)) from error
+        super().clean()
+
+    def save(self, commit: bool = True) -> Any:
+        if commit:
+            # Words may swap, or take the text of one that goes: no two may ever be the same in between.
+            for form in self.initial_forms:
+                if form.has_changed():
+                    Word.objects.filter(pk=form.instance.pk).update(text=f"\N{SYMBOL FOR NULL}{form.instance.pk}")
+        return super().save(commit)
 
 
 class WordInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Word
+    form = WordForm
     formset = WordFormSet
     extra = 1
 
@@ -300,8 +385,17 @@ class DimensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return ", ".join(word.text for word in dimension.words.all())
 
 
+class SavedViewForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean_query(self) -> str:
+        query: str = self.cleaned_data["query"]
+        read_filter(query)
+        return query
+
+
 @admin.register(SavedView)
 class SavedViewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    form = SavedViewForm
+    list_select_related = ["dataset", "user"]
     list_display = ["name", "dataset", "user", "query"]
     list_filter = ["dataset"]
 

@@ -63,7 +63,7 @@ def samples_page(
         f"select {key}, s.id from samples s where {condition} order by {key}, s.id limit ?",
         [*values, limit + 1],
     ).fetchall()
-    following = _pack(order, rows[limit - 1]) if len(rows) > limit else ""
+    following = page_cursor(order, rows[limit - 1]) if len(rows) > limit else ""
     return Page(samples_by_id(cursor, dataset_id, [row[1] for row in rows[:limit]]), following)
 
 
@@ -424,7 +424,8 @@ def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, 
     return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags))
 
 
-def _pack(order: str, row: tuple[Any, Any]) -> str:
+def page_cursor(order: str, row: tuple[Any, int]) -> str:
+    """Return the cursor behind the sample with this (key of the order, id)."""
     return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
 
 

@@ -1,0 +1,121 @@
+"""A whole run: how long the model waits for decoding and for the database, and whether memory stays flat.
+
+``python -m benchmarks.pipeline --json`` tags 640×480 JPEGs with a small checkpoint, through the loop that every run uses.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DATAVISOR_DATA_DIR", tempfile.mkdtemp(prefix="datavisor-benchmark-"))
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.report import machine, show
+from vlm.importing import scan
+from vlm.moondream import load_tagger
+from vlm.samples import Merged, SampleFilter, SampleStore, where
+from vlm.samples.ingest import import_rows, staged
+from vlm.tagging import Job, tag_samples
+from vlm.vocabulary import DEFAULT_VOCABULARY
+
+FILES = 64  # different pictures; the others are links to them
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write photograph-like JPEGs: smooth colours with some noise compress as photographs do."""
+    folder.mkdir()
+    chance = np.random.default_rng(5)
+    for index in range(count):
+        path = folder / f"{index:06}.jpg"
+        if index >= FILES:
+            os.link(folder / f"{index % FILES:06}.jpg", path)
+            continue
+        smooth = Image.fromarray(chance.integers(0, 255, (8, 10, 3), dtype=np.uint8)).resize(
+            (640, 480), Image.Resampling.BICUBIC
+        )
+        noise = chance.integers(-12, 12, (480, 640, 3))
+        Image.fromarray(np.clip(np.asarray(smooth).astype(int) + noise, 0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+def resident_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def measure(folder: Path, model: Path, images: int, batch: int, detail: str) -> dict[str, Any]:
+    make_photos(folder / "photos", images)
+    store = SampleStore(folder / "samples.duckdb", memory_limit="512MB", threads=2)
+    with staged(scan(folder / "photos"), folder) as source:
+        import_rows(store, dataset_id=1, source=source)
+    tagger = load_tagger(str(model), device="cpu", dtype="float32")
+    waits: Counter[str] = Counter()
+    memory: list[float] = []
+    done = 0
+
+    def waited(what: str, seconds: float) -> None:
+        waits[what] += seconds
+
+    def publish(merged: Merged) -> None:
+        nonlocal done
+        done += merged.processed
+        memory.append(resident_mb())
+
+    words = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
+    job = Job(
+        dataset_id=1,
+        run_id=1,
+        root=folder / "photos",
+        scope=where(1, SampleFilter(), words),
+        answered_by=(),
+        vocabulary=DEFAULT_VOCABULARY,
+        mode="score",
+        detail=detail,  # type: ignore[arg-type]
+        min_probability=0.5,
+        min_mass=0,
+        batch_size=batch,
+        limit=None,
+        max_pixels=180_000_000,
+    )
+    start = time.perf_counter()
+    tag_samples(job, store, tagger, stop=threading.Event(), publish=publish, waited=waited)
+    seconds = time.perf_counter() - start
+    store.close()
+    settled = memory[len(memory) // 4 :] or [resident_mb()]
+    return {
+        "machine": machine(),
+        "model": model.name,
+        "detail": detail,
+        "batch": batch,
+        "images": done,
+        "images/s": round(done / seconds, 2),
+        "waiting for decoding, % of the time": round(100 * waits["decode"] / seconds, 1),
+        "waiting for the store, % of the time": round(100 * waits["store"] / seconds, 1),
+        "in the model, % of the time": round(100 * waits["model"] / seconds, 1),
+        "memory after a quarter of the run, MB": round(settled[0]),
+        "memory at the end, MB": round(settled[-1]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent.parent / "vlm" / "demo" / "checkpoint")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--detail", choices=["full", "low"], default="full")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="datavisor-benchmark-") as folder:
+        figures = measure(Path(folder), options.model, options.images, options.batch, options.detail)
+        show(figures, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The sample store at a million samples.
+
+``python -m benchmarks.store --samples 1000000 --json`` makes a COCO JSON, imports it, lets a pretended run answer about a
+share of the samples, and measures pages, filters, facets and merges. The baseline in the same process is one
+``UPDATE … list_distinct(list_concat(…))`` per sample.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.million import WORDS, add_samples, answer_samples
+from benchmarks.report import machine, median_ms, show
+from vlm.importing.coco import scan_coco
+from vlm.samples import Answer, Result, SampleFilter, SampleStore
+from vlm.samples.database import Cursor
+from vlm.samples.ingest import import_rows, staged
+from vlm.samples.merging import derive, merge_batch, tags_add
+from vlm.samples.reading import facets, page_cursor, samples_page
+
+BATCH = 256
+SLICE = 200_000  # samples of the data set whose facets are counted
+
+
+def write_coco(folder: Path, samples: int) -> Path:
+    """Write a COCO JSON whose images all are one file, so that nothing but importing is measured."""
+    (folder / "images").mkdir()
+    image = folder / "images" / "photo.jpg"
+    image.write_bytes(b"\xff\xd8\xff\xe0" + bytes(2000))
+    path = folder / "instances.json"
+    with path.open("w") as file:
+        file.write('{"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "person"}], "images": [')
+        for index in range(samples):
+            name = f"images/{index:07}.jpg"
+            os.link(image, folder / name) if index % 60_000 else (folder / name).write_bytes(image.read_bytes())
+            if index % 60_000 == 0:
+                image = folder / name  # a file has only so many links
+            entry = {"id": index, "file_name": name, "width": 640, "height": 480}
+            file.write((", " if index else "") + json.dumps(entry))
+        file.write('], "annotations": [')
+        for index in range(samples):
+            entry = {"id": index, "image_id": index, "category_id": 1 + index % 2, "bbox": [10, 20, 30, 40]}
+            file.write((", " if index else "") + json.dumps(entry))
+        file.write("]}")
+    return path
+
+
+def results(ids: list[int], run: int, chance: random.Random) -> list[Result]:
+    """Answer five questions about each sample, as a run would."""
+    made = []
+    for sample_id in ids:
+        answers = []
+        for place, (name, words) in enumerate(WORDS.items()):
+            word, sure = chance.choice(words), 0.4 + 0.6 * chance.random()
+            rest = (1 - sure) / (len(words) - 1)
+            probabilities = tuple(sure if other == word else rest for other in words)
+            accepted = sure >= 0.5
+            reason = "" if accepted else "below threshold"
+            answers.append(Answer(run, name, place, words, probabilities, 0.99, word, sure, accepted, reason))
+        made.append(Result(sample_id, tuple(answers)))
+    return made
+
+
+def ids_of(cursor: Cursor, dataset_id: int, limit: int, after: int = -1) -> list[int]:
+    rows = cursor.execute(
+        "select id from samples where dataset_id = ? and id > ? order by id limit ?", [dataset_id, after, limit]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
+    chance = random.Random(11)
+    store = SampleStore(folder / "samples.duckdb", memory_limit="2GB", threads=os.cpu_count() or 2)
+    figures: dict[str, Any] = {"machine": machine(), "samples": samples}
+
+    start = time.perf_counter()
+    write_coco(folder, samples)
+    made = time.perf_counter() - start
+    start = time.perf_counter()
+    scan = scan_coco(folder, ["instances.json"])
+    with staged(scan, folder) as source:
+        read = time.perf_counter() - start
+        imported = import_rows(store, dataset_id=1, source=source)
+    seconds = time.perf_counter() - start
+    figures["writing the JSON and its files, s"] = round(made, 1)
+    figures["import, rows/s"] = round(imported.total / seconds)
+    figures["import: reading and staging, s"] = round(read, 1)
+    figures["import: store's writer held, s"] = round(seconds - read, 1)
+    figures["import: peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    part = min(SLICE, samples)
+    answered = answer_samples(store, 1, 1, answered / samples)
+    add_samples(store, 2, part)  # a second data set of 200,000, beside the big one
+    answer_samples(store, 2, 2, 1)
+    with store.write() as cursor:
+        tags_add(cursor, dataset_id=1, target=("s.dataset_id = 1 and s.id % 100 = 0", []), tag="mine", dimension=None)
+
+    everything = SampleFilter()
+    three = SampleFilter(all_of=("dark", "outdoor", "crowded"))
+    with store.read() as cursor:
+
+        def page(chosen: SampleFilter, order: str = "name", after: str = "", dataset_id: int = 1) -> Any:
+            return samples_page(cursor, dataset_id, chosen, WORDS, order=order, after=after)
+
+        # The cursor in front of page 10,000, without walking there.
+        place = min(10_000 * 60, samples - 100)
+        row = cursor.execute(
+            "select file_name, id from samples where dataset_id = 1 order by file_name, id limit 1 offset ?", [place]
+        ).fetchall()[0]
+        deep = page_cursor("name", row)
+        figures["first page by name, ms"] = median_ms(lambda: page(everything))
+        figures["keyset page 10,000 by name, ms"] = median_ms(lambda: page(everything, after=deep))
+        figures["first page by import order, ms"] = median_ms(lambda: page(everything, "added"))
+        figures["first page, least certain first, ms"] = median_ms(lambda: page(everything, "uncertain"))
+        figures["page of three tags, all of, ms"] = median_ms(lambda: page(three))
+        figures["page of a part of the file name, ms"] = median_ms(lambda: page(SampleFilter(text="12345")))
+        figures["facets of 200,000, ms"] = median_ms(lambda: facets(cursor, 2, everything, WORDS), repeat=5)
+        figures["facets of 200,000, one tag chosen, ms"] = median_ms(
+            lambda: facets(cursor, 2, SampleFilter(all_of=("dark",)), WORDS), repeat=5
+        )
+        figures["facets of the whole, ms"] = median_ms(lambda: facets(cursor, 1, everything, WORDS), repeat=5)
+    figures |= measure_merging(store, answered, chance)
+    store.close()
+    figures["file, MB"] = round((folder / "samples.duckdb").stat().st_size / 1e6)
+    return figures
+
+
+def measure_merging(store: SampleStore, answered: int, chance: random.Random) -> dict[str, Any]:
+    with store.read() as cursor:
+        ids = ids_of(cursor, 1, BATCH * 12, after=answered)
+    batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+    run = iter(range(10, 1000))
+
+    def merge() -> None:
+        number = next(run)
+        made = results(batches[number % len(batches)], number, chance)
+        with store.write() as cursor:
+            merge_batch(cursor, dataset_id=1, run_id=number, results=made)
+
+    merging = median_ms(merge)
+    # The obvious way: one statement and one commit per sample.
+    few = ids[:40]
+    start = time.perf_counter()
+    for sample_id in few:
+        with store.write() as cursor:
+            cursor.execute(
+                "update samples set tags = list_distinct(list_concat(tags, ?)) where id = ?",
+                [[chance.choice(words) for words in WORDS.values()], sample_id],
+            ).fetchall()
+    each = (time.perf_counter() - start) / len(few)
+    with store.write() as cursor:
+        cursor.execute("create or replace temp table touched as select unnest(?::bigint[]) as id", [few]).fetchall()
+        derive(cursor)
+    return {
+        "merging 256 answered samples, ms": merging,
+        "one update per sample, ms each": round(each * 1000, 2),
+        "merging over one update per sample, times": round(each * 1000 * BATCH / merging, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--answered", type=int, help="samples with answers (default: three quarters)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="datavisor-benchmark-") as folder:
+        answered = options.answered or options.samples * 3 // 4
+        show(measure(Path(folder), options.samples, answered), as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
