@@ -110,6 +110,7 @@ def compressed(png: bytes) -> bytes:
 
 def shoot(page: Page, name: str) -> None:
     """Write what ``page`` shows, once its photographs are there, to ``docs/images/<name>.png``."""
+    page.mouse.move(0, 0)  # nothing is hovered over
     page.wait_for_function(IN_VIEW_LOADED)
     (IMAGES / f"{name}.png").write_bytes(compressed(page.screenshot()))
 
