@@ -787,6 +787,9 @@ knows the five questions of the default vocabulary and nothing else, and was tra
 `tools/train_demo_checkpoint.py` on two CPU cores with {trained:,} labelled photographs. It shows the program at work
 without a download; to tag real images, use `vikhyatk/moondream2`.
 
+It tells dark from bright, blurred from sharp and noisy, and often guesses the weather of the collections it knows. Its
+answers about setting are only a little better than chance on unknown sources, and about density no better than chance.
+
 ## What it was trained on
 
 The photographs below. Most state no licence, so they are not part of this repository; the weights are for demonstration
