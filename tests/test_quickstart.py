@@ -10,11 +10,11 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from pytest_django.fixtures import SettingsWrapper
 
 from tests.checkpoints import make_checkpoint
 from tests.images import make_images
@@ -120,7 +120,7 @@ def test_serving(home: Home) -> None:
 
 
 @pytest.fixture
-def in_process(data_dir: Path, settings: SettingsWrapper) -> Path:
+def in_process(data_dir: Path, settings: Any) -> Path:
     settings.STATIC_ROOT = data_dir / "static"
     return data_dir
 

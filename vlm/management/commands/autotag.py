@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connections
 from django.db.models import Q
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vlm import services
@@ -139,22 +140,14 @@ class Command(DoorCommand):
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         worker = threading.Thread(target=self._execute, args=(run.pk, stop), name=f"run-{run.pk}", daemon=True)
         worker.start()
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[counts]}"),
-            console=progress_console(),
-            disable=no_progress,
-            expand=True,
-            transient=True,
-        )
+        bar = progress_bar(progress_console(), hidden=no_progress)
         try:
             with bar:
                 task = bar.add_task("starting", total=None, counts="")
                 while worker.is_alive():
                     worker.join(LOOK_SECONDS)
                     run.refresh_from_db()
-                    _draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
+                    draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -268,7 +261,20 @@ def exit_code(run: TaggingRun) -> int:
     return SOME_FAILED if run.failed else 0
 
 
-def _draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
+def progress_bar(console: Console, *, hidden: bool) -> Progress:
+    """Return one line: what goes on, a bar as wide as there is room, and the counts."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+        disable=hidden,
+        expand=True,
+        transient=True,
+    )
+
+
+def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
     if state.status == TaggingRun.Status.LOADING and state.download_total:
         done, total = state.download_done / 1e9, state.download_total / 1e9
         counts = f"{done:.2f} of {total:.2f} GB"
