@@ -126,11 +126,11 @@ def test_two_data_sets_are_tagged_by_one_action(client: Client, dataset: Dataset
 
 def test_what_cannot_start_is_told(client: Client, dataset: Dataset) -> None:
     run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
-    assert f"photos: Run {run.pk} of this data set is active." in autotag(client, dataset)
+    text = autotag(client, dataset)
+    assert f"“photos”: Run {run.pk} of this data set is active." in text
     services.run_cancel(run=run)
-    execute(dataset)
-    assert "No sample of this scope waits for an answer." in autotag(client, dataset)
-    assert TaggingRun.objects.count() == 2
+    assert "No sample is in this scope." in autotag(client, dataset, scope="failed")
+    assert TaggingRun.objects.get() == run
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_data_set_at_work_is_not_deleted(client: Client, dataset: Dataset, by_
 
 
 def test_a_saved_view_needs_a_filter_that_can_be_read(client: Client, dataset: Dataset, ada: User) -> None:
-    values = {"dataset": dataset.pk, "user": ada.pk, "name": "Odd", "query": "nonsense=1"}
+    values = {"dataset": dataset.pk, "user": ada.pk, "name": "Odd", "query": "state=nonsense"}
     text = client.post(reverse("admin:vlm_savedview_add"), values).content.decode()
     assert "errorlist" in text
     client.post(reverse("admin:vlm_savedview_add"), values | {"query": "all=dark"})
@@ -335,23 +335,18 @@ def test_old_tags_outlive_changes_of_the_vocabulary(client: Client, dataset: Dat
     first = execute(dataset)
     old = all_tags(dataset)
 
-    def change(name: str, words: list[str], **values: object) -> None:
-        dimension = Dimension.objects.get(name=name)
+    def change(dimension_name: str, words: list[str], **values: object) -> None:
+        dimension = Dimension.objects.get(name=dimension_name)
         address = reverse("admin:vlm_dimension_change", args=[dimension.pk])
         answer = client.post(address, dimension_form(dimension, words, **values))
         assert answer.status_code == 302, answer.content.decode()
 
     def pages_answer() -> None:
         root = reverse("dataset", args=[dataset.pk])
-        for address in (
-            root,
-            f"{root}?{SampleFilter(all=tuple(sorted(old))[:1]).to_query()}",
-            reverse("run", args=[1]),
-        ):
-            if "runs" in address:
-                address = reverse("run", args=[first.pk])
+        filtered = f"{root}?{SampleFilter(all_of=(min(old),)).to_query()}"
+        own = [reverse(name, args=[first.pk]) for name in ("run", "admin:vlm_taggingrun_change")]
+        for address in (root, filtered, *own):
             assert client.get(address).status_code == 200
-        assert client.get(reverse("admin:vlm_taggingrun_change", args=[first.pk])).status_code == 200
         assert services.store_check().is_sound
 
     change("setting", ["inside", "outside"])  # renamed words

@@ -127,7 +127,7 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             except services.ImportFailed as error:
                 form.add_error("path", str(error))
             else:
-                self.message_user(request, f"{job.path} is being imported.", messages.SUCCESS)
+                self.message_user(request, f"“{job.path}” is being imported.", messages.SUCCESS)
                 return HttpResponseRedirect(reverse("admin:vlm_importjob_change", args=[job.pk]))
         context = {"title": "Import a data set", "form": form, "submit": "Import", "opts": self.opts}
         return TemplateResponse(request, "admin/vlm/form.html", {**self.admin_site.each_context(request), **context})
@@ -165,10 +165,10 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 dataset=dataset, options=options, user=_user(request), origin=TaggingRun.Origin.ADMIN
             )
         except (services.RunError, VocabularyError, StoreError) as error:
-            self.message_user(request, f"{dataset.name}: {error}", messages.WARNING)
+            self.message_user(request, f"“{dataset.name}”: {error}", messages.WARNING)
         else:
             text = format_html(
-                '{}: <a href="{}">run {}</a> started, {} samples.',
+                '“{}”: <a href="{}">run {}</a> started, {} samples.',
                 dataset.name,
                 reverse("admin:vlm_taggingrun_change", args=[run.pk]),
                 run.pk,

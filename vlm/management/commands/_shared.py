@@ -1,17 +1,47 @@
-"""What the commands share: finding things by name, filters, progress bars on stderr, JSON on stdout."""
+"""What the commands share: errors as exit codes, finding things by name, filters, progress on stderr, tables, JSON."""
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any, TextIO, cast
 
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from django.db import DatabaseError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from vlm import services
+from vlm.exporting import ExportFailed
 from vlm.models import Dataset, TaggingRun
-from vlm.samples import FilterError, SampleFilter
+from vlm.moondream import EngineError, ModelUnavailable
+from vlm.samples import FilterError, SampleFilter, StoreError, TagError
+from vlm.vocabulary import VocabularyError
+
+SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
+FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing is folded there
+EXPECTED = (
+    *(services.RunError, services.ImportFailed, ExportFailed, VocabularyError, FilterError, TagError),
+    *(StoreError, EngineError),
+)
 
 FILTER_HELP = 'as in the page\'s address, such as "all=dark&none=indoor&q=cam1"'
+
+
+class DoorCommand(BaseCommand):
+    """A command whose expected errors end in a sentence and an exit code, never in a trace."""
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute(*args, **options)
+        except ModelUnavailable as error:
+            raise CommandError(str(error), returncode=NO_MODEL) from error
+        except EXPECTED as error:
+            raise CommandError(str(error), returncode=USAGE) from error
+        except DatabaseError as error:
+            text = f"The database cannot be used: {error}. If it is new, or of an older version, run “migrate” first."
+            raise CommandError(text, returncode=USAGE) from error
+        except KeyboardInterrupt as error:
+            raise CommandError("Stopped.", returncode=INTERRUPTED) from error
 
 
 def find_dataset(text: str) -> Dataset:
@@ -27,13 +57,13 @@ def find_dataset(text: str) -> Dataset:
         return found
     names = list(Dataset.objects.values_list("name", flat=True)[:20])
     there = f"There are: {', '.join(names)}." if names else "There is none yet; import_dataset makes one."
-    raise CommandError(f"No data set “{text}”. {there}", returncode=2)
+    raise CommandError(f"No data set “{text}”. {there}", returncode=USAGE)
 
 
 def find_run(number: int) -> TaggingRun:
     run = TaggingRun.objects.select_related("dataset").filter(pk=number).first()
     if run is None:
-        raise CommandError(f"There is no run {number}. The command runs lists them.", returncode=2)
+        raise CommandError(f"There is no run {number}. The command runs lists them.", returncode=USAGE)
     return run
 
 
@@ -41,7 +71,7 @@ def read_filter(query: str) -> SampleFilter:
     try:
         return SampleFilter.from_query(query)
     except FilterError as error:
-        raise CommandError(f"The filter cannot be read: {error}", returncode=2) from error
+        raise CommandError(f"The filter cannot be read: {error}", returncode=USAGE) from error
 
 
 def add_filter_argument(parser: ArgumentParser) -> None:
@@ -69,17 +99,24 @@ def progress_console() -> Console:
 
 
 def result_console(stdout: OutputWrapper) -> Console:
-    """Return a console on a command's stdout: plain text where that is no terminal."""
-    return Console(file=cast(TextIO, stdout), highlight=False, soft_wrap=not stdout.isatty())
+    """Return a console on a command's stdout: plain text where that is no terminal. Nothing in a text means a colour."""
+    width = None if stdout.isatty() else FILE_WIDTH
+    return Console(file=cast(TextIO, stdout), highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], *, right: int = 1) -> None:
-    """Print a table whose columns from ``right`` on hold numbers. Texts come from data: no markup is read in them."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    """Print a table whose columns from ``right`` on hold numbers."""
+    table = Table(title=Text(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    if not title:
+        table.title = None
     for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < right else "right", overflow="fold")
+        if place < right:
+            table.add_column(Text(name), overflow="fold")
+        else:
+            table.add_column(Text(name), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*[cell.replace("[", r"\[") for cell in row])
+        # As texts: a file may be called “[red]”.
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

@@ -3,18 +3,23 @@
 import signal
 import sys
 import threading
-import time
 from argparse import ArgumentParser
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connections
 from django.db.models import Q
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vlm import services
 from vlm.management.commands._shared import (
+    INTERRUPTED,
+    NO_MODEL,
+    SOME_FAILED,
+    USAGE,
+    DoorCommand,
     add_filter_argument,
     find_dataset,
     positive,
@@ -26,29 +31,30 @@ from vlm.management.commands._shared import (
     to_json,
 )
 from vlm.models import Dataset, TaggingRun
-from vlm.moondream import ModelUnavailable
-from vlm.samples import FilterError, StoreError
-from vlm.vocabulary import VocabularyError
 
 LOOK_SECONDS = 0.3
-SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 
 
-class Command(BaseCommand):
-    help = "Tag the samples of a data set with the model. Ctrl-C stops after the batch at hand; --resume goes on."
+class Command(DoorCommand):
+    help = (
+        "Tag the samples of a data set with the model. Ctrl-C stops after the batch at hand, --resume goes on. "
+        "Exit codes: 0 all fine, 1 some images failed, 2 nothing can be done like this, 3 model not available, "
+        "130 interrupted or cancelled."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("dataset", help="name or number")
+        parser.add_argument("dataset", help="name or number of the data set")
         parser.add_argument(
             "--scope",
             choices=["all", "missing", "failed"],
             default="missing",
-            help="missing (default): samples that lack an answer of this vocabulary and model",
+            help="missing (default): samples that lack an answer of this vocabulary and model; failed: those whose image "
+            "could not be read",
         )
         add_filter_argument(parser)
         parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples only")
         parser.add_argument(
-            "--dimension", action="append", default=[], metavar="D", help="ask only this one; repeatable"
+            "--dimension", action="append", default=[], metavar="D", help="ask only this one; may be repeated"
         )
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
@@ -58,16 +64,24 @@ class Command(BaseCommand):
             "--mode",
             choices=["score", "generate"],
             default="score",
-            help="generate: greedy answer, matched to the words",
+            help="score (default): probabilities of the allowed words; generate: the greedy answer, matched to them",
         )
-        parser.add_argument("--min-probability", type=share, metavar="P", help="of a word among the allowed ones")
         parser.add_argument(
-            "--min-mass", type=share, metavar="P", help="of the model's probability on the allowed words"
+            "--min-probability",
+            type=share,
+            metavar="P",
+            help="discard words less probable than this among the allowed ones (0 to 1)",
+        )
+        parser.add_argument(
+            "--min-mass",
+            type=share,
+            metavar="P",
+            help="discard answers with less than this of the model's probability on the allowed words (0 to 1)",
         )
         parser.add_argument("--dry-run", action="store_true", help="score 20 samples and show what would change")
         parser.add_argument("--resume", action="store_true", help="go on with the data set's last unfinished run")
-        parser.add_argument("--no-progress", action="store_true")
-        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
@@ -86,17 +100,10 @@ class Command(BaseCommand):
             device=options["device"],
             **chosen,
         )
-        try:
-            if options["dry_run"]:
-                self._preview(dataset, run_options, options["json"])
-                return
-            run = self._resumed(dataset) if options["resume"] else self._created(dataset, run_options)
-        except (VocabularyError, FilterError, services.RunError) as error:
-            raise CommandError(str(error), returncode=USAGE) from error
-        except ModelUnavailable as error:
-            raise CommandError(str(error), returncode=NO_MODEL) from error
-        except StoreError as error:
-            raise CommandError(str(error), returncode=USAGE) from error
+        if options["dry_run"]:
+            self._preview(dataset, run_options, options["json"])
+            return
+        run = self._resumed(dataset) if options["resume"] else self._created(dataset, run_options)
         if run is None:
             self._nothing(options["json"])
             return
@@ -133,21 +140,14 @@ class Command(BaseCommand):
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         worker = threading.Thread(target=self._execute, args=(run.pk, stop), name=f"run-{run.pk}", daemon=True)
         worker.start()
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[counts]}"),
-            console=progress_console(),
-            disable=no_progress,
-            transient=True,
-        )
+        bar = progress_bar(progress_console(), hidden=no_progress)
         try:
             with bar:
                 task = bar.add_task("starting", total=None, counts="")
                 while worker.is_alive():
                     worker.join(LOOK_SECONDS)
                     run.refresh_from_db()
-                    _draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
+                    draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -179,9 +179,9 @@ class Command(BaseCommand):
                 "images_per_second": round(run.rate, 3),
                 "tags": counts,
             }
-            if run.error:
-                result["error"] = run.error
             self.stdout.write(to_json(result))
+            if run.error:
+                self.stderr.write(run.error)
             return
         console = result_console(self.stdout)
         if words:
@@ -189,11 +189,10 @@ class Command(BaseCommand):
             print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
         console.print(
             f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
-            f"({run.rate:.2f} images/s), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed.",
-            markup=False,
+            f"({run.rate:.2f} images/s), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
         )
         for failure in services.run_failures(run=run, limit=20):
-            console.print(f"failed: {failure.file_name}: {failure.reason}", markup=False)
+            console.print(f"failed: {failure.file_name}: {failure.reason}")
         if run.error:
             self.stderr.write(run.error)
         if run.status in TaggingRun.RESUMABLE:
@@ -262,7 +261,20 @@ def exit_code(run: TaggingRun) -> int:
     return SOME_FAILED if run.failed else 0
 
 
-def _draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
+def progress_bar(console: Console, *, hidden: bool) -> Progress:
+    """Return one line: what goes on, a bar as wide as there is room, and the counts."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+        disable=hidden,
+        expand=True,
+        transient=True,
+    )
+
+
+def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
     if state.status == TaggingRun.Status.LOADING and state.download_total:
         done, total = state.download_done / 1e9, state.download_total / 1e9
         counts = f"{done:.2f} of {total:.2f} GB"
@@ -276,12 +288,37 @@ def _draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bo
     elif state.status in (TaggingRun.Status.QUEUED, TaggingRun.Status.LOADING):
         bar.update(task, description="loading the model", total=None, counts="")
     else:
-        left = f", {time.strftime('%H:%M:%S', time.gmtime(state.eta))} left" if state.eta and state.eta < 86_400 else ""
         bar.update(
             task,
-            description="stopping" if stopping else "tagging",
+            description="stopping" if stopping else "",
             completed=state.processed,
             total=state.total or None,
-            counts=f"{state.processed:,}/{state.total:,}, {state.rate:.2f}/s{left} · {state.tagged:,} tagged, "
-            f"{state.discarded:,} discarded, {state.failed:,} failed",
+            counts=counts_line(state),
         )
+
+
+def counts_line(state: services.RunState) -> str:
+    """Return done, rate, time left, tagged, discarded and failed: short enough to leave room for a bar in 80 columns."""
+    parts = [f"{short(state.processed)}/{short(state.total)}", f"{state.rate:.1f}/s"]
+    if state.eta is not None:
+        parts.append(f"{duration(state.eta)} left")
+    parts += [f"{short(state.tagged)} tagged", f"{short(state.discarded)} discarded", f"{short(state.failed)} failed"]
+    return ", ".join(parts)
+
+
+def short(count: int) -> str:
+    """Return at most five characters: 9,999, 12.3k, 123k, 1.23M."""
+    if count < 10_000:
+        return f"{count:,}"
+    if count < 1_000_000:
+        return f"{count / 1000:.1f}k" if count < 100_000 else f"{count // 1000}k"
+    return f"{count / 1e6:.3g}M"
+
+
+def duration(seconds: float) -> str:
+    """Return at most six characters: 12:34, 3h05m, 12d04h."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if not hours:
+        return f"{minute}:{second:02}"
+    return f"{hours}h{minute:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"

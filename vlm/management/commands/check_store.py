@@ -4,23 +4,18 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from vlm import services
-from vlm.samples import StoreError
+from vlm.management.commands._shared import DoorCommand
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "Compare every sample with the ledger and find rows of deleted data sets. Exit code 1 if something differs."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--repair", action="store_true", help="derive differing samples anew, remove orphans")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            report = services.store_check(repair=options["repair"])
-        except StoreError as error:
-            raise CommandError(str(error), returncode=2) from error
+        report = services.store_check(repair=options["repair"])
         self.stdout.write(f"{report.samples:,} samples checked, {report.differing:,} differ from the ledger.")
         if report.examples:
             self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")

@@ -1,50 +1,62 @@
 """``export_tags``: the samples of a filter with their tags, as a file or on stdout."""
 
+import os
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from vlm import services
-from vlm.management.commands._shared import add_filter_argument, find_dataset, read_filter
-from vlm.samples import FilterError, StoreError
+from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "Export samples with their tags."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("dataset", help="name or number")
+        parser.add_argument("dataset", help="name or number of the data set")
         add_filter_argument(parser)
         parser.add_argument("--format", required=True, choices=list(services.EXPORT_FORMATS))
-        parser.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout; replaced when complete")
+        parser.add_argument(
+            "--output", type=Path, metavar="FILE", help="instead of stdout; put in place when it is complete"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
         output: Path | None = options["output"]
+        stream = services.export_stream(
+            dataset=dataset, filter=read_filter(options["filter"]), format=options["format"]
+        )
         try:
-            stream = services.export_stream(
-                dataset=dataset, filter=read_filter(options["filter"]), format=options["format"]
-            )
             if output is None:
-                for part in stream:
-                    sys.stdout.buffer.write(part)
-                sys.stdout.buffer.flush()
-                return
-            partial = output.with_name(f".{output.name}.partial")
-            try:
-                with partial.open("wb") as file:
-                    file.writelines(stream)
-                partial.replace(output)
-            finally:
-                partial.unlink(missing_ok=True)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader has gone: nothing to tell
-        except (FilterError, StoreError) as error:
-            raise CommandError(str(error), returncode=2) from error
+                _to_stdout(stream)
+            else:
+                _to_file(stream, output)
         except OSError as error:
             raise CommandError(
-                f"{output or 'stdout'} cannot be written: {error.strerror or error}.", returncode=2
+                f"{output or 'stdout'} cannot be written: {error.strerror or error}. Choose another with --output.",
+                returncode=USAGE,
             ) from error
+
+
+def _to_stdout(stream: Iterator[bytes]) -> None:
+    try:
+        sys.stdout.buffer.writelines(stream)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _to_file(stream: Iterator[bytes], output: Path) -> None:
+    """Write beside ``output`` and put it in place when it is complete."""
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.writelines(stream)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -4,17 +4,15 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from vlm import services
-from vlm.management.commands._shared import progress_console, to_json
-from vlm.samples import StoreError
+from vlm.management.commands._shared import DoorCommand, progress_console, to_json
 
 SHOWN_SKIPS = 20
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "Import a folder of images, a COCO data set or a YOLO data set. Importing again keeps all tags."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -23,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--format", default="auto", choices=["auto", "folder", "coco", "yolo"])
         parser.add_argument("--dry-run", action="store_true", help="say what would be found, write nothing")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        parser.add_argument("--no-progress", action="store_true")
+        parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
 
     def handle(self, *args: Any, **options: Any) -> None:
         bar = Progress(
@@ -35,18 +33,15 @@ class Command(BaseCommand):
             transient=True,
             disable=options["no_progress"],
         )
-        try:
-            with bar:
-                task = bar.add_task("reading", total=None)
-                done = services.dataset_import(
-                    path=options["path"],
-                    name=options["name"],
-                    format=options["format"],
-                    dry_run=options["dry_run"],
-                    report=lambda count, total: bar.update(task, completed=count, total=total),
-                )
-        except (services.ImportFailed, StoreError) as error:
-            raise CommandError(str(error), returncode=2) from error
+        with bar:
+            task = bar.add_task("reading", total=None)
+            done = services.dataset_import(
+                path=options["path"],
+                name=options["name"],
+                format=options["format"],
+                dry_run=options["dry_run"],
+                report=lambda count, total: bar.update(task, completed=count, total=total),
+            )
         result = {
             "dataset": done.dataset.pk if done.dataset else None,
             "name": done.dataset.name if done.dataset else None,

@@ -1,5 +1,7 @@
 """``datavisor quickstart``: from nothing to a page with tagged photographs, and the same command to come back to it."""
 
+import errno
+import hashlib
 import os
 import secrets
 import signal
@@ -9,26 +11,36 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import sesame.utils
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.staticfiles.finders import get_finders
+from django.contrib.staticfiles.management.commands.collectstatic import Command as CollectStatic
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.urls import reverse
+from whitenoise.storage import CompressedManifestStaticFilesStorage
 
+from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
+from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
+from vlm.model import keeper
 from vlm.models import Dataset
+from vlm.store import sample_store
 
 DEMO_DATASET = "Bundled photographs"
 START_SECONDS = 60
+STOP_SECONDS = 90
+PORTS_TRIED = 20
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     """Migrate, make an administrator, import, serve, and tag while the page shows it. Safe to run again and again."""
 
     help = "Set up, import and tag the bundled photographs (or your own), and serve the page."
@@ -37,54 +49,40 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--data", type=Path, metavar="FOLDER", help="your images instead of the bundled ones")
         parser.add_argument(
-            "--model", help="hub id or folder of the model; without --data: the demonstration checkpoint"
+            "--model",
+            help="hub id or folder of the model (default: DATAVISOR_VLM_MODEL; else the demonstration checkpoint, or with "
+            "--data vikhyatk/moondream2)",
         )
         parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: this machine only)")
-        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--port", type=_port, default=8000, help="the next free one from here on (default: 8000)")
         parser.add_argument("--no-serve", action="store_true", help="do everything but serve")
         parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
     def handle(self, *args: Any, **options: Any) -> None:
         data: Path | None = options["data"]
         if data is not None and not data.is_dir():
-            raise CommandError(f"{data} is not a folder. Name the one your images lie in.")
-        quiet = {"verbosity": 0}
-        call_command("migrate", interactive=False, **quiet)
-        self._collect_static()
+            raise CommandError(f"{data} is not a folder. Name the one your images lie in.", returncode=USAGE)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+        call_command("migrate", interactive=False, verbosity=0)
+        _collect_static()
         user, password = _administrator()
         dataset = self._imported(data, options["no_progress"])
-        model = options["model"] or os.environ.get("DATAVISOR_VLM_MODEL") or ("" if data else str(DEMO_CHECKPOINT))
-        environment = _child_environment(model)
-        tagging = [*_datavisor("autotag"), str(dataset.pk)] if dataset else []
-        if tagging and options["no_progress"]:
-            tagging.append("--no-progress")
+        model = chosen_model(options["model"], data)
         if options["no_serve"]:
             self._greet(None, user, password)
-            if tagging and subprocess.run(tagging, env=environment, check=False).returncode not in (0, 1):
-                raise CommandError("Tagging did not finish; the lines above say why.")
+            if not self._tag(dataset, model, options["no_progress"]):
+                self.stdout.write("Nothing to do: everything is imported and tagged already.")
             return
-        port = _free_port(options["host"], options["port"])
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "daphne",
-                "-b",
-                options["host"],
-                "-p",
-                str(port),
-                "-v",
-                "0",
-                "datavisor.asgi:application",
-            ],
-            env=environment,
-        )
+        port = free_port(options["host"], options["port"])
+        address = f"http://{shown_host(options['host'])}:{port}"
+        server = _serve(options["host"], port, model)
         try:
-            _wait_until_up(server, options["host"], port)
-            self._greet(f"http://{options['host']}:{port}", user, password)
-            if tagging:
-                subprocess.run(tagging, env=environment, check=False)
+            _wait_until_up(server, address)
+            self._greet(address, user, password)
+            self._tag_while_serving(dataset, model, options["no_progress"])
             self.stdout.write("\nThe page stays up until you press Ctrl-C.")
+            self.stdout.flush()
             code = server.wait()
         except KeyboardInterrupt:
             code = 0
@@ -93,13 +91,6 @@ class Command(BaseCommand):
         if code:
             raise CommandError(f"The server stopped with exit code {code}; the lines above say why.")
 
-    def _collect_static(self) -> None:
-        subprocess.run(
-            [*_datavisor("collectstatic"), "--no-input", "--verbosity", "0"],
-            env=_child_environment("") | {"DATAVISOR_COLLECTING": "1"},
-            check=True,
-        )
-
     def _imported(self, data: Path | None, no_progress: bool) -> Dataset | None:
         """Return the data set to tag, imported now if it is not there yet."""
         root = (data or DEMO_PHOTOS).resolve()
@@ -107,8 +98,37 @@ class Command(BaseCommand):
         if known is not None or (data is None and Dataset.objects.exists()):
             return known
         name = DEMO_DATASET if data is None else _free_name(root.name or "images")
-        call_command("import_dataset", str(root), name=name, no_progress=no_progress)
+        call_command("import_dataset", str(root), name=name, no_progress=no_progress, stdout=self.stdout)
         return Dataset.objects.get(name=name)
+
+    def _tag(self, dataset: Dataset | None, model: str, no_progress: bool) -> bool:
+        """Tag what has no answer yet; returns whether there was anything.
+
+        Raises:
+            CommandError, SystemExit: as ``autotag`` does, except that images that cannot be read are no reason.
+        """
+        if dataset is None or not services.run_scope_count(dataset=dataset, options=services.RunOptions(model=model)):
+            return False
+        try:
+            call_command("autotag", str(dataset.pk), model=model, no_progress=no_progress, stdout=self.stdout)
+        except SystemExit as end:
+            if end.code != SOME_FAILED:
+                raise
+        return True
+
+    def _tag_while_serving(self, dataset: Dataset | None, model: str, no_progress: bool) -> None:
+        """Tag; whatever goes wrong is told, and the page stays."""
+        try:
+            self._tag(dataset, model, no_progress)
+        except CommandError as error:
+            self.stderr.write(str(error))
+        except SystemExit as end:
+            if end.code == INTERRUPTED:
+                raise KeyboardInterrupt from end
+        finally:
+            # From here on the server has the model and the store for itself.
+            keeper.release()
+            sample_store().close()
 
     def _greet(self, address: str | None, user: AbstractBaseUser, password: str | None) -> None:
         lines = []
@@ -120,21 +140,59 @@ class Command(BaseCommand):
                 "                 (good once, for ten minutes)",
             ]
         if password:
+            program = "manage.py" if settings.IS_CHECKOUT else "datavisor"
             lines += [
                 f"Administrator    {user.get_username()}",
                 f"Password         {password}",
-                "                 (shown this once; `manage.py changepassword` makes another)",
+                f"                 (shown this once; `{program} changepassword` makes another)",
             ]
-        self.stdout.write("\n" + "\n".join(lines) + "\n")
+        if lines:
+            self.stdout.write("\n" + "\n".join(lines) + "\n\n")
+            self.stdout.flush()
+
+
+def chosen_model(asked: str | None, data: Path | None) -> str:
+    """Return the model to tag with: the asked one, the environment's, or the demonstration's; empty for the settings'."""
+    return asked or os.environ.get("DATAVISOR_VLM_MODEL") or ("" if data else str(DEMO_CHECKPOINT))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Take a signal that would end this process on the spot as Ctrl-C, so that the server is stopped too."""
+    raise KeyboardInterrupt
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ArgumentTypeError(f"“{text}” is not a port: a number from 1 to 65535")
+    return int(text)
+
+
+def _collect_static() -> None:
+    """Compress and fingerprint the static files, unless they are as they were."""
+    digest = hashlib.sha256()
+    for finder in get_finders():
+        for name, storage in finder.list([]):
+            stat = Path(storage.path(name)).stat()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    mark = Path(settings.DATA_DIR) / "static.sha256"
+    manifest = Path(settings.STATIC_ROOT) / "staticfiles.json"
+    if manifest.is_file() and mark.is_file() and mark.read_text() == digest.hexdigest():
+        return
+    command = CollectStatic()
+    command.storage = CompressedManifestStaticFilesStorage()
+    call_command(command, interactive=False, verbosity=0)
+    mark.write_text(digest.hexdigest())
 
 
 def _administrator() -> tuple[AbstractBaseUser, str | None]:
     """Return a superuser, and its password if it was made just now."""
-    users = get_user_model()._default_manager
+    users = get_user_model().objects
     if (user := users.filter(is_superuser=True, is_active=True).order_by("pk").first()) is not None:
         return user, None
+    taken = set(users.values_list("username", flat=True))
+    name = next(n for n in ("admin", *(f"admin{i}" for i in range(2, len(taken) + 3))) if n not in taken)
     password = secrets.token_urlsafe(12)
-    return get_user_model().objects.create_superuser("admin", password=password), password
+    return users.create_superuser(name, password=password), password
 
 
 def _free_name(name: str) -> str:
@@ -142,47 +200,59 @@ def _free_name(name: str) -> str:
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
-def _datavisor(command: str) -> list[str]:
-    return [sys.executable, "-m", "datavisor", command]
+def shown_host(host: str) -> str:
+    """Return the host as it stands in an address that a browser on this machine can open."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
-def _child_environment(model: str) -> dict[str, str]:
-    """Return the environment in which ``python -m datavisor`` finds this very project, data folder and model."""
-    paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "DATAVISOR_DATA_DIR": str(settings.DATA_DIR),
-    }
-    return environment | {"DATAVISOR_VLM_MODEL": model} if model else environment
-
-
-def _free_port(host: str, first: int) -> int:
+def free_port(host: str, first: int) -> int:
     """Return ``first``, or the next of the twenty ports after it that is free.
 
     Raises:
         CommandError: none is, or the address is not this machine's.
     """
-    for port in range(first, first + 21):
+    last = min(first + PORTS_TRIED, 65535)
+    for port in range(first, last + 1):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except PermissionError:
                 raise CommandError(f"Port {port} is not yours to open; choose one above 1023 with --port.") from None
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise CommandError(f"{host} is no address of this machine; choose another with --host.") from error
             return port
-    raise CommandError(f"No free port from {first} to {first + 20} on {host}; choose another with --port.")
+    raise CommandError(f"No free port from {first} to {last} on {host}; choose another with --port.")
 
 
-def _wait_until_up(server: subprocess.Popen[bytes], host: str, port: int) -> None:
+def _serve(host: str, port: int, model: str) -> subprocess.Popen[bytes]:
+    """Start the server with this very project, data folder and model."""
+    paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "DATAVISOR_DATA_DIR": str(settings.DATA_DIR),
+    }
+    if model:
+        environment["DATAVISOR_VLM_MODEL"] = model
+    command = [sys.executable, "-m", "daphne", "-b", host, "-p", str(port), "-v", "0", "datavisor.asgi:application"]
+    # In a session of its own, so that Ctrl-C reaches it through ``_stop`` only, once.
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], address: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise CommandError("The server did not start; the lines above say why.")
         try:
-            urllib.request.urlopen(f"http://{host}:{port}{reverse('healthz')}", timeout=2).close()
+            urllib.request.urlopen(f"{address}{reverse('healthz')}", timeout=2).close()
             return
+        except urllib.error.HTTPError:
+            return  # it answers, if only to other host names
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
     raise CommandError(f"The server did not answer within {START_SECONDS} seconds.")
@@ -190,9 +260,12 @@ def _wait_until_up(server: subprocess.Popen[bytes], host: str, port: int) -> Non
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
     """Let the server finish the batch at hand, as its own signal handler does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # what follows is not to be cut short
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
         try:
-            server.wait(30)
+            server.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             server.kill()
+            server.wait()

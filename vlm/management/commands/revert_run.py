@@ -3,23 +3,17 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from vlm import services
-from vlm.management.commands._shared import find_run
-from vlm.samples import StoreError
+from vlm.management.commands._shared import DoorCommand, find_run
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "Take back what a run added, and show again what it had replaced. Users' tags stay."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("run", type=int)
+        parser.add_argument("run", type=int, help="number of the run; the command runs lists them")
 
     def handle(self, *args: Any, **options: Any) -> None:
         run = find_run(options["run"])
-        try:
-            count = services.run_revert(run=run)
-        except (services.RunError, StoreError) as error:
-            raise CommandError(str(error), returncode=2) from error
+        count = services.run_revert(run=run)
         self.stdout.write(f"Run {run.pk} is reverted: its answers about {count:,} samples are gone.")

@@ -3,21 +3,20 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from rich.console import Console
 
 from vlm import services
-from vlm.management.commands._shared import find_dataset, find_run, print_table, result_console, to_json
+from vlm.management.commands._shared import DoorCommand, find_dataset, find_run, print_table, result_console, to_json
 from vlm.models import TaggingRun
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "List tagging runs, or show one."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--dataset", help="name or number")
+        parser.add_argument("--dataset", metavar="D", help="only runs of this data set: its name or number")
         parser.add_argument("--run", type=int, metavar="N", help="show this one, with its words and failed samples")
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
         services.fail_stale_runs()
@@ -65,12 +64,11 @@ class Command(BaseCommand):
             return
         console.print(
             f"Run {run.pk} of {run.dataset.name}: {state.status_label}. {state.processed:,} of {state.total:,} samples, "
-            f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed.",
-            markup=False,
+            f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed."
         )
         if state.error:
-            console.print(state.error, markup=False)
+            console.print(state.error)
         rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
         print_table(console, "", ["dimension", "word", "accepted", "discarded"], rows, right=2)
         for failure in failures:
-            console.print(f"failed: {failure.file_name}: {failure.reason}", markup=False)
+            console.print(f"failed: {failure.file_name}: {failure.reason}")

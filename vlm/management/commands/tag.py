@@ -3,20 +3,19 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from vlm import services
-from vlm.management.commands._shared import add_filter_argument, find_dataset, read_filter
-from vlm.samples import FilterError, StoreError, TagError
+from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
 
 
-class Command(BaseCommand):
+class Command(DoorCommand):
     help = "Edit tags from the command line, as a user would on the page."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("dataset", help="name or number")
+        parser.add_argument("dataset", help="name or number of the data set")
         add_filter_argument(parser)
-        parser.add_argument("--add", action="append", default=[], metavar="TAG")
+        parser.add_argument("--add", action="append", default=[], metavar="TAG", help="may be repeated, as the others")
         parser.add_argument(
             "--remove", action="append", default=[], metavar="TAG", help="for good: no run brings it back"
         )
@@ -27,13 +26,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         edits = [("add", services.tags_add), ("remove", services.tags_remove), ("confirm", services.tags_confirm)]
         if not any(options[name] for name, _ in edits):
-            raise CommandError("Say what to do: --add TAG, --remove TAG or --confirm TAG.", returncode=2)
+            raise CommandError("Say what to do: --add TAG, --remove TAG or --confirm TAG.", returncode=USAGE)
         dataset, chosen = find_dataset(options["dataset"]), read_filter(options["filter"])
-        try:
-            for name, edit in edits:
-                for tag in options[name]:
-                    count = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
-                    done = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}[name]
-                    self.stdout.write(f"“{tag.strip()}” {done} {count:,} sample{'' if count == 1 else 's'}.")
-        except (TagError, FilterError, StoreError) as error:
-            raise CommandError(str(error), returncode=2) from error
+        for name, edit in edits:
+            for tag in options[name]:
+                count = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
+                done = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}[name]
+                self.stdout.write(f"“{tag.strip()}” {done} {count:,} sample{'' if count == 1 else 's'}.")

@@ -1,0 +1,181 @@
+"""``quickstart`` as people run it: in a process of its own, from nothing, again, and with a server."""
+
+import http.cookiejar
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from tests.checkpoints import make_checkpoint
+from tests.images import make_images
+from vlm.demo import DEMO_CHECKPOINT
+from vlm.management.commands.quickstart import chosen_model, free_port, shown_host
+from vlm.models import Dataset, TaggingRun
+
+ROOT = Path(__file__).parent.parent
+
+
+class Home:
+    """A folder with three images, a small model, and a data folder for DataVisor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.photos = make_images(folder / "photos", 3)
+        (folder / "checkpoint").mkdir()
+        self.model = make_checkpoint(folder / "checkpoint")
+        self.environment = os.environ | {
+            "DATAVISOR_DATA_DIR": str(self.data),
+            "DATAVISOR_VLM_DEVICE": "cpu",
+            "DATAVISOR_VLM_DETAIL": "low",
+            "DATAVISOR_VLM_MIN_MASS": "0",
+            "DATAVISOR_VLM_MIN_PROBABILITY": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        own = ["quickstart", "--data", str(self.photos), "--model", str(self.model), "--no-progress", *arguments]
+        return subprocess.Popen(
+            [sys.executable, "manage.py", *own],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def processes(self) -> list[str]:
+        """Return the command lines of all processes that work on this data folder."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"DATAVISOR_DATA_DIR={self.data}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_text())
+            except OSError:
+                continue  # another user's, or gone
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_twice_without_serving(home: Home) -> None:
+    first = home.start("--no-serve")
+    out, errors = first.communicate()
+    assert first.returncode == 0, errors
+    assert out.count("Password ") == 1
+    assert "“photos” (folder): 3 samples, 3 new" in out
+    assert "Run 1 completed: 3 of 3 samples" in out
+    collected = home.data / "static" / "staticfiles.json"
+    stamp = collected.stat().st_mtime_ns
+    second = home.start("--no-serve")
+    out, errors = second.communicate()
+    assert second.returncode == 0, errors
+    assert out == "Nothing to do: everything is imported and tagged already.\n"
+    assert collected.stat().st_mtime_ns == stamp  # nothing was built again
+
+
+def test_serving(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        child = home.start("--port", str(port))
+        assert child.stdout is not None
+        lines = []
+        for line in child.stdout:
+            lines.append(line)
+            if "until you press Ctrl-C" in line:
+                break
+        text = "".join(lines)
+    assert "Run 1 completed: 3 of 3 samples" in text, child.communicate()[1]
+    (address,) = re.findall(r"DataVisor is at +(\S+)", text)
+    assert int(address.rpartition(":")[2]) > port  # that one was taken
+    with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
+        assert answer.read() == b"ok\n"
+    (link,) = re.findall(r"Enter with +(\S+)", text)
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+    with browser.open(link, timeout=60) as page:
+        assert page.url == f"{address}/"
+        assert "photos" in page.read().decode()
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=60)
+    assert refusal.value.code == 403
+    assert len(home.processes()) == 2
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=90)
+    assert child.returncode == 0, errors
+    assert home.processes() == []
+
+
+@pytest.fixture
+def in_process(data_dir: Path, settings: Any) -> Path:
+    settings.STATIC_ROOT = data_dir / "static"
+    return data_dir
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_a_model_that_is_not_there_is_told(
+    in_process: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_images(tmp_path / "photos", 2)
+    with pytest.raises(SystemExit) as end:
+        call_command("quickstart", data=photos, model=str(tmp_path / "nowhere"), no_serve=True, no_progress=True)
+    assert end.value.code == 3
+    told = capsys.readouterr().err
+    assert "DATAVISOR_VLM_MODEL" in told
+    assert "Traceback" not in told
+    assert TaggingRun.objects.get().status == TaggingRun.Status.FAILED
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_images_that_cannot_be_read_stop_nothing(in_process: Path, tmp_path: Path, checkpoint: Path) -> None:
+    photos = make_images(tmp_path / "photos", 2)
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    call_command("quickstart", data=photos, model=str(checkpoint), no_serve=True, no_progress=True)
+    run = TaggingRun.objects.get()
+    assert (run.status, run.tagged, run.failed) == (TaggingRun.Status.COMPLETED, 2, 1)
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", in_process):
+        with pytest.raises(CommandError, match=r"Name the one|no image") as refusal:
+            call_command("quickstart", data=folder, no_serve=True, no_progress=True)
+        assert refusal.value.returncode == 2
+    assert not Dataset.objects.exists()
+
+
+def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_model(None, None) == str(DEMO_CHECKPOINT)
+    assert chosen_model(None, Path("photos")) == ""
+    assert chosen_model("vikhyatk/moondream2", None) == "vikhyatk/moondream2"
+    monkeypatch.setenv("DATAVISOR_VLM_MODEL", "own")
+    assert chosen_model(None, None) == "own"
+
+
+def test_the_next_free_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < free_port("127.0.0.1", port) <= port + 20
+    with pytest.raises(CommandError, match="no address of this machine"):
+        free_port("203.0.113.7", 8000)
+
+
+def test_addresses_open_in_a_browser() -> None:
+    assert [shown_host(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::")] == [
+        *("127.0.0.1", "[::1]", "localhost", "localhost")
+    ]
