@@ -12,7 +12,7 @@ from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
 expect.set_options(timeout=120_000)
 
 SIDE = 378  # pixels: one crop
-MANY = 12  # images that take long enough to be watched
+MANY = 9  # images that take long enough to be watched
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_run_survives_reload_cancel_and_a_restart_of_the_server(
 
 def test_the_place_is_kept_when_the_data_change(visitor: Visitor, folder: Path) -> None:
     page = visitor.log_in()
-    page.set_viewport_size({"width": 800, "height": 500})
+    page.set_viewport_size({"width": 1000, "height": 500})
     page.goto(visitor.imported(draw_images(folder, 70)) + "?order=added&size=l")
     while page.locator(".cell").count() < 70:
         page.mouse.wheel(0, 4000)
@@ -254,7 +254,8 @@ def test_every_page_is_accessible(visitor: Visitor, folder: Path, theme: str) ->
         assert page.evaluate("document.documentElement.dataset.theme") == theme
         found.append(violation(page))
         page.set_viewport_size({"width": 390, "height": 844})
-        found.append(violation(page))
+        if theme == "light":  # the narrow page has the same colours
+            found.append(violation(page))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         page.set_viewport_size({"width": 1280, "height": 900})
     assert [text for text in found if text] == []
