@@ -148,6 +148,8 @@
     const shown = $$(".cell").length;
     if (shown) address.searchParams.set("loaded", String(shown));
     const [x, y] = [scrollX, scrollY];
+    const seen = y > 0 ? $$(".cell").find((cell) => cell.getBoundingClientRect().bottom > 0) : null;
+    const top = seen?.getBoundingClientRect().top;
     const closed = $$("details[id]", region).map((details) => [details.id, details.open]);
     const fields = $$("input[id]:not([type=hidden], [type=checkbox]), select[id]", region).map((field) => [field.id, field.value]);
     const side = $(".sidebar")?.scrollTop ?? 0;
@@ -159,6 +161,13 @@
       if (sidebar) sidebar.scrollTop = side;
       restoreSelection();
       scrollTo(x, y);
+      // Cells that were never on screen have a guessed height, so hold on to one that is, while they find their own.
+      for (let frame = 0; seen && frame < 5; frame += 1) {
+        const cell = $(`.cell[data-id="${CSS.escape(seen.dataset.id)}"]`);
+        if (!cell) break;
+        scrollBy({ top: cell.getBoundingClientRect().top - top, behavior: "instant" });
+        await new Promise(requestAnimationFrame);
+      }
     } finally {
       refreshing = false;
       if (again) { again = false; refresh(); }
