@@ -113,7 +113,7 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
         try:
             ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
         except ValidationError as error:
-            raise Problem(error.message) from error
+            raise Problem(str(error.message)) from error
         return HttpResponse(live.cells_html(dataset.pk, services.samples_by_id(dataset=dataset, ids=ids)))
     place = Place.of(request.GET)
     page = services.samples_page(
