@@ -16,7 +16,7 @@ from django.urls import URLPattern, get_resolver, reverse
 from tests.page.conftest import HOSTILE, PASSWORD, allow, draw_images, sample_ids
 from vlm import services
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
-from vlm.samples import SampleFilter, StoreBusy
+from vlm.samples import DatasetStats, SampleFilter, StoreBusy
 from vlm.views.place import Place
 
 pytestmark = pytest.mark.django_db
@@ -273,6 +273,18 @@ def test_tags_are_added_to_a_selection_or_to_all_of_a_filter(dataset: Dataset, a
     said = admin.post(address, {"action": "add", "tag": "x", "ids": ids[3]}, headers=HTMX)
     assert "added to 1 image." in said.content.decode()
     assert said.headers["HX-Trigger"] == json.dumps({"datavisor:changed": {}})
+
+
+def test_tags_are_suggested(dataset: Dataset, admin: Client) -> None:
+    services.tags_add(dataset=dataset, filter=SampleFilter(), tag="<b>", user=None)
+    answer = admin.get(reverse("edit_tags", args=[dataset.pk]))
+    assert answer.content == b'<option value="&lt;b&gt;">\n'
+
+
+def test_the_header_counts_alike_with_and_without_a_filter(dataset: Dataset, admin: Client) -> None:
+    services.tags_add(dataset=dataset, filter=SampleFilter(ids=(sample_ids(dataset)[0],)), tag="x", user=None)
+    pages = [admin.get(reverse("dataset", args=[dataset.pk]), query) for query in ({}, {"none": "x"})]
+    assert pages[0].context["stats"] == pages[1].context["stats"] == DatasetStats(7, 1, 0)
 
 
 @pytest.mark.parametrize(

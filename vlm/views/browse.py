@@ -15,13 +15,13 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import content_disposition_header
 from django.utils.text import slugify
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
 from vlm import live, services
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
-from vlm.samples import ORDERS, SampleFilter, TagError
+from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter, TagError
 from vlm.views.access import EDIT, IMPORT, TAG, VIEW, Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
@@ -31,6 +31,7 @@ from vlm.views.sidebar import sidebar
 PAGE = 60
 MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes back by scrolling
 CARD_PICTURES = 4
+SUGGESTED = 200
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
@@ -74,7 +75,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     user = request.user
     values = {
         "dataset": dataset,
-        "stats": services.dataset_stats(datasets=[dataset])[dataset.pk],
+        "stats": _stats(dataset, place, facets),
         "place": place,
         "page": page,
         "after": after,
@@ -129,9 +130,13 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
     return render(request, "vlm/_cells.html", values)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
-    """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it."""
+    """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it. GET: suggest tags."""
+    if request.method != "POST":
+        dataset = get_dataset(request, dataset_id, EDIT)
+        tags = services.tag_suggestions(dataset=dataset, prefix=request.GET.get("tag", ""), limit=SUGGESTED)
+        return render(request, "vlm/_suggestions.html", {"tags": tags})
     if request.POST.get("action") == "auto-tag":
         return _to_auto_tag(request, dataset_id)
     dataset = get_dataset(request, dataset_id, EDIT)
@@ -201,6 +206,14 @@ async def _stream(first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
     while chunk is not None:
         yield chunk
         chunk = await sync_to_async(_next, thread_sensitive=False)(rest)
+
+
+def _stats(dataset: Dataset, place: Place, facets: Facets) -> DatasetStats:
+    """Return the whole data set's figures; without a filter the facets have counted them already."""
+    if not place.filter.is_empty:
+        return services.dataset_stats(datasets=[dataset])[dataset.pk]
+    states = {count.value: count.count for count in facets.states}
+    return DatasetStats(facets.total, facets.total - states.get("untagged", 0), states.get("missing", 0))
 
 
 def _next(chunks: Iterator[bytes]) -> bytes | None:

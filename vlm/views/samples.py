@@ -10,8 +10,6 @@ from vlm.models import TaggingRun
 from vlm.views.access import EDIT, Request, get_dataset
 from vlm.views.place import Place
 
-SUGGESTED = 200
-
 
 @require_safe
 def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
@@ -49,7 +47,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "next": address(after),
         "back": place.url(dataset.pk),
         "here": request.get_full_path(),
-        "suggestions": services.tag_suggestions(dataset=dataset, prefix="", limit=SUGGESTED),
+        "suggestions": [word for words in services.words_by_dimension().values() for word in words],
         "can_edit": request.user.has_perm(EDIT),
     }
     return render(request, "vlm/sample.html", values)
