@@ -207,7 +207,10 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     change_form_template = "admin/vlm/run.html"
     fieldsets = [
         (None, {"fields": ["dataset", "status", "error", "total", "processed", "tagged", "discarded", "failed"]}),
-        ("Time", {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds_shown", "rate_shown"]}),
+        (
+            "Time",
+            {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds_shown", "rate_shown"]},
+        ),
         ("What was asked", {"fields": ["scope", "filter_query", "sample_limit", "failed_of", "asked"]}),
         ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "mode", "batch_size"]}),
         ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
