@@ -25,7 +25,7 @@ from django.contrib.staticfiles.management.commands.collectstatic import Command
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.urls import reverse
-from whitenoise.storage import CompressedManifestStaticFilesStorage  # type: ignore[import-untyped]
+from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
