@@ -151,7 +151,7 @@ def test_images_that_cannot_be_read_stop_nothing(in_process: Path, tmp_path: Pat
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", in_process):
-        with pytest.raises(CommandError, match=r"Name the one|no image") as refusal:
+        with pytest.raises(CommandError, match=r"Name the one|No image") as refusal:
             call_command("quickstart", data=folder, no_serve=True, no_progress=True)
         assert refusal.value.returncode == 2
     assert not Dataset.objects.exists()

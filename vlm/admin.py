@@ -207,13 +207,16 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     change_form_template = "admin/vlm/run.html"
     fieldsets = [
         (None, {"fields": ["dataset", "status", "error", "total", "processed", "tagged", "discarded", "failed"]}),
-        ("Time", {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds", "rate_shown"]}),
+        (
+            "Time",
+            {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds_shown", "rate_shown"]},
+        ),
         ("What was asked", {"fields": ["scope", "filter_query", "sample_limit", "failed_of", "asked"]}),
         ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "mode", "batch_size"]}),
         ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
         ("Who", {"fields": ["started_by", "origin", "worker"]}),
     ]
-    readonly_fields = ["created", "worker", "rate_shown", "asked"]
+    readonly_fields = ["created", "worker", "seconds_shown", "rate_shown", "asked"]
 
     def has_delete_permission(self, request: HttpRequest, obj: TaggingRun | None = None) -> bool:
         return False  # its answers would be left without their run: reverting takes both back
@@ -228,6 +231,10 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def asked(self, run: TaggingRun) -> SafeString:
         rows = ((d["name"], d["question"], ", ".join(d["words"])) for d in run.vocabulary_json)
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {} <em>{}</em></li>", rows))
+
+    @admin.display(description="seconds")
+    def seconds_shown(self, run: TaggingRun) -> str:
+        return f"{run.seconds:,.1f}"
 
     @admin.display(description="images/s")
     def rate_shown(self, run: TaggingRun) -> str:

@@ -1,16 +1,19 @@
 """The one loaded model of this process: loaded on first need, used by one run at a time, given back when idle."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from django.conf import settings
 
-from vlm.moondream import LoadProgress, Tagger, load_tagger
+if TYPE_CHECKING:
+    from vlm.moondream import LoadProgress, Tagger
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ class ModelSpec:
     dtype: str = "auto"
 
     @classmethod
-    def from_settings(cls, *, model: str = "", device: str = "") -> "ModelSpec":
+    def from_settings(cls, *, model: str = "", device: str = "") -> ModelSpec:
         own = model or settings.VLM_MODEL
         # A revision belongs to the model it was set for.
         revision = settings.VLM_REVISION if own == settings.VLM_MODEL else ""
@@ -75,6 +78,8 @@ class ModelKeeper:
                 loading()
                 self.state = "loading"
                 try:
+                    from vlm.moondream import load_tagger  # PyTorch itself takes seconds to import
+
                     self._tagger = load_tagger(
                         spec.model, spec.revision or None, spec.device, spec.dtype, progress=progress
                     )

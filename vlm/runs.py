@@ -1,5 +1,7 @@
 """The life of a tagging run. Its row in the database is the truth that every viewer, in every process, reads."""
 
+from __future__ import annotations
+
 import atexit
 import logging
 import os
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -22,7 +24,7 @@ from django.utils import timezone
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.model import ModelSpec, keeper
 from vlm.models import Dataset, TaggingRun, current_vocabulary
-from vlm.moondream import EngineError, LoadProgress, ModelUnavailable
+from vlm.moondream import EngineError, ModelUnavailable
 from vlm.moondream.crops import Detail
 from vlm.samples import (
     Merged,
@@ -38,6 +40,9 @@ from vlm.samples.filters import Condition
 from vlm.store import sample_store
 from vlm.tagging import Job, Mode, ModelMismatch, answer_batch, decode, tag_samples
 from vlm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from vlm.moondream import LoadProgress
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +109,7 @@ class RunOptions:
     failed_of: int | None = None
 
     @classmethod
-    def defaults(cls) -> "RunOptions":
+    def defaults(cls) -> RunOptions:
         return cls()
 
 

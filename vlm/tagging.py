@@ -1,5 +1,7 @@
 """The loop of a run: read, decode, score, decide, commit. It joins store and model and knows nothing above them."""
 
+from __future__ import annotations
+
 import logging
 import queue
 import string
@@ -10,17 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vlm.files import locate
 from vlm.imaging import ImageUnreadable, read_image
-from vlm.moondream import DimensionScore, PreparedImage, Tagger
 from vlm.moondream.crops import Detail
 from vlm.samples import Answer, Merged, Pending, Result, SampleStore
 from vlm.samples.filters import Condition
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch
 from vlm.samples.reading import pending
 from vlm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from vlm.moondream import DimensionScore, PreparedImage, Tagger
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,19 @@
 """A native, batched Moondream2: every question about an image answered in one pass, with probabilities.
 
-It knows no Django and runs no code from a hub.
+It knows no Django and runs no code from a hub. The names below are imported when they are first used: PyTorch and
+transformers take seconds, which no command that does not infer should wait for.
 """
 
-from .crops import PreparedImage
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import EngineError, ModelUnavailable
-from .hub import LoadProgress
-from .loading import load_tagger
-from .tagger import DimensionScore, Tagger
+
+if TYPE_CHECKING:
+    from .crops import PreparedImage
+    from .hub import LoadProgress
+    from .loading import load_tagger
+    from .tagger import DimensionScore, Tagger
 
 __all__ = [
     "DimensionScore",
@@ -18,3 +24,17 @@ __all__ = [
     "Tagger",
     "load_tagger",
 ]
+
+_HOMES = {
+    "DimensionScore": "tagger",
+    "LoadProgress": "hub",
+    "PreparedImage": "crops",
+    "Tagger": "tagger",
+    "load_tagger": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -106,9 +106,9 @@ def result_console(stdout: OutputWrapper) -> Console:
 
 def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], *, right: int = 1) -> None:
     """Print a table whose columns from ``right`` on hold numbers."""
-    table = Table(title=Text(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    if not title:
-        table.title = None
+    if title:
+        console.print(title)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         if place < right:
             table.add_column(Text(name), overflow="fold")

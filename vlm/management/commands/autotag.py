@@ -311,7 +311,7 @@ def short(count: int) -> str:
     if count < 10_000:
         return f"{count:,}"
     if count < 1_000_000:
-        return f"{count / 1000:.1f}k" if count < 100_000 else f"{count // 1000}k"
+        return f"{count / 1000:.1f}k" if count < 99_950 else f"{count // 1000}k"
     return f"{count / 1e6:.3g}M"
 
 

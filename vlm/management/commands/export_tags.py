@@ -14,12 +14,12 @@ from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argum
 
 
 class Command(DoorCommand):
-    help = "Export samples with their tags."
+    help = "Write the samples of a filter with their tags to a file, or to stdout."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("dataset", help="name or number of the data set")
         add_filter_argument(parser)
-        parser.add_argument("--format", required=True, choices=list(services.EXPORT_FORMATS))
+        parser.add_argument("--format", required=True, choices=list(services.EXPORT_FORMATS), help="of the file")
         parser.add_argument(
             "--output", type=Path, metavar="FILE", help="instead of stdout; put in place when it is complete"
         )
