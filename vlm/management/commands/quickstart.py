@@ -30,7 +30,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage  # type: ign
 
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
-from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
+from vlm.management.commands._shared import EXPECTED, INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
 from vlm.model import keeper
 from vlm.models import Dataset
 from vlm.store import sample_store
@@ -121,7 +121,7 @@ class Command(DoorCommand):
         """Tag; whatever goes wrong is told, and the page stays."""
         try:
             self._tag(dataset, model, no_progress)
-        except CommandError as error:
+        except (CommandError, *EXPECTED) as error:
             self.stderr.write(str(error))
         except SystemExit as end:
             if end.code == INTERRUPTED:
