@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
@@ -70,23 +71,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def test_twice_without_serving(home: Home) -> None:
-    first = home.start("--no-serve")
-    out, errors = first.communicate()
-    assert first.returncode == 0, errors
-    assert out.count("Password ") == 1
-    assert "“photos” (folder): 3 samples, 3 new" in out
-    assert "Run 1 completed: 3 of 3 samples" in out
-    collected = home.data / "static" / "staticfiles.json"
-    stamp = collected.stat().st_mtime_ns
-    second = home.start("--no-serve")
-    out, errors = second.communicate()
-    assert second.returncode == 0, errors
-    assert out == "Nothing to do: everything is imported and tagged already.\n"
-    assert collected.stat().st_mtime_ns == stamp  # nothing was built again
-
-
-def test_serving(home: Home) -> None:
+def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -99,6 +84,8 @@ def test_serving(home: Home) -> None:
             if "until you press Ctrl-C" in line:
                 break
         text = "".join(lines)
+    assert text.count("Password ") == 1
+    assert "“photos” (folder): 3 samples, 3 new" in text
     assert "Run 1 completed: 3 of 3 samples" in text, child.communicate()[1]
     (address,) = re.findall(r"DataVisor is at +(\S+)", text)
     assert int(address.rpartition(":")[2]) > port  # that one was taken
@@ -117,6 +104,13 @@ def test_serving(home: Home) -> None:
     _, errors = child.communicate(timeout=90)
     assert child.returncode == 0, errors
     assert home.processes() == []
+    collected = home.data / "static" / "staticfiles.json"
+    stamp = collected.stat().st_mtime_ns
+    again = home.start("--no-serve")
+    out, errors = again.communicate(timeout=90)
+    assert again.returncode == 0, errors
+    assert out == "Nothing to do: everything is imported and tagged already.\n"
+    assert collected.stat().st_mtime_ns == stamp  # nothing was built again
 
 
 @pytest.fixture
@@ -140,12 +134,26 @@ def test_a_model_that_is_not_there_is_told(
 
 
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)
-def test_images_that_cannot_be_read_stop_nothing(in_process: Path, tmp_path: Path, checkpoint: Path) -> None:
+def test_without_serving(
+    in_process: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = make_images(tmp_path / "photos", 2)
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    call_command("quickstart", data=photos, model=str(checkpoint), no_serve=True, no_progress=True)
+    User.objects.create(username="admin")  # no administrator, for all the name
+    asked = {"data": photos, "model": str(checkpoint), "no_serve": True, "no_progress": True}
+    call_command("quickstart", **asked)
     run = TaggingRun.objects.get()
     assert (run.status, run.tagged, run.failed) == (TaggingRun.Status.COMPLETED, 2, 1)
+    (password,) = re.findall(r"Administrator +admin2\nPassword +(\S+)\n", capsys.readouterr().out)
+    assert User.objects.get(is_superuser=True).check_password(password)
+    call_command("quickstart", **asked)
+    assert capsys.readouterr().out == "Nothing to do: everything is imported and tagged already.\n"
+    assert TaggingRun.objects.get() == run  # the broken image is not tried at every start
+    make_images(tmp_path / "more" / "photos", 1)
+    call_command("quickstart", **(asked | {"data": tmp_path / "more" / "photos"}))
+    assert "Password" not in capsys.readouterr().out
+    assert list(Dataset.objects.values_list("name", "sample_count")) == [("photos", 3), ("photos 2", 1)]
+    assert User.objects.filter(is_superuser=True).count() == 1
 
 
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)

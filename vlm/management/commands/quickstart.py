@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser, ArgumentTypeError
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +30,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
-from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
+from vlm.management.commands._shared import EXPECTED, INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
 from vlm.model import keeper
 from vlm.models import Dataset
 from vlm.store import sample_store
@@ -107,7 +108,7 @@ class Command(DoorCommand):
         Raises:
             CommandError, SystemExit: as ``autotag`` does, except that images that cannot be read are no reason.
         """
-        if dataset is None or not services.run_scope_count(dataset=dataset, options=services.RunOptions(model=model)):
+        if dataset is None or not _waiting(dataset, model):
             return False
         try:
             call_command("autotag", str(dataset.pk), model=model, no_progress=no_progress, stdout=self.stdout)
@@ -120,7 +121,7 @@ class Command(DoorCommand):
         """Tag; whatever goes wrong is told, and the page stays."""
         try:
             self._tag(dataset, model, no_progress)
-        except CommandError as error:
+        except (CommandError, *EXPECTED) as error:
             self.stderr.write(str(error))
         except SystemExit as end:
             if end.code == INTERRUPTED:
@@ -154,6 +155,13 @@ class Command(DoorCommand):
 def chosen_model(asked: str | None, data: Path | None) -> str:
     """Return the model to tag with: the asked one, the environment's, or the demonstration's; empty for the settings'."""
     return asked or os.environ.get("DATAVISOR_VLM_MODEL") or ("" if data else str(DEMO_CHECKPOINT))
+
+
+def _waiting(dataset: Dataset, model: str) -> int:
+    """Return how many samples lack an answer. Those that could not be read are left to ``autotag --scope failed``."""
+    options = services.RunOptions(model=model)
+    missing = services.run_scope_count(dataset=dataset, options=options)
+    return missing and missing - services.run_scope_count(dataset=dataset, options=replace(options, scope="failed"))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
