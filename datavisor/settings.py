@@ -4,7 +4,9 @@ Without ``DATAVISOR_ALLOWED_HOSTS`` the server is a local one: it answers on thi
 itself a secret key on its first run. With it, the server is a deployment: HTTPS cookies, and a key that you provide.
 """
 
+import math
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ def at_least(name: str, default: float, minimum: float) -> float:
     """Return the number in the variable ``name``, which must not be below ``minimum``."""
     try:
         value = float(env.str(name, str(default)))
+        if math.isinf(value):
+            raise ValueError
     except ValueError:
         raise ImproperlyConfigured(f"{name} must be a number, like {default:g}.") from None
     if not value >= minimum:
@@ -56,7 +60,12 @@ def folders(name: str, default: list[Path]) -> list[Path]:
 DATA_DIR = (
     Path(env.str("DATAVISOR_DATA_DIR", str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data"))).expanduser().resolve()
 )
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+except OSError as error:
+    raise ImproperlyConfigured(
+        f"The data folder {DATA_DIR} cannot be made: {error.strerror}. Set DATAVISOR_DATA_DIR to a folder you may write to."
+    ) from error
 
 # -- who may reach it ------------------------------------------------------------------------------------------------
 DEBUG: bool = env.bool("DATAVISOR_DEBUG", False)
@@ -243,6 +252,8 @@ LOGGING = {
 # -- the samples ------------------------------------------------------------------------------------------------------
 DUCKDB_PATH = DATA_DIR / "samples.duckdb"
 DUCKDB_MEMORY: str = env.str("DATAVISOR_DUCKDB_MEMORY", "2GB")
+if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", DUCKDB_MEMORY, re.IGNORECASE):
+    raise ImproperlyConfigured(f"DATAVISOR_DUCKDB_MEMORY is “{DUCKDB_MEMORY}”; write a size like 2GB or 512MB.")
 DUCKDB_THREADS = int(at_least("DATAVISOR_DUCKDB_THREADS", 0, 0))
 STORE_WAIT = at_least("DATAVISOR_STORE_WAIT", 15, 0)  # seconds that a process queues for the file
 THUMBNAIL_DIR = DATA_DIR / "thumbnails"

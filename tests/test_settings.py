@@ -40,7 +40,10 @@ def test_a_deployment_demands_a_key(tmp_path: Path) -> None:
         ("DATAVISOR_VLM_DTYPE", "int4", "must be one of auto, float32"),
         ("DATAVISOR_VLM_MIN_PROBABILITY", "1.5", "a probability lies between 0 and 1"),
         ("DATAVISOR_MAX_PIXELS", "many", "must be a number"),
+        ("DATAVISOR_MAX_PIXELS", "inf", "must be a number"),
         ("DATAVISOR_VLM_IDLE_MINUTES", "-1", "at least 0"),
+        ("DATAVISOR_DUCKDB_MEMORY", "lots", "write a size like 2GB"),
+        ("DATAVISOR_DATA_DIR", "/dev/null/data", "Set DATAVISOR_DATA_DIR"),
     ],
 )
 def test_a_bad_value_says_what_to_write(tmp_path: Path, name: str, value: str, complaint: str) -> None:

@@ -27,7 +27,7 @@ import duckdb
 from vlm.importing.coco import find_annotation_files
 from vlm.importing.files import Files, Refused
 from vlm.importing.json_stream import JSONBroken, Section, stream_sections
-from vlm.importing.records import Annotation
+from vlm.importing.records import Annotation, printable
 
 _CHUNK = 1 << 16  # bytes of a piece of the stream, roughly
 _NOT_A_FIELD = re.compile(r"\W+")
@@ -250,7 +250,7 @@ def _copied(section: Section, offsets: dict[int, int], spool: IO[bytes]) -> Iter
 def _spooled_tags(image: dict[str, Any], offsets: dict[int, int], spool: IO[bytes]) -> Any:
     identity = image.get("id")
     name = str(image.get("file_name", "")).replace("\\", "/")
-    offset = offsets.get(hash(("" if identity is None else str(identity), name)))
+    offset = offsets.get(hash(("" if identity is None else printable(str(identity)), name)))
     if offset is None:
         return None
     spool.seek(offset)

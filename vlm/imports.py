@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.utils import timezone
 
 from vlm.imaging import remove_thumbnails
@@ -25,6 +26,7 @@ from vlm.store import sample_store
 logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 60.0
+BEAT_SECONDS = 5.0
 REPORT_SECONDS = 0.5
 KEPT_SKIPS = 1000
 EXAMPLES = 5
@@ -75,18 +77,21 @@ def dataset_import(
     if dry_run:
         total = sum(1 for _ in found)
         return ImportDone(None, found.root, found.format, total, Imported(total=total), found.skips, found.skip_count)
-    dataset, created = _claim(name, found)
-    try:
-        # One transaction, after everything was read: an error half-way leaves the samples as they were.
-        with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
+    _check_name(name, found)  # before the long reading
+    # One transaction, after everything was read: an error half-way leaves the samples as they were.
+    with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
+        dataset = _claim(name, found)
+        try:
             done = import_rows(sample_store(), dataset_id=dataset.pk, source=source)
-    except BaseException:
-        if created:
-            dataset.delete()
-        raise
+        except BaseException:
+            Dataset.objects.filter(pk=dataset.pk, imported=None).delete()  # unless it was there before
+            raise
     dataset.format, dataset.imported = found.format, timezone.now()
     dataset.sample_count, dataset.missing_count = done.total, done.missing
-    dataset.save(update_fields=["format", "imported", "sample_count", "missing_count"])
+    fields = ("format", "imported", "sample_count", "missing_count")
+    if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
+        dataset_forget(dataset_id=dataset.pk, root=dataset.root)
+        raise ImportFailed(f"The data set “{name}” was deleted during the import. Import it again.")
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
 
@@ -129,11 +134,13 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
 def fail_stale_imports() -> None:
     """Mark imports whose process died as failed; their transaction left nothing behind."""
     stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
-    ImportJob.objects.filter(status=ImportJob.Status.RUNNING, heartbeat__lt=stale).update(
-        status=ImportJob.Status.FAILED,
-        finished=timezone.now(),
-        error="The server stopped during the import, which left nothing behind. Import again.",
-    )
+    dead = ImportJob.objects.filter(status=ImportJob.Status.RUNNING, heartbeat__lt=stale)
+    if dead.exists():  # pages ask all the time, and should not write for it
+        dead.update(
+            status=ImportJob.Status.FAILED,
+            finished=timezone.now(),
+            error="The server stopped during the import, which left nothing behind. Import again.",
+        )
 
 
 def allowed_path(path: str) -> Path:
@@ -177,18 +184,45 @@ def dataset_deleted(sender: type[Dataset], instance: Dataset, **kwargs: object) 
     transaction.on_commit(lambda: dataset_forget(dataset_id=dataset_id, root=root))
 
 
-def _claim(name: str, found: Scan) -> tuple[Dataset, bool]:
-    """Return the data set of that name, made if there is none, and whether it was made."""
+def _check_name(name: str, found: Scan) -> None:
     if len(name) > 200:
         raise ImportFailed("The name is longer than 200 characters. Give a shorter one.")
-    dataset, created = Dataset.objects.get_or_create(
-        name=name, defaults={"root": str(found.root), "format": found.format}
-    )
-    if Path(dataset.root) != found.root:
+    dataset = Dataset.objects.filter(name=name).first()
+    if dataset is not None and Path(dataset.root) != found.root:
         raise ImportFailed(
             f"The name “{name}” belongs to the data set of {dataset.root}. Choose another name for {found.root}."
         )
-    return dataset, created
+
+
+def _claim(name: str, found: Scan) -> Dataset:
+    """Return the data set of that name, made if there is none."""
+    dataset, _ = Dataset.objects.get_or_create(name=name, defaults={"root": str(found.root), "format": found.format})
+    _check_name(name, found)  # another import may have made it meanwhile
+    return dataset
+
+
+@contextmanager
+def _beating(job: ImportJob) -> Iterator[None]:
+    """Show that the process lives: looking a large folder over, and the transaction at the end, report nothing."""
+    over = threading.Event()
+
+    def beat() -> None:
+        try:
+            while not over.wait(BEAT_SECONDS):
+                try:
+                    ImportJob.objects.filter(pk=job.pk).update(heartbeat=timezone.now())
+                except DatabaseError:
+                    logger.warning("Import job %s could not show that it lives", job.pk, exc_info=True)
+        finally:
+            connections.close_all()
+
+    pulse = threading.Thread(target=beat, name=f"pulse-import-{job.pk}", daemon=True)
+    pulse.start()
+    try:
+        yield
+    finally:
+        over.set()
+        pulse.join()
 
 
 def _run_job(job: ImportJob) -> None:
@@ -201,7 +235,8 @@ def _run_job(job: ImportJob) -> None:
             ImportJob.objects.filter(pk=job.pk).update(done=done, total=total or 0, heartbeat=timezone.now())
 
     try:
-        done = dataset_import(path=Path(job.path), name=job.name, format=job.format, report=report)
+        with _beating(job):
+            done = dataset_import(path=Path(job.path), name=job.name, format=job.format, report=report)
     except (ImportFailed, StoreError) as error:
         job.status, job.error = ImportJob.Status.FAILED, str(error)
     except Exception as error:

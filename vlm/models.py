@@ -82,6 +82,12 @@ def current_vocabulary() -> Vocabulary:
     )
 
 
+def words_by_dimension() -> dict[str, tuple[str, ...]]:
+    """Return the words of every dimension, in the vocabulary's order, switched off ones included: their tags may be there."""
+    dimensions = Dimension.objects.prefetch_related("words")
+    return {dimension.name: tuple(word.text for word in dimension.words.all()) for dimension in dimensions}
+
+
 class TaggingRun(models.Model):
     """One pass of the model over the samples of a scope. This row is the truth that every viewer reads."""
 

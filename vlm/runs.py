@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import IntegrityError, connections, transaction
-from django.db.models import F
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.model import ModelSpec, keeper
-from vlm.models import Dataset, TaggingRun, current_vocabulary
+from vlm.models import Dataset, TaggingRun, current_vocabulary, words_by_dimension
 from vlm.moondream import EngineError, ModelUnavailable
 from vlm.moondream.crops import Detail
 from vlm.samples import (
@@ -31,6 +32,7 @@ from vlm.samples import (
     Reapplied,
     SampleFilter,
     SampleRow,
+    StoreBusy,
     StoreError,
     merging,
     reading,
@@ -107,6 +109,9 @@ class RunOptions:
     model: str = ""
     device: str = ""
     failed_of: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.min_probability, self.min_mass)
 
     @classmethod
     def defaults(cls) -> RunOptions:
@@ -213,7 +218,10 @@ def run_current(*, dataset: Dataset) -> TaggingRun | None:
 def fail_stale_runs() -> int:
     """Mark runs whose process died as interrupted; returns how many."""
     stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
-    return TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE, heartbeat__lt=stale).update(
+    dead = TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE, heartbeat__lt=stale)
+    if not dead.exists():  # every look at a page asks, and should not write for it
+        return 0
+    return dead.update(
         status=Status.INTERRUPTED,
         finished=F("heartbeat"),
         rate=0,
@@ -352,7 +360,8 @@ def run_execute(
     ``stop`` interrupts it after the batch at hand. Whatever goes wrong ends up in the row: this raises only when the
     database itself is gone.
     """
-    worker = f"{socket.gethostname()}:{os.getpid()}"
+    # Of this execution alone: a run that was taken for dead may have gone on elsewhere, even in this process.
+    worker = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
     claimed = TaggingRun.objects.filter(pk=run_id, status=Status.QUEUED, worker="").update(
         worker=worker, heartbeat=timezone.now()
     )
@@ -361,17 +370,20 @@ def run_execute(
         return run
     halt = threading.Event()  # set by ``stop`` or by a cancellation, seen by the loop
     over = threading.Event()
-    pulse = threading.Thread(target=_heartbeat, args=(run_id, stop, halt, over), name=f"pulse-{run_id}", daemon=True)
+    pulse = threading.Thread(target=_heartbeat, args=(run, stop, halt, over), name=f"pulse-{run_id}", daemon=True)
     pulse.start()
-    status, error = Status.COMPLETED, ""
+    status, error, halted = Status.COMPLETED, "", False
     try:
-        if _work(run, halt, waited):
-            status = Status.INTERRUPTED if stop.is_set() else Status.CANCELLED
+        halted = _work(run, halt, waited)
     except _GivenUp:
-        status = Status.INTERRUPTED if stop.is_set() else Status.CANCELLED
+        halted = True
     except (EngineError, ModelMismatch, StoreError) as problem:
-        logger.error("Run %s failed: %s", run_id, problem, exc_info=not isinstance(problem, ModelUnavailable))
-        status, error = Status.FAILED, str(problem)
+        # Whoever is halted while fetching the model or waiting for the store finds neither.
+        if halt.is_set() and isinstance(problem, (ModelUnavailable, StoreBusy)):
+            halted = True
+        else:
+            logger.error("Run %s failed: %s", run_id, problem, exc_info=not isinstance(problem, ModelUnavailable))
+            status, error = Status.FAILED, str(problem)
     except Exception as problem:
         logger.exception("Run %s failed", run_id)
         status = Status.FAILED
@@ -379,8 +391,12 @@ def run_execute(
     finally:
         over.set()
         pulse.join()
-    if status == Status.INTERRUPTED:
-        error = "The process was stopped. Resume to go on where it was."
+    if halted and _own(run).filter(status=Status.CANCELLING).exists():
+        status = Status.CANCELLED
+    elif halted:
+        status = Status.INTERRUPTED
+        why = "The process was stopped" if stop.is_set() else "The process was taken for dead"
+        error = f"{why}. Resume to go on where it was."
     _finish(run, status, error)
     notify(run.dataset_id)
     return run
@@ -396,10 +412,15 @@ def run_revert(*, run: TaggingRun) -> int:
     active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
     if active is not None:
         raise RunActive(active)
-    with sample_store().write() as cursor:
-        count = merging.revert_run(cursor, run_id=run.pk)
-    run.reverted = timezone.now()
-    run.save(update_fields=["reverted"])
+    # Said first, so that nobody resumes it meanwhile; a revert that was killed can be repeated.
+    _claim_finished(run, reverted=timezone.now())
+    try:
+        with sample_store().write() as cursor:
+            count = merging.revert_run(cursor, run_id=run.pk)
+    except BaseException:
+        TaggingRun.objects.filter(pk=run.pk).update(reverted=run.reverted)
+        raise
+    run.refresh_from_db()
     notify(run.dataset_id)
     return count
 
@@ -408,19 +429,27 @@ def run_reapply(*, run: TaggingRun, min_probability: float, min_mass: float, pre
     """Decide a finished run's answers by other thresholds, without the model.
 
     Raises:
-        RunError: the run is active or reverted.
+        RunError: the run is active or reverted, or a threshold is no probability.
     """
+    _check_thresholds(min_probability, min_mass)
+    run.refresh_from_db()
     if run.is_active or run.reverted:
         raise RunError(f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are.")
     thresholds = {"run_id": run.pk, "min_probability": min_probability, "min_mass": min_mass}
-    with sample_store().write() as cursor:
-        if preview:
+    if preview:
+        with sample_store().read() as cursor:
             return merging.preview_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
-        result = merging.apply_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
-    with sample_store().read() as cursor:
-        _, run.tagged, run.discarded, _ = reading.run_counts(cursor, run.pk)
-    run.min_probability, run.min_mass = min_probability, min_mass
-    run.save(update_fields=["tagged", "discarded", "min_probability", "min_mass"])
+    # Said first, so that whoever resumes it meanwhile decides by the new ones.
+    _claim_finished(run, min_probability=min_probability, min_mass=min_mass)
+    try:
+        with sample_store().write() as cursor:
+            result = merging.apply_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+            _, tagged, discarded, _ = reading.run_counts(cursor, run.pk)
+    except BaseException:
+        TaggingRun.objects.filter(pk=run.pk).update(min_probability=run.min_probability, min_mass=run.min_mass)
+        raise
+    TaggingRun.objects.filter(pk=run.pk).update(tagged=tagged, discarded=discarded)
+    run.refresh_from_db()
     notify(run.dataset_id)
     return result
 
@@ -490,6 +519,22 @@ _lock = threading.Lock()
 _working: dict[threading.Thread, threading.Event] = {}
 
 
+def _own(run: TaggingRun) -> QuerySet[TaggingRun]:
+    """Return the row of a run while this execution is the one that works on it."""
+    return TaggingRun.objects.filter(pk=run.pk, worker=run.worker)
+
+
+def _claim_finished(run: TaggingRun, **changes: object) -> None:
+    """Change the row of a run that nobody works on, in one step with looking whether somebody does. Raises ``RunActive``."""
+    if not TaggingRun.objects.filter(pk=run.pk).exclude(status__in=TaggingRun.ACTIVE).update(**changes):
+        raise RunActive(run)
+
+
+def _check_thresholds(min_probability: float, min_mass: float) -> None:
+    if not (0 <= min_probability <= 1 and 0 <= min_mass <= 1):
+        raise RunError("A threshold is a probability: give a number between 0 and 1.")
+
+
 @atexit.register
 def stop_all() -> None:
     """Let every run of this process finish its batch. At exit daemon threads would die in mid-image."""
@@ -511,7 +556,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             raise _GivenUp
 
     def loading() -> None:
-        TaggingRun.objects.filter(pk=run.pk, status=Status.QUEUED).update(status=Status.LOADING)
+        _own(run).filter(status=Status.QUEUED).update(status=Status.LOADING)
         notify(run.dataset_id)
 
     report_at = 0.0
@@ -521,66 +566,79 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         check()
         if loaded.stage == "download" and time.monotonic() - report_at > 0.5:
             report_at = time.monotonic()
-            TaggingRun.objects.filter(pk=run.pk).update(download_done=loaded.done, download_total=loaded.total)
+            _tell(run, download_done=loaded.done, download_total=loaded.total)
             notify(run.dataset_id)
 
     spec = ModelSpec(
         run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto"
     )
     with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
-        job = _job(run)
-        with store.read() as cursor:
+        job = _job(run, halt)
+        with store.read(stop=halt) as cursor:
             done = reading.run_counts(cursor, run.pk)
             left = reading.pending_count(cursor, job.scope, run_id=run.pk, answered_by=job.answered_by)
         run.processed, run.tagged, run.discarded, run.failed = done
         if job.limit is not None:
             left = min(left, job.limit)
-        TaggingRun.objects.filter(pk=run.pk).update(
+        run.total = run.processed + left
+        _own(run).update(
             revision=tagger.revision,
             device=tagger.device,
             dtype=tagger.dtype,
-            total=run.processed + left,
+            total=run.total,
             processed=run.processed,
             tagged=run.tagged,
             discarded=run.discarded,
             failed=run.failed,
             started=run.started or timezone.now(),
         )
-        TaggingRun.objects.filter(pk=run.pk, status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
+        _own(run).filter(status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
         notify(run.dataset_id)
         meter = _Meter(run)
         tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
-    return halt.is_set() and meter.processed < left
+    return halt.is_set() and meter.done.processed < left
+
+
+def _tell(run: TaggingRun, **figures: object) -> None:
+    """Write figures for the viewers into a run's row. A database that is locked for long must not end the run."""
+    try:
+        _own(run).update(**figures)
+    except DatabaseError:
+        logger.warning("The figures of run %s could not be written this time", run.pk, exc_info=True)
 
 
 class _Meter:
     """Writes counts, rate and elapsed time of a run into its row after each commit."""
 
     def __init__(self, run: TaggingRun) -> None:
-        self.run, self.processed = run, 0
+        self.run, self.done = run, Merged()
+        self._kept = Merged(run.processed, run.tagged, run.discarded, run.failed)  # before this execution
         self._began, self._before = time.monotonic(), run.seconds
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
 
     def count(self, merged: Merged) -> None:
         now = time.monotonic()
-        self.processed += merged.processed
-        self._marks.append((now, self.processed))
+        self.done += merged
+        self._marks.append((now, self.done.processed))
         while len(self._marks) > 2 and now - self._marks[1][0] > RATE_SECONDS:
             self._marks.popleft()
         since, before = self._marks[0]
-        TaggingRun.objects.filter(pk=self.run.pk).update(
-            processed=F("processed") + merged.processed,
-            tagged=F("tagged") + merged.tagged,
-            discarded=F("discarded") + merged.discarded,
-            failed=F("failed") + merged.failed,
-            rate=(self.processed - before) / max(now - since, 1e-6),
+        total = self._kept + self.done
+        _tell(
+            self.run,
+            total=max(self.run.total, total.processed),  # an import may have brought more
+            processed=total.processed,
+            tagged=total.tagged,
+            discarded=total.discarded,
+            failed=total.failed,
+            rate=(self.done.processed - before) / max(now - since, 1e-6),
             seconds=self._before + now - self._began,
             heartbeat=timezone.now(),
         )
         notify(self.run.dataset_id)
 
 
-def _heartbeat(run_id: int, stop: threading.Event, halt: threading.Event, over: threading.Event) -> None:
+def _heartbeat(run: TaggingRun, stop: threading.Event, halt: threading.Event, over: threading.Event) -> None:
     """Show that the process lives, and look whether somebody cancelled the run in another one."""
     beat_at = 0.0
     try:
@@ -590,20 +648,19 @@ def _heartbeat(run_id: int, stop: threading.Event, halt: threading.Event, over: 
             if time.monotonic() - beat_at < HEARTBEAT_SECONDS / 4:
                 continue
             beat_at = time.monotonic()
-            TaggingRun.objects.filter(pk=run_id).update(heartbeat=timezone.now())
-            if not TaggingRun.objects.filter(
-                pk=run_id, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)
-            ).exists():
-                halt.set()
-    except Exception:
-        logger.exception("The heartbeat of run %s stopped", run_id)
-        halt.set()
+            try:
+                _own(run).filter(status__in=TaggingRun.ACTIVE).update(heartbeat=timezone.now())
+                if not _own(run).filter(status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)).exists():
+                    halt.set()
+            except DatabaseError:  # locked for long, or gone for a moment: the next beat tells
+                logger.warning("Run %s could not show that it lives", run.pk, exc_info=True)
+                connections.close_all()
     finally:
         connections.close_all()
 
 
 def _finish(run: TaggingRun, status: str, error: str) -> None:
-    """Write down the end, with counts from the store: they are what was kept."""
+    """Write down the end, with counts from the store: they are what was kept. Nothing, if the run is another's by now."""
     counts: dict[str, int] = {}
     try:
         with sample_store().read() as cursor:
@@ -611,11 +668,14 @@ def _finish(run: TaggingRun, status: str, error: str) -> None:
         counts = dict(zip(("processed", "tagged", "discarded", "failed"), done, strict=True))
     except StoreError:
         logger.exception("The counts of run %s could not be read", run.pk)
-    run.refresh_from_db()
+    own = _own(run)
+    try:
+        run.refresh_from_db()
+    except TaggingRun.DoesNotExist:
+        logger.warning("Run %s was deleted with its data set while it worked", run.pk)
+        return
     rate = run.processed / run.seconds if run.seconds else 0.0
-    TaggingRun.objects.filter(pk=run.pk).update(
-        status=status, error=error, finished=timezone.now(), heartbeat=timezone.now(), rate=rate, **counts
-    )
+    own.update(status=status, error=error, finished=timezone.now(), heartbeat=timezone.now(), rate=rate, **counts)
     run.refresh_from_db()
 
 
@@ -636,8 +696,7 @@ def _answered_by(run: TaggingRun) -> tuple[int, ...]:
 
 def _scope(run: TaggingRun) -> Condition:
     chosen = SampleFilter.from_query(run.filter_query)
-    words = {dimension.name: dimension.words for dimension in current_vocabulary()}
-    words |= {dimension.name: dimension.words for dimension in run.vocabulary}
+    words = words_by_dimension() | {dimension.name: dimension.words for dimension in run.vocabulary}
     condition, values = where(run.dataset_id, chosen, words)
     if run.scope == TaggingRun.Scope.FAILED:
         if run.failed_of_id is not None:
@@ -655,10 +714,10 @@ def _count(run: TaggingRun) -> int:
     return found if run.sample_limit is None else min(found, run.sample_limit)
 
 
-def _job(run: TaggingRun) -> Job:
+def _job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
     limit: int | None = run.sample_limit
     if limit is not None and run.pk:
-        with sample_store().read() as cursor:
+        with sample_store().read(stop=stop) as cursor:
             limit = max(0, limit - reading.run_counts(cursor, run.pk)[0])
     return Job(
         dataset_id=run.dataset_id,

@@ -25,7 +25,7 @@ from vlm.imports import (
     import_start,
 )
 from vlm.model import keeper
-from vlm.models import Dataset, Dimension, TaggingRun
+from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.runs import (
     NothingToTag,
     NotResumable,
@@ -131,12 +131,6 @@ __all__ = [
 
 
 # -- samples -------------------------------------------------------------------------------------------------------------
-def words_by_dimension() -> dict[str, tuple[str, ...]]:
-    """Return the words of every dimension, in the vocabulary's order, switched off ones included: their tags may be there."""
-    dimensions = Dimension.objects.prefetch_related("words")
-    return {dimension.name: tuple(word.text for word in dimension.words.all()) for dimension in dimensions}
-
-
 def samples_page(
     *, dataset: Dataset, filter: SampleFilter, order: str = "name", after: str = "", limit: int = 60
 ) -> Page:
@@ -293,8 +287,9 @@ def dataset_delete(*, dataset: Dataset) -> None:
 
 def store_check(*, repair: bool = False) -> Report:
     """Prove that every sample's tags are what the ledger says, and find rows of data sets that are gone."""
-    datasets = list(Dataset.objects.values_list("pk", flat=True))
     with sample_store().write() as cursor:
+        # Read only now: an import that had the store until here may have made one.
+        datasets = list(Dataset.objects.values_list("pk", flat=True))
         return check_store(cursor, datasets=datasets, repair=repair)
 
 

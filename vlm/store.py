@@ -11,11 +11,16 @@ from vlm.samples import SampleStore
 @cache
 def sample_store() -> SampleStore:
     """Return the store of ``DATAVISOR_DATA_DIR``."""
-    store = SampleStore(
+    return SampleStore(
         settings.DUCKDB_PATH,
         memory_limit=settings.DUCKDB_MEMORY,
         threads=settings.DUCKDB_THREADS,
         wait=settings.STORE_WAIT,
     )
-    atexit.register(store.close)
-    return store
+
+
+# Registered before ``vlm.runs`` registers the end of its runs, so called after it: their last batch needs the store.
+@atexit.register
+def _close() -> None:
+    if sample_store.cache_info().currsize:
+        sample_store().close()

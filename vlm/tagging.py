@@ -100,8 +100,8 @@ def tag_samples(
         What this call did, in sum.
 
     Raises:
-        ModelMismatch: nothing was kept.
-        StoreError: what was committed before is kept.
+        ModelMismatch: no answer of it became a tag.
+        StoreError: what was committed before is kept. A busy store is waited for, until ``stop`` is set.
     """
     done = Merged()
     unsaved: list[Result] = []
@@ -111,16 +111,14 @@ def tag_samples(
     def save() -> None:
         nonlocal done, saved_at
         if unsaved:
-            with _timed("store", waited), store.write() as cursor:
+            with _timed("store", waited), store.write(stop=stop) as cursor:
                 merged = merge_batch(cursor, dataset_id=job.dataset_id, run_id=job.run_id, results=unsaved)
             unsaved.clear()
             done += merged
             publish(merged)
         saved_at = time.monotonic()
 
-    if job.batch_size:
-        tagger.batch_size = job.batch_size
-    with decoded_ahead(_pending(job, store), job, tagger) as images:
+    with _batches_of(job.batch_size, tagger), decoded_ahead(_pending(job, store, stop), job, tagger) as images:
         while not stop.is_set():
             with _timed("decode", waited):
                 batch = list(islice(images, max(1, tagger.batch_size)))
@@ -129,10 +127,11 @@ def tag_samples(
             with _timed("model", waited):
                 unsaved += answer_batch(batch, job, tagger)
             if held_back:
-                if sum(len(result.answers) for result in unsaved) < MISMATCH_ANSWERS:
+                if sum(len(result.answers) for result in unsaved) >= MISMATCH_ANSWERS:
+                    check_fit(unsaved)
+                    held_back = False
+                elif len(unsaved) < MISMATCH_ANSWERS:  # a folder full of unreadable images never answers
                     continue
-                check_fit(unsaved)
-                held_back = False
             if time.monotonic() - saved_at >= COMMIT_SECONDS:
                 save()
     save()
@@ -239,11 +238,23 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
         return Decoded(sample, None, f"The image could not be decoded ({type(error).__name__}).")
 
 
-def _pending(job: Job, store: SampleStore) -> Iterator[Pending]:
+@contextmanager
+def _batches_of(size: int, tagger: Tagger) -> Iterator[None]:
+    """Have the model take ``size`` images per pass, and go back to its own size after; 0 leaves it at that."""
+    own = tagger.batch_size
+    tagger.batch_size = size or own
+    try:
+        yield
+    finally:
+        if size:
+            tagger.batch_size = own
+
+
+def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pending]:
     after, left = -1, job.limit
     while left is None or left > 0:
         size = READ_AHEAD if left is None else min(READ_AHEAD, left)
-        with store.read() as cursor:
+        with store.read(stop=stop) as cursor:
             found = pending(cursor, job.scope, run_id=job.run_id, answered_by=job.answered_by, after=after, limit=size)
         yield from found
         if len(found) < size:

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from vlm.importing.files import OUTSIDE, Files, Refused
 from vlm.importing.folder import split_name
 from vlm.importing.json_stream import JSONBroken, stream_sections
-from vlm.importing.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, distinct_categories
+from vlm.importing.records import (
+    Annotation,
+    ImportFailed,
+    ReportSkip,
+    SampleRecord,
+    Scan,
+    distinct_categories,
+    printable,
+)
 
 _MAX_FILES = 1000  # JSON files that are looked at
 _HEAD = 65_536  # characters in which a COCO JSON names one of its sections
@@ -138,7 +146,7 @@ def _read(files: Files, path: str) -> _Spool:
             elif section == "categories":
                 for element in elements:
                     if isinstance(element, dict) and element.get("name") is not None:
-                        spool.categories[str(element.get("id"))] = str(element["name"]).strip()
+                        spool.categories[str(element.get("id"))] = printable(str(element["name"]).strip())
     spool.annotations.flush()
     return spool
 
@@ -237,7 +245,7 @@ def _records(files: Files, spool: _Spool, seen: set[int], report: ReportSkip) ->
                 categories=distinct_categories(annotations),
                 annotations=annotations,
                 content_key=key,
-                external_id=external_id,
+                external_id=printable(external_id),
             )
     if lookup.orphans:
         report(spool.path, f"Annotations that belong to images which it does not list: {lookup.orphans:,}.")
@@ -256,7 +264,9 @@ class _AnnotationLookup:
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
         self._found = np.zeros(len(keys), dtype=np.bool_)
-        self._names = [spool.categories.get(identity, f"category {identity}") for identity in spool.category_ids]
+        self._names = [
+            spool.categories.get(identity, printable(f"category {identity}")) for identity in spool.category_ids
+        ]
         self._names.append("")  # index -1: an annotation without category
 
     def of(self, images: Iterable[_Image]) -> Iterator[tuple[Annotation, ...]]:

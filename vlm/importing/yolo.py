@@ -16,7 +16,15 @@ import yaml
 from vlm.imaging import ImageUnreadable, image_size
 from vlm.importing.files import Files, Refused, walk_images
 from vlm.importing.folder import split_name
-from vlm.importing.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, distinct_categories
+from vlm.importing.records import (
+    Annotation,
+    ImportFailed,
+    ReportSkip,
+    SampleRecord,
+    Scan,
+    distinct_categories,
+    printable,
+)
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 _MAX_YAML = 10_000_000  # bytes
@@ -163,7 +171,7 @@ def _names(value: Any) -> dict[int, str]:
     names = {}
     for key, name in pairs:
         try:
-            names[int(key)] = str(name).strip()
+            names[int(key)] = printable(str(name).strip())
         except (TypeError, ValueError):
             continue
     return names

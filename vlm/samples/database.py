@@ -8,17 +8,19 @@ of work, and one writer at a time: DuckDB loses an update silently when two tran
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 from filelock import FileLock, Timeout
 
-from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreHeld, StoreReadOnly
 from .schema import migrate
 
 Cursor = duckdb.DuckDBPyConnection
+Taken = TypeVar("Taken")
 
 # Nothing may reach for the network, whatever file somebody puts here.
 OFFLINE: dict[str, str | bool | int | float | list[str]] = {
@@ -27,6 +29,7 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 }
 
 LOOK_SECONDS = 0.01  # how often the holder looks whether somebody queues
+RETRY_SECONDS = 0.5  # between the turns of somebody who would rather wait than give up
 
 
 class SampleStore:
@@ -57,40 +60,50 @@ class SampleStore:
         self._watcher: threading.Thread | None = None
 
     @contextmanager
-    def read(self) -> Iterator[Cursor]:
+    def read(self, *, stop: threading.Event | None = None) -> Iterator[Cursor]:
         """Yield a cursor that sees one consistent state per statement.
+
+        Args:
+            stop: wait for a busy file until this is set, instead of giving up after ``wait`` seconds.
 
         Raises:
             StoreBusy, StoreCorrupt, StoreReadOnly: the file cannot be opened.
         """
-        cursor = self._enter()
+        cursor = _persist(self._enter, stop)
         try:
             yield cursor
         except duckdb.Error as error:
             if isinstance(error, duckdb.FatalException):
                 self._draining = True  # the instance is dead (the disk was full): the next user opens it anew
-            raise _explained(error, self.path) from error
+            raise explained(error, self.path) from error
         finally:
             self._leave(cursor)
 
     @contextmanager
-    def write(self) -> Iterator[Cursor]:
+    def write(self, *, stop: threading.Event | None = None) -> Iterator[Cursor]:
         """Yield a cursor inside a transaction that commits at the end of the block, or not at all.
+
+        Args:
+            stop: as for :meth:`read`.
 
         Raises:
             StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly: nothing of the block was kept.
         """
-        with self._writer, self.read() as cursor:
-            cursor.begin()
-            try:
-                yield cursor
-            except BaseException:
+        _persist(self._take_turn, stop)
+        try:
+            with self.read(stop=stop) as cursor:
+                cursor.begin()
                 try:
-                    cursor.rollback()
-                except duckdb.Error:
-                    pass  # the transaction is gone already
-                raise
-            cursor.commit()
+                    yield cursor
+                except BaseException:
+                    try:
+                        cursor.rollback()
+                    except duckdb.Error:
+                        pass  # the transaction is gone already
+                    raise
+                cursor.commit()
+        finally:
+            self._writer.release()
 
     def close(self) -> None:
         """Close the file once nobody in this process uses it, so that another process gets it at once."""
@@ -102,6 +115,10 @@ class SampleStore:
             watcher = self._watcher
         if watcher is not None and watcher is not threading.current_thread():
             watcher.join(1)  # it holds the connection until it looks
+
+    def _take_turn(self) -> None:
+        if not self._writer.acquire(timeout=self.wait):
+            raise StoreBusy(f"{self.path.name} is being written to for long, by an import perhaps. Try again.")
 
     def _enter(self) -> Cursor:
         if os.getpid() != self._process:
@@ -139,15 +156,16 @@ class SampleStore:
         try:
             connection = duckdb.connect(str(self.path), config=self._config)
             migrate(connection, self.path)
+            watcher = threading.Thread(target=self._watch, args=(connection,), name="store-watch", daemon=True)
+            watcher.start()  # it waits for the condition, which the caller holds
         except BaseException as error:
             if connection is not None:
                 connection.close()
             self._owner.release()
             if isinstance(error, duckdb.Error):
-                raise _explained(error, self.path) from error
+                raise explained(error, self.path) from error
             raise
-        self._watcher = threading.Thread(target=self._watch, args=(connection,), name="store-watch", daemon=True)
-        self._watcher.start()
+        self._watcher = watcher
         return connection
 
     def _watch(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -183,11 +201,23 @@ class SampleStore:
             self._changed.notify_all()
 
 
+def _persist(take: Callable[[], Taken], stop: threading.Event | None) -> Taken:
+    """Return what ``take`` gives; with ``stop``, try again while the store is busy until it is set."""
+    while True:
+        try:
+            return take()
+        except StoreHeld:
+            raise
+        except StoreBusy:
+            if stop is None or stop.wait(RETRY_SECONDS):
+                raise
+
+
 def _busy(path: Path) -> StoreBusy:
     return StoreBusy(f"{path.name} is in use by another process that did not hand it over in time. Try again.")
 
 
-def _explained(error: duckdb.Error, path: Path) -> Exception:
+def explained(error: duckdb.Error, path: Path) -> Exception:
     """Return the error that says what to do, or ``error`` itself where the mistake is in our own statement."""
     text = str(error)
     if any(sign in text for sign in ("No space left", "not enough space", "File too large")):
@@ -214,5 +244,5 @@ def _explained(error: duckdb.Error, path: Path) -> Exception:
             "put a backup in its place; without one, import the data sets again."
         )
     if "Could not set lock" in text:
-        return StoreBusy(f"{path.name} is open in a program that does not hand it over. Close that program.")
+        return StoreHeld(f"{path.name} is open in a program that does not hand it over. Close that program.")
     return error

@@ -9,6 +9,10 @@ class StoreBusy(StoreError):
     """Another process holds the store and did not hand it over in time. Trying again helps."""
 
 
+class StoreHeld(StoreBusy):
+    """A program that never hands it over has the store open: only closing that program helps."""
+
+
 class StoreReadOnly(StoreError):
     """The store's folder or disk takes no writes."""
 

@@ -1,14 +1,17 @@
 """Writing samples: an import, in one transaction, that leaves tags as they are."""
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 
-from .database import OFFLINE, Cursor, SampleStore
+from .database import OFFLINE, Cursor, SampleStore, explained
+from .errors import StoreError, StoreReadOnly
 from .records import Importable, Imported, Records
 
 CHUNK = 4096  # rows that travel to DuckDB together
@@ -33,14 +36,23 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
 
     Args:
         report: called with how many records were read so far.
+
+    Raises:
+        StoreFull, StoreReadOnly: ``folder`` takes no more.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix="import-") as place:
-        path = Path(place) / "staged.duckdb"
-        connection = duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1})
+    try:
+        place = tempfile.TemporaryDirectory(dir=folder, prefix="import-")
+    except OSError as error:
+        raise StoreReadOnly(
+            f"{folder} cannot be written to: {error.strerror}. Make room, or give this user the right."
+        ) from error
+    with place:
+        path = Path(place.name) / "staged.duckdb"
         try:
-            _stage(connection, records, report)
-        finally:
-            connection.close()
+            with duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1}) as connection:
+                _stage(connection, records, report)
+        except duckdb.Error as error:
+            raise explained(error, path) from error
         yield path
 
 
@@ -50,27 +62,31 @@ def import_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Importe
     New paths are added, known ones get their new sizes, splits, categories and annotations, absent ones are marked
     missing; tags and ids stay. A path that comes twice counts once and is listed.
     """
+    incoming = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
+    quoted = str(source).replace("'", "''")
     try:
-        with store.write() as cursor:
-            quoted = str(source).replace("'", "''")
-            cursor.execute("detach database if exists incoming").fetchall()
-            cursor.execute(f"attach '{quoted}' as incoming (read_only)").fetchall()
-            return _import(cursor, dataset_id)
+        # What has been read took minutes: better to wait for the store than to read it again.
+        with store.write(stop=threading.Event()) as cursor:
+            cursor.execute(f"attach '{quoted}' as {incoming} (read_only)").fetchall()
+            return _import(cursor, dataset_id, incoming)
     finally:
-        with store.read() as cursor:  # not possible inside the transaction
-            cursor.execute("detach database if exists incoming").fetchall()
+        try:
+            with store.read() as cursor:  # not possible inside the transaction
+                cursor.execute(f"detach database if exists {incoming}").fetchall()
+        except StoreError:
+            pass  # the file was handed over meanwhile, and what was attached went with it
 
 
-def _import(cursor: Cursor, dataset_id: int) -> Imported:
+def _import(cursor: Cursor, dataset_id: int, incoming: str) -> Imported:
     done = Imported()
     done.duplicates = [
         row[0]
         for row in cursor.execute(
-            "select path from incoming.staged group by path having count(*) > 1 order by 1 limit 1000"
+            f"select path from {incoming}.staged group by path having count(*) > 1 order by 1 limit 1000"
         ).fetchall()
     ]
     cursor.execute(
-        "create or replace temp table arriving as select * from incoming.staged "
+        f"create or replace temp table arriving as select * from {incoming}.staged "
         "qualify row_number() over (partition by path order by place) = 1"
     ).fetchall()
     values = {"dataset": dataset_id}
@@ -106,8 +122,8 @@ def _import(cursor: Cursor, dataset_id: int) -> Imported:
     done.total = _count(cursor, "select count(*) from samples where dataset_id = $dataset", values)
     cursor.execute("delete from annotations where dataset_id = ?", [dataset_id]).fetchall()
     cursor.execute(
-        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height from incoming.annotations n "
-        "join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
+        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height "
+        f"from {incoming}.annotations n join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
         [dataset_id],
     ).fetchall()
     cursor.execute("drop table arriving").fetchall()

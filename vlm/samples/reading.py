@@ -179,11 +179,11 @@ def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annota
         "and sample_id in (select unnest(?::bigint[]))",
         [min(ids), max(ids), list(ids)],
     ).fetchall()
-    found: dict[int, tuple[Annotation, ...]] = {}
+    found: dict[int, list[Annotation]] = {}
     for sample_id, category, x, y, width, height in rows:
         box = None if x is None else (x, y, width, height)
-        found[sample_id] = (*found.get(sample_id, ()), Annotation(category, box))
-    return found
+        found.setdefault(sample_id, []).append(Annotation(category, box))
+    return {sample_id: tuple(annotations) for sample_id, annotations in found.items()}
 
 
 def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
@@ -203,8 +203,8 @@ def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) ->
     """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
     rows = cursor.execute(
         "select tag from (select unnest(tags) as tag from samples where dataset_id = ?) "
-        "where starts_with(lower(tag), ?) group by tag order by count(*) desc, tag limit ?",
-        [dataset_id, prefix.lower(), limit],
+        "where starts_with(lower(tag), lower(?)) group by tag order by count(*) desc, tag limit ?",
+        [dataset_id, prefix, limit],
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -284,13 +284,6 @@ def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
         [run_id, limit],
     ).fetchall()
     return [Discard(*row) for row in rows]
-
-
-def failed_ids(cursor: Cursor, run_id: int) -> list[int]:
-    rows = cursor.execute(
-        "select sample_id from run_samples where run_id = ? and status = 'failed' order by 1", [run_id]
-    ).fetchall()
-    return [row[0] for row in rows]
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -433,6 +426,7 @@ def _unpack(cursor: str, order: str) -> tuple[Any, int]:
     try:
         kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         fitting = isinstance(value, str if order == "name" else (int, float)) and isinstance(sample_id, int)
+        fitting = fitting and abs(sample_id) < 2**63 and (isinstance(value, str) or abs(value) < 2**63)
     except (ValueError, TypeError):
         kind, fitting = "", False
     if kind != order or not fitting:

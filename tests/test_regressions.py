@@ -1,0 +1,354 @@
+"""What went wrong once, or could have: busy stores, lost touch, things that happen at the same time."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+
+from tests.images import make_images
+from vlm import imports, runs, services, tagging
+from vlm.model import keeper
+from vlm.models import Dataset, Dimension, ImportJob, TaggingRun
+from vlm.samples import SampleFilter, StoreBusy, StoreReadOnly
+from vlm.samples.ingest import staged
+from vlm.services import RunOptions
+from vlm.store import sample_store
+
+pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+Status = TaggingRun.Status
+DAY = timedelta(days=1)
+
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1]); lock.acquire(); print("held", flush=True); sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    done = services.dataset_import(path=make_images(tmp_path / "photos", 12), name="photos")
+    assert done.dataset is not None
+    return done.dataset
+
+
+def create(dataset: Dataset, **options: Any) -> TaggingRun:
+    return services.run_create(dataset=dataset, options=RunOptions(**options), user=None, origin="command")
+
+
+def execute(run: TaggingRun, waited: Callable[[str, float], None] = lambda _, __: None) -> TaggingRun:
+    return services.run_execute(run_id=run.pk, stop=threading.Event(), waited=waited)
+
+
+def interrupted(dataset: Dataset) -> TaggingRun:
+    stop = threading.Event()
+    stop.set()
+    return services.run_execute(run_id=create(dataset).pk, stop=stop)
+
+
+def once(what: str, act: Callable[[], object]) -> Callable[[str, float], None]:
+    """Return a ``waited`` that calls ``act`` the first time that the run has spent time on ``what``."""
+    calls: list[str] = []
+
+    def waited(kind: str, seconds: float) -> None:
+        if kind == what and not calls:
+            calls.append(kind)
+            act()
+
+    return waited
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def held_by_another_process() -> Iterator[None]:
+    """Keep the store's lock in a process that does not look whether anybody queues."""
+    store = sample_store()
+    store.wait = 0.1
+    store.close()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, f"{store.path}.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    try:
+        yield
+    finally:
+        holder.communicate("")
+        store.wait = 5
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------------
+def test_a_run_waits_for_a_busy_store(dataset: Dataset) -> None:
+    run = create(dataset)
+    worker = threading.Thread(target=execute, args=(run,))
+    with held_by_another_process():
+        worker.start()
+        wait_for(lambda: keeper.state == "loaded")
+        time.sleep(1)  # several times what the store waits
+        assert TaggingRun.objects.get(pk=run.pk).is_active
+    worker.join(30)
+    run.refresh_from_db()
+    assert (run.status, run.processed) == (Status.COMPLETED, 12), run.error
+
+
+def test_a_run_that_waits_for_a_busy_store_can_be_cancelled(dataset: Dataset) -> None:
+    run = create(dataset)
+    worker = threading.Thread(target=execute, args=(run,))
+    with held_by_another_process():
+        worker.start()
+        wait_for(lambda: TaggingRun.objects.get(pk=run.pk).status != Status.QUEUED)
+        assert services.run_cancel(run=run)
+        worker.join(30)
+    run.refresh_from_db()
+    assert run.status == Status.CANCELLED
+
+
+def test_a_run_taken_for_dead_leaves_its_successor_alone(dataset: Dataset) -> None:
+    """A machine that slept: another process marked the run as interrupted, and somebody resumed it."""
+    run = create(dataset, batch_size=1)
+
+    def resume_elsewhere() -> None:
+        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
+        assert services.fail_stale_runs() == 1
+        services.run_requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
+        time.sleep(1)  # the heart beats twice meanwhile
+
+    execute(run, once("model", resume_elsewhere))
+    run.refresh_from_db()
+    assert (run.status, run.worker) == (Status.QUEUED, "")
+    done = execute(run)
+    assert (done.status, done.processed, done.tagged) == (Status.COMPLETED, 12, 12)
+
+
+def test_a_run_taken_for_dead_is_interrupted_not_cancelled(dataset: Dataset) -> None:
+    run = create(dataset, batch_size=1)
+
+    def presume_dead() -> None:
+        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
+        assert services.fail_stale_runs() == 1
+        time.sleep(1)
+
+    done = execute(run, once("model", presume_dead))
+    assert done.status == Status.INTERRUPTED
+    assert "Resume" in done.error
+
+
+def test_figures_that_could_not_be_written_are_made_good(dataset: Dataset) -> None:
+    """Each report says the whole, so that one that was lost is made good by the next."""
+    run = create(dataset)
+    TaggingRun.objects.filter(pk=run.pk).update(worker="here")
+    run.refresh_from_db()
+    run.total = 12
+    meter = runs._Meter(run)
+    meter.count(runs.Merged(processed=4, tagged=3, discarded=2, failed=1))
+    TaggingRun.objects.filter(pk=run.pk).update(processed=0, tagged=0)
+    meter.count(runs.Merged(processed=9, tagged=9))
+    run.refresh_from_db()
+    assert (run.processed, run.tagged, run.discarded, run.failed, run.total) == (13, 12, 2, 1, 13)
+
+
+def test_a_run_resumes_though_every_dimension_is_switched_off(dataset: Dataset) -> None:
+    run = interrupted(dataset)
+    Dimension.objects.update(enabled=False)
+    services.run_requeue(run=run, user=None, origin="command")
+    assert execute(run).status == Status.COMPLETED
+
+
+def test_a_filter_may_name_a_dimension_that_is_switched_off(dataset: Dataset) -> None:
+    Dimension.objects.filter(name="weather").update(enabled=False)
+    assert create(dataset, filter=SampleFilter(lacking=("weather",))).total == 12
+
+
+def test_unreadable_images_are_committed_as_the_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tagging, "COMMIT_SECONDS", 0.0)
+    folder = make_images(tmp_path / "gone", 100)
+    dataset = services.dataset_import(path=folder, name="gone").dataset
+    assert dataset is not None
+    for image in folder.iterdir():
+        image.unlink()
+    commits: list[str] = []
+    run = execute(
+        create(dataset, min_mass=0.5, batch_size=10),
+        lambda kind, _: commits.append(kind) if kind == "store" else None,
+    )
+    assert (run.status, run.failed) == (Status.COMPLETED, 100)
+    assert len(commits) > 1
+
+
+def test_a_batch_size_is_that_of_its_run_only(dataset: Dataset) -> None:
+    execute(create(dataset, limit=1))
+    assert keeper._tagger is not None
+    before = keeper._tagger.batch_size
+    execute(create(dataset, batch_size=before + 3))
+    assert keeper._tagger.batch_size == before
+
+
+def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
+    run = interrupted(dataset)
+    reverting = threading.Thread(target=services.run_revert, kwargs={"run": TaggingRun.objects.get(pk=run.pk)})
+    with sample_store().write():  # keeps the revert waiting
+        reverting.start()
+        wait_for(lambda: TaggingRun.objects.get(pk=run.pk).reverted is not None)
+        with pytest.raises(services.NotResumable, match="reverted"):
+            services.run_requeue(run=run, user=None, origin="page")
+    reverting.join(10)
+    assert TaggingRun.objects.get(pk=run.pk).reverted
+
+
+def test_a_revert_that_fails_has_not_happened(dataset: Dataset) -> None:
+    run = execute(create(dataset))
+    with held_by_another_process(), pytest.raises(StoreBusy):
+        services.run_revert(run=run)
+    run.refresh_from_db()
+    assert run.reverted is None
+    assert services.run_revert(run=run) == 12
+
+
+def test_thresholds_that_fail_to_be_applied_are_not_written_down(dataset: Dataset) -> None:
+    run = execute(create(dataset))
+    with held_by_another_process(), pytest.raises(StoreBusy):
+        services.run_reapply(run=run, min_probability=0.9, min_mass=0.1)
+    run.refresh_from_db()
+    assert (run.min_probability, run.min_mass) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
+def test_a_threshold_is_a_probability(dataset: Dataset, value: float) -> None:
+    with pytest.raises(services.RunError, match="between 0 and 1"):
+        RunOptions(min_probability=value)
+    run = execute(create(dataset, limit=1))
+    with pytest.raises(services.RunError, match="between 0 and 1"):
+        services.run_reapply(run=run, min_probability=0.5, min_mass=value)
+
+
+def test_thresholds_of_a_run_that_goes_on_stay(dataset: Dataset) -> None:
+    run = interrupted(dataset)
+    services.run_requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
+    with pytest.raises(services.RunError, match="active"):
+        services.run_reapply(run=run, min_probability=0.9, min_mass=0)
+
+
+def test_a_data_set_that_is_deleted_under_its_run(dataset: Dataset) -> None:
+    run = create(dataset, batch_size=1)
+    execute(run, once("model", lambda: Dataset.objects.filter(pk=dataset.pk).delete()))
+    assert not TaggingRun.objects.exists()
+    assert services.store_check().is_sound
+
+
+# -- imports -------------------------------------------------------------------------------------------------------------
+def test_a_data_set_that_is_deleted_under_its_import(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = imports.import_rows
+
+    def import_and_delete(*args: Any, **kwargs: Any) -> Any:
+        Dataset.objects.all().delete()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(imports, "import_rows", import_and_delete)
+    with pytest.raises(services.ImportFailed, match="deleted during the import"):
+        services.dataset_import(path=tmp_path / "photos", name="photos")
+    assert services.store_check().is_sound
+
+
+def test_an_import_waits_for_a_busy_store(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "photos", 2)
+    sample_store()
+    done: list[services.ImportDone] = []
+    worker = threading.Thread(target=lambda: done.append(services.dataset_import(path=folder, name="photos")))
+    with held_by_another_process():
+        worker.start()
+        wait_for(lambda: Dataset.objects.exists())
+        time.sleep(0.6)
+    worker.join(20)
+    assert done[0].total == 2
+
+
+def test_imports_at_the_same_time(tmp_path: Path) -> None:
+    folders = [make_images(tmp_path / f"photos-{index}", 3) for index in range(4)]
+
+    def work(folder: Path) -> None:
+        try:
+            for _ in range(5):
+                services.dataset_import(path=folder, name=folder.name)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, folders))
+    assert [dataset.sample_count for dataset in Dataset.objects.all()] == [3, 3, 3, 3]
+
+
+def test_an_import_that_dies_while_reading_leaves_no_data_set(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def report(done: int, total: int | None) -> None:
+        seen.append(Dataset.objects.count())
+
+    services.dataset_import(path=make_images(tmp_path / "photos", 2), name="photos", report=report)
+    assert seen == [0]
+
+
+def test_a_silent_import_shows_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "BEAT_SECONDS", 0.02)
+    job = ImportJob.objects.create(path="/", name="slow", heartbeat=timezone.now() - DAY)
+    with imports._beating(job):
+        wait_for(lambda: ImportJob.objects.filter(heartbeat__gt=timezone.now() - DAY / 2).exists())
+        services.fail_stale_imports()
+    job.refresh_from_db()
+    assert job.status == ImportJob.Status.RUNNING
+
+
+def test_a_folder_that_takes_no_import_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreReadOnly, match="nowhere"), staged([], tmp_path / "nowhere"):
+        pass
+
+
+def test_names_that_are_no_unicode_do_not_stop_an_import(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "coco", 1)
+    name = next(folder.iterdir()).name
+    content = {
+        "images": [{"id": "\ud83d", "file_name": name, "width": 8, "height": 8}],
+        "annotations": [{"id": 1, "image_id": "\ud83d", "category_id": 1, "bbox": [0, 0, 1, 1]}],
+        "categories": [{"id": 1, "name": "half \ud83d"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    done = services.dataset_import(path=folder, name="coco")
+    assert done.dataset is not None
+    (sample,) = services.samples_page(dataset=done.dataset, filter=SampleFilter()).samples
+    detail = services.sample_detail(dataset=done.dataset, sample_id=sample.id)
+    assert detail is not None
+    assert detail.categories == ("half \\ud83d",)
+
+
+# -- filters -------------------------------------------------------------------------------------------------------------
+def test_text_is_found_in_any_case_of_any_script(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "greek", 1)
+    next(folder.iterdir()).rename(folder / "οδοσ.jpg")
+    dataset = services.dataset_import(path=folder, name="greek").dataset
+    assert dataset is not None
+    assert services.samples_count(dataset=dataset, filter=SampleFilter(text="ΟΔΟΣ")) == 1
+
+
+def test_a_probability_survives_the_address() -> None:
+    for value in (0.0, 0.5, 1.0, 0.99999999):
+        chosen = SampleFilter(min_probability=value)
+        assert SampleFilter.from_query(chosen.to_query()) == chosen
+    assert SampleFilter(min_probability=1.0).to_query() == "pmin=1"
