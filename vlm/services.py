@@ -3,8 +3,10 @@
 Everything takes keywords. Reading functions open the store themselves; writing ones commit before they return.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -68,6 +70,7 @@ from vlm.samples.checking import Report, check_store
 from vlm.store import sample_store
 
 THUMBNAIL_SIZES = (160, 320, 640)
+KEPT_FACETS = 64  # filters
 VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page
 
 __all__ = [
@@ -130,6 +133,10 @@ __all__ = [
 ]
 
 
+_facets: dict[tuple[Any, ...], tuple[int, Facets]] = {}
+_facets_lock = threading.Lock()
+
+
 # -- samples -------------------------------------------------------------------------------------------------------------
 def samples_page(
     *, dataset: Dataset, filter: SampleFilter, order: str = "name", after: str = "", limit: int = 60
@@ -141,9 +148,21 @@ def samples_page(
 
 
 def samples_facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
+    """Count what a filter could be narrowed to; kept until the store changes, since all viewers ask for the same."""
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        return reading.facets(cursor, dataset.pk, filter, words)
+        revision = reading.revision(cursor)
+        key = (str(settings.DUCKDB_PATH), dataset.pk, filter, tuple(words.items()))
+        with _facets_lock:
+            kept = _facets.get(key)
+        if kept is not None and kept[0] == revision:
+            return kept[1]
+        found = reading.facets(cursor, dataset.pk, filter, words)
+    with _facets_lock:
+        if len(_facets) >= KEPT_FACETS:
+            _facets.clear()
+        _facets[key] = (revision, found)
+    return found
 
 
 def samples_count(*, dataset: Dataset, filter: SampleFilter) -> int:

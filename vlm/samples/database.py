@@ -94,6 +94,7 @@ class SampleStore:
             with self.read(stop=stop) as cursor:
                 cursor.begin()
                 try:
+                    cursor.execute("update revision set number = number + 1").fetchall()
                     yield cursor
                 except BaseException:
                     try:

@@ -57,7 +57,9 @@ def samples_page(
     key = KEY[order]
     if after:
         value, sample_id = _unpack(after, order)
-        condition, values = f"{condition} and ({key}, s.id) > (?, ?)", [*values, value, sample_id]
+        # The first comparison alone lets DuckDB skip the blocks that lie before.
+        condition = f"{condition} and {key} >= ? and ({key}, s.id) > (?, ?)"
+        values = [*values, value, value, sample_id]
     # Rows are wide and the order sees all of them, so the keys are sorted first and the rows fetched after.
     rows = cursor.execute(
         f"select {key}, s.id from samples s where {condition} order by {key}, s.id limit ?",
@@ -113,32 +115,33 @@ def facets(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) 
 
     A dimension's words are counted without the filter's own choice among them, so that the alternatives keep their counts.
     """
-    condition = where(dataset_id, chosen, words)
-    tags = _tag_counts(cursor, condition)
-    total = _count(cursor, condition)
+    source, rest = _narrowed(cursor, dataset_id, chosen, words)
+    counter = _Counter(cursor, dataset_id, words, source)
+    tags = counter.tags(rest)
     vocabulary = {word for of in words.values() for word in of}
     dimensions = []
     for name, of in words.items():
-        wider = _without(chosen, name, of)
-        if wider == chosen:
-            counted, reach, wide = tags, total, condition
-        else:
-            wide = where(dataset_id, wider, words)
-            counted, reach = _tag_counts(cursor, wide), _count(cursor, wide)
-        lacking = reach - sum(counted.get(word, 0) for word in of) + _extra(cursor, dataset_id, wide, name, of, words)
+        wider = _without(rest, name, of)
+        counted = counter.tags(wider)
+        lacking = counter.summary(wider)[0] - sum(counted.get(word, 0) for word in of) + counter.excess(wider, name)
         dimensions.append(DimensionFacet(name, tuple(Count(word, counted.get(word, 0)) for word in of), lacking))
     users = sorted(((n, tag) for tag, n in tags.items() if tag not in vocabulary), key=lambda pair: (-pair[0], pair[1]))
+    states = counter.summary(replace(rest, state=""))[1:5]
+    sources = counter.summary(replace(rest, source=""))[5:]
     return Facets(
-        total=total,
+        total=counter.summary(rest)[0],
         dimensions=tuple(dimensions),
         user_tags=tuple(Count(tag, n) for n, tag in users[:MAX_FACET]),
-        splits=_column_counts(cursor, "s.split", where(dataset_id, replace(chosen, splits=()), words)),
-        categories=_column_counts(
-            cursor, "unnest(s.categories)", where(dataset_id, replace(chosen, categories=()), words)
-        ),
-        states=_state_counts(cursor, where(dataset_id, replace(chosen, state=""), words)),
-        sources=_source_counts(cursor, where(dataset_id, replace(chosen, source=""), words)),
+        splits=counter.values("s.split", replace(rest, splits=())),
+        categories=counter.values("unnest(s.categories)", replace(rest, categories=())),
+        states=tuple(Count(state, n) for state, n in zip(STATES, states, strict=True)),
+        sources=tuple(Count(source, n) for source, n in zip(SOURCES, sources, strict=True)),
     )
+
+
+def revision(cursor: Cursor) -> int:
+    """Return a number that grows with every change of the store, in whatever process."""
+    return int(cursor.execute("select number from revision").fetchall()[0][0])
 
 
 def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
@@ -319,34 +322,109 @@ def _count(cursor: Cursor, target: Condition) -> int:
     return int(cursor.execute(f"select count(*) from samples s where {condition}", values).fetchall()[0][0])
 
 
-def _tag_counts(cursor: Cursor, target: Condition) -> dict[str, int]:
-    condition, values = target
-    rows = cursor.execute(
-        f"select tag, count(*) from (select unnest(s.tags) as tag from samples s where {condition}) group by 1",
+def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> tuple[str, SampleFilter]:
+    """Do the parts of a filter that are dear to evaluate, and that no facet leaves out, once for all facets.
+
+    Returns:
+        The table to count in, and the parts of the filter that are left.
+    """
+    rest = replace(
+        chosen,
+        text="",
+        dimension="",
+        min_probability=None,
+        max_probability=None,
+        run=None,
+        failed_in=None,
+        discarded_in=None,
+        ids=(),
+    )
+    if rest == chosen:
+        return "samples", chosen
+    dear = replace(chosen, splits=(), categories=(), all_of=(), any_of=(), none_of=(), lacking=(), state="", source="")
+    condition, values = where(dataset_id, dear, words)
+    cursor.execute(
+        "create or replace temp table narrowed as select s.id, s.dataset_id, s.split, s.categories, s.missing, s.tags, "
+        f"s.user_count, s.discarded, s.failed from samples s where {condition}",
         values,
     ).fetchall()
-    return dict(rows)
+    return "narrowed", rest
 
 
-def _extra(cursor: Cursor, dataset_id: int, target: Condition, name: str, of: Sequence[str], words: Words) -> int:
-    """Return by how much the counts of a dimension's words exceed the samples that have one.
+class _Counter:
+    """Counts for the facets of one filter; what several facets need is counted once."""
 
-    Only users can give a sample two words of a dimension, so the ledger's few rows of users tell which samples to look at.
-    """
-    condition, values = target
-    several = (
-        "select sample_id from sample_tags where dataset_id = ? and source = 'user' "
-        f"and tag in ({', '.join('?' * len(of))}) group by 1 having count(*) > 1"
-    )
-    shared = any(word in other for key, other in words.items() if key != name for word in of)
-    only = "true" if shared else f"s.id in ({several})"
-    given: list[Any] = [] if shared else [dataset_id, *of]
-    hits = " + ".join(["list_contains(s.tags, ?)::int"] * len(of))
-    rows = cursor.execute(
-        f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from samples s where {condition} and {only}",
-        [*of, *values, *given],
-    ).fetchall()
-    return int(rows[0][0])
+    def __init__(self, cursor: Cursor, dataset_id: int, words: Words, source: str) -> None:
+        self._cursor, self._dataset_id, self._words, self._source = cursor, dataset_id, words, source
+        self._tags: dict[SampleFilter, dict[str, int]] = {}
+        self._summaries: dict[SampleFilter, tuple[int, ...]] = {}
+        self._doubled: set[str] | None = None
+
+    def _rows(
+        self, select: str, chosen: SampleFilter, rest: str = "", more: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        condition, values = where(self._dataset_id, chosen, self._words)
+        sql = select.replace("SAMPLES", f"{self._source} s where {condition}") + rest
+        return self._cursor.execute(sql, [*values, *more]).fetchall()
+
+    def tags(self, chosen: SampleFilter) -> dict[str, int]:
+        if chosen not in self._tags:
+            rows = self._rows(
+                "select tag, count(*) from (select unnest(s.tags) as tag from SAMPLES) group by 1", chosen
+            )
+            self._tags[chosen] = dict(rows)
+        return self._tags[chosen]
+
+    def summary(self, chosen: SampleFilter) -> tuple[int, ...]:
+        """Return how many there are, then how many in each state, then of each source."""
+        if chosen not in self._summaries:
+            (row,) = self._rows(
+                "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
+                "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
+                "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
+                chosen,
+            )
+            self._summaries[chosen] = row
+        return self._summaries[chosen]
+
+    def values(self, column: str, chosen: SampleFilter) -> tuple[Count, ...]:
+        rows = self._rows(
+            f"select value, count(*) from (select {column} as value from SAMPLES) where value <> '' ",
+            chosen,
+            "group by 1 order by 2 desc, 1 limit ?",
+            [MAX_FACET],
+        )
+        return tuple(Count(*row) for row in rows)
+
+    def excess(self, chosen: SampleFilter, name: str) -> int:
+        """Return by how much the counts of a dimension's words exceed the samples that have one.
+
+        Only users can give a sample two words of a dimension, unless a word belongs to two dimensions.
+        """
+        of = self._words[name]
+        shared = any(word in other for key, other in self._words.items() if key != name for word in of)
+        if not shared and name not in self._dimensions_with_two_words():
+            return 0
+        hits = " + ".join([f"list_contains(s.tags, {_literal(word)})::int" for word in of])
+        rows = self._rows(f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from SAMPLES", chosen)
+        return int(rows[0][0])
+
+    def _dimensions_with_two_words(self) -> set[str]:
+        if self._doubled is None:
+            rows = self._cursor.execute(
+                "select sample_id, list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' "
+                "group by 1 having count(distinct tag) > 1",
+                [self._dataset_id],
+            ).fetchall()
+            self._doubled = {
+                name for name, of in self._words.items() if any(sum(tag in of for tag in tags) > 1 for _, tags in rows)
+            }
+        return self._doubled
+
+
+def _literal(text: str) -> str:
+    """Return ``text`` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter:
@@ -357,36 +435,6 @@ def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter
         none_of=tuple(tag for tag in chosen.none_of if tag not in of),
         lacking=tuple(other for other in chosen.lacking if other != name),
     )
-
-
-def _column_counts(cursor: Cursor, column: str, target: Condition) -> tuple[Count, ...]:
-    condition, values = target
-    rows = cursor.execute(
-        f"select value, count(*) from (select {column} as value from samples s where {condition}) where value <> '' "
-        "group by 1 order by 2 desc, 1 limit ?",
-        [*values, MAX_FACET],
-    ).fetchall()
-    return tuple(Count(*row) for row in rows)
-
-
-def _state_counts(cursor: Cursor, target: Condition) -> tuple[Count, ...]:
-    condition, values = target
-    rows = cursor.execute(
-        "select count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), count(*) filter (s.missing), "
-        f"count(*) filter (s.failed) from samples s where {condition}",
-        values,
-    ).fetchall()
-    return tuple(Count(state, n) for state, n in zip(STATES, rows[0], strict=True))
-
-
-def _source_counts(cursor: Cursor, target: Condition) -> tuple[Count, ...]:
-    condition, values = target
-    rows = cursor.execute(
-        "select count(*) filter (s.user_count > 0), count(*) filter (len(s.tags) > s.user_count) "
-        f"from samples s where {condition}",
-        values,
-    ).fetchall()
-    return tuple(Count(source, n) for source, n in zip(SOURCES, rows[0], strict=True))
 
 
 def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tuple[Any, ...]]]:

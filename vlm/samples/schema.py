@@ -17,6 +17,9 @@ MIGRATIONS = [
     create sequence edits;       -- order of users' tags
     create sequence changes;     -- order in which runs finish samples
 
+    create table revision (number bigint not null);  -- grows with every transaction that writes
+    insert into revision values (0);
+
     create table samples (
         id bigint primary key,
         dataset_id bigint not null,
