@@ -70,7 +70,7 @@ from vlm.samples.checking import Report, check_store
 from vlm.store import sample_store
 
 THUMBNAIL_SIZES = (160, 320, 640)
-KEPT_FACETS = 64  # filters
+KEPT_COUNTS, KEPT_DATASETS = 1000, 20  # of the facets, in memory
 VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page
 
 __all__ = [
@@ -133,8 +133,8 @@ __all__ = [
 ]
 
 
-_facets: dict[tuple[Any, ...], tuple[int, Facets]] = {}
-_facets_lock = threading.Lock()
+_counts: dict[tuple[Any, ...], tuple[int, dict[Any, Any]]] = {}
+_counts_lock = threading.Lock()
 
 
 # -- samples -------------------------------------------------------------------------------------------------------------
@@ -148,21 +148,26 @@ def samples_page(
 
 
 def samples_facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
-    """Count what a filter could be narrowed to; kept until the store changes, since all viewers ask for the same."""
+    """Count what a filter could be narrowed to.
+
+    Counts are kept until the store changes: neighbouring filters share most of them, and so do all viewers.
+    """
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        revision = reading.revision(cursor)
-        key = (str(settings.DUCKDB_PATH), dataset.pk, filter, tuple(words.items()))
-        with _facets_lock:
-            kept = _facets.get(key)
-        if kept is not None and kept[0] == revision:
-            return kept[1]
-        found = reading.facets(cursor, dataset.pk, filter, words)
-    with _facets_lock:
-        if len(_facets) >= KEPT_FACETS:
-            _facets.clear()
-        _facets[key] = (revision, found)
-    return found
+        memory = _counts_known(dataset.pk, words, reading.revision(cursor))
+        return reading.facets(cursor, dataset.pk, filter, words, memory)
+
+
+def _counts_known(dataset_id: int, words: dict[str, tuple[str, ...]], revision: int) -> dict[Any, Any]:
+    """Return the counts that :func:`samples_facets` made at this revision of the store."""
+    key = (str(settings.DUCKDB_PATH), dataset_id, tuple(words.items()))
+    with _counts_lock:
+        known = _counts.get(key)
+        if known is None or known[0] != revision or len(known[1]) > KEPT_COUNTS:
+            if len(_counts) >= KEPT_DATASETS:
+                _counts.clear()
+            known = _counts[key] = (revision, {})
+        return known[1]
 
 
 def samples_count(*, dataset: Dataset, filter: SampleFilter) -> int:

@@ -110,13 +110,19 @@ def neighbours(
     return beside("<", "desc"), beside(">", "asc")
 
 
-def facets(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> Facets:
+def facets(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, memory: dict[Any, Any] | None = None
+) -> Facets:
     """Count what the filter could be narrowed to.
 
     A dimension's words are counted without the filter's own choice among them, so that the alternatives keep their counts.
+
+    Args:
+        memory: counts of this data set and these words that are known at the present :func:`revision`; grows.
     """
     source, rest = _narrowed(cursor, dataset_id, chosen, words)
-    counter = _Counter(cursor, dataset_id, words, source)
+    known = memory if memory is not None and source == "samples" else {}
+    counter = _Counter(cursor, dataset_id, words, source, known)
     tags = counter.tags(rest)
     vocabulary = {word for of in words.values() for word in of}
     dimensions = []
@@ -354,45 +360,39 @@ def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Word
 class _Counter:
     """Counts for the facets of one filter; what several facets need is counted once."""
 
-    def __init__(self, cursor: Cursor, dataset_id: int, words: Words, source: str) -> None:
+    def __init__(self, cursor: Cursor, dataset_id: int, words: Words, source: str, known: dict[Any, Any]) -> None:
         self._cursor, self._dataset_id, self._words, self._source = cursor, dataset_id, words, source
-        self._tags: dict[SampleFilter, dict[str, int]] = {}
-        self._summaries: dict[SampleFilter, tuple[int, ...]] = {}
-        self._doubled: set[str] | None = None
+        self._known = known
 
-    def _rows(
-        self, select: str, chosen: SampleFilter, rest: str = "", more: Sequence[Any] = ()
-    ) -> list[tuple[Any, ...]]:
-        condition, values = where(self._dataset_id, chosen, self._words)
-        sql = select.replace("SAMPLES", f"{self._source} s where {condition}") + rest
-        return self._cursor.execute(sql, [*values, *more]).fetchall()
+    def _rows(self, select: str, chosen: SampleFilter) -> list[tuple[Any, ...]]:
+        key = (select, chosen)
+        if key not in self._known:
+            condition, values = where(self._dataset_id, chosen, self._words)
+            sql = select.replace("SAMPLES", f"{self._source} s where {condition}")
+            self._known[key] = self._cursor.execute(sql, values).fetchall()
+        rows: list[tuple[Any, ...]] = self._known[key]
+        return rows
 
     def tags(self, chosen: SampleFilter) -> dict[str, int]:
-        if chosen not in self._tags:
-            rows = self._rows(
-                "select tag, count(*) from (select unnest(s.tags) as tag from SAMPLES) group by 1", chosen
-            )
-            self._tags[chosen] = dict(rows)
-        return self._tags[chosen]
+        return dict(
+            self._rows("select tag, count(*) from (select unnest(s.tags) as tag from SAMPLES) group by 1", chosen)
+        )
 
     def summary(self, chosen: SampleFilter) -> tuple[int, ...]:
         """Return how many there are, then how many in each state, then of each source."""
-        if chosen not in self._summaries:
-            (row,) = self._rows(
-                "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
-                "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
-                "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
-                chosen,
-            )
-            self._summaries[chosen] = row
-        return self._summaries[chosen]
+        (row,) = self._rows(
+            "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
+            "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
+            "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
+            chosen,
+        )
+        return row
 
     def values(self, column: str, chosen: SampleFilter) -> tuple[Count, ...]:
         rows = self._rows(
-            f"select value, count(*) from (select {column} as value from SAMPLES) where value <> '' ",
+            f"select value, count(*) from (select {column} as value from SAMPLES) where value <> '' "
+            f"group by 1 order by 2 desc, 1 limit {MAX_FACET}",
             chosen,
-            "group by 1 order by 2 desc, 1 limit ?",
-            [MAX_FACET],
         )
         return tuple(Count(*row) for row in rows)
 
@@ -410,16 +410,17 @@ class _Counter:
         return int(rows[0][0])
 
     def _dimensions_with_two_words(self) -> set[str]:
-        if self._doubled is None:
+        if "doubled" not in self._known:
             rows = self._cursor.execute(
-                "select sample_id, list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' "
-                "group by 1 having count(distinct tag) > 1",
+                "select list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' "
+                "group by sample_id having count(distinct tag) > 1",
                 [self._dataset_id],
             ).fetchall()
-            self._doubled = {
-                name for name, of in self._words.items() if any(sum(tag in of for tag in tags) > 1 for _, tags in rows)
+            self._known["doubled"] = {
+                name for name, of in self._words.items() if any(sum(tag in of for tag in tags) > 1 for (tags,) in rows)
             }
-        return self._doubled
+        doubled: set[str] = self._known["doubled"]
+        return doubled
 
 
 def _literal(text: str) -> str:
