@@ -20,8 +20,8 @@ from tests.images import make_images
 from vlm import imports, runs, services, tagging
 from vlm.model import keeper
 from vlm.models import Dataset, Dimension, ImportJob, TaggingRun
-from vlm.samples import SampleFilter, StoreBusy, StoreReadOnly
-from vlm.samples.ingest import staged
+from vlm.samples import Merged, SampleFilter, StoreBusy, StoreReadOnly
+from vlm.samples.ingest import import_rows, staged
 from vlm.services import RunOptions
 from vlm.store import sample_store
 
@@ -157,9 +157,9 @@ def test_figures_that_could_not_be_written_are_made_good(dataset: Dataset) -> No
     run.refresh_from_db()
     run.total = 12
     meter = runs._Meter(run)
-    meter.count(runs.Merged(processed=4, tagged=3, discarded=2, failed=1))
+    meter.count(Merged(processed=4, tagged=3, discarded=2, failed=1))
     TaggingRun.objects.filter(pk=run.pk).update(processed=0, tagged=0)
-    meter.count(runs.Merged(processed=9, tagged=9))
+    meter.count(Merged(processed=9, tagged=9))
     run.refresh_from_db()
     assert (run.processed, run.tagged, run.discarded, run.failed, run.total) == (13, 12, 2, 1, 13)
 
@@ -256,11 +256,10 @@ def test_a_data_set_that_is_deleted_under_its_run(dataset: Dataset) -> None:
 def test_a_data_set_that_is_deleted_under_its_import(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = imports.import_rows
 
     def import_and_delete(*args: Any, **kwargs: Any) -> Any:
         Dataset.objects.all().delete()
-        return real(*args, **kwargs)
+        return import_rows(*args, **kwargs)
 
     monkeypatch.setattr(imports, "import_rows", import_and_delete)
     with pytest.raises(services.ImportFailed, match="deleted during the import"):

@@ -369,6 +369,8 @@ def run_execute(
     if not claimed:
         return run
     halt = threading.Event()  # set by ``stop`` or by a cancellation, seen by the loop
+    if stop.is_set():
+        halt.set()
     over = threading.Event()
     pulse = threading.Thread(target=_heartbeat, args=(run, stop, halt, over), name=f"pulse-{run_id}", daemon=True)
     pulse.start()
@@ -572,6 +574,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
     spec = ModelSpec(
         run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto"
     )
+    check()
     with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
         job = _job(run, halt)
         with store.read(stop=halt) as cursor:
