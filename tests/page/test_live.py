@@ -16,7 +16,7 @@ from vlm import live
 from vlm.models import Dataset, TaggingRun
 from vlm.routing import websocket_urlpatterns
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture

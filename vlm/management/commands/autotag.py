@@ -255,7 +255,7 @@ class Command(DoorCommand):
 def exit_code(run: TaggingRun) -> int:
     """Return 0 all fine, 1 some images failed, 2 the run failed, 3 no model, 130 interrupted."""
     if run.status == TaggingRun.Status.FAILED:
-        return NO_MODEL if run.started is None else USAGE
+        return NO_MODEL if services.current_model_state() == "not loaded" else USAGE
     if run.status in (TaggingRun.Status.INTERRUPTED, TaggingRun.Status.CANCELLED):
         return INTERRUPTED
     return SOME_FAILED if run.failed else 0
