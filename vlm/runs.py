@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -240,29 +240,8 @@ def run_create(*, dataset: Dataset, options: RunOptions, user: User | None, orig
         FilterError: the filter names an unknown dimension.
     """
     fail_stale_runs()
-    vocabulary = _vocabulary(options)
-    spec = ModelSpec.from_settings(model=options.model, device=options.device)
-    run = TaggingRun(
-        dataset=dataset,
-        scope=options.scope,
-        filter_query=options.filter.to_query(),
-        sample_limit=options.limit,
-        failed_of_id=options.failed_of,
-        vocabulary_json=vocabulary.to_json(),
-        vocabulary_hash=vocabulary.hash,
-        model=spec.model,
-        revision=spec.revision,
-        device=spec.device,
-        dtype=spec.dtype,
-        detail=options.detail,
-        mode=options.mode,
-        batch_size=options.batch_size,
-        min_probability=options.min_probability,
-        min_mass=options.min_mass,
-        started_by=user,
-        origin=origin,
-        heartbeat=timezone.now(),
-    )
+    run = _draft(dataset, options)
+    run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
     if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
         raise RunActive(active)
     run.total = _count(run)
@@ -462,24 +441,7 @@ def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
     Raises:
         ModelUnavailable, VocabularyError, FilterError
     """
-    vocabulary = _vocabulary(options)
-    spec = ModelSpec.from_settings(model=options.model, device=options.device)
-    run = TaggingRun(
-        pk=0,
-        dataset=dataset,
-        scope=options.scope,
-        filter_query=options.filter.to_query(),
-        sample_limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES),
-        failed_of_id=options.failed_of,
-        vocabulary_json=vocabulary.to_json(),
-        vocabulary_hash=vocabulary.hash,
-        model=spec.model,
-        detail=options.detail,
-        mode=options.mode,
-        min_probability=options.min_probability,
-        min_mass=options.min_mass,
-        batch_size=options.batch_size,
-    )
+    run = _draft(dataset, replace(options, limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES)))
     job = _job(run)
     with sample_store().read() as cursor:
         waiting = reading.pending_spread(
@@ -488,7 +450,7 @@ def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
         samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
     previews = []
     if waiting:
-        with keeper.use(spec) as tagger:
+        with keeper.use(_spec(run)) as tagger:
             for item in waiting:
                 (found,) = answer_batch([decode(item, job, tagger)], job, tagger)
                 words = {a.dimension: (a.word or a.text, a.probability, a.accepted) for a in found.answers}
@@ -498,27 +460,42 @@ def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
 
 def run_scope_count(*, dataset: Dataset, options: RunOptions) -> int:
     """Return how many samples a run with these options would work on."""
-    vocabulary = _vocabulary(options)
-    spec = ModelSpec.from_settings(model=options.model, device=options.device)
-    return _count(
-        TaggingRun(
-            pk=0,
-            dataset=dataset,
-            scope=options.scope,
-            filter_query=options.filter.to_query(),
-            sample_limit=options.limit,
-            failed_of_id=options.failed_of,
-            vocabulary_json=vocabulary.to_json(),
-            vocabulary_hash=vocabulary.hash,
-            model=spec.model,
-            mode=options.mode,
-        )
-    )
+    return _count(_draft(dataset, options))
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
 _lock = threading.Lock()
 _working: dict[threading.Thread, threading.Event] = {}
+
+
+def _draft(dataset: Dataset, options: RunOptions) -> TaggingRun:
+    """Return the run that these options describe, unsaved."""
+    vocabulary = _vocabulary(options)
+    spec = ModelSpec.from_settings(model=options.model, device=options.device)
+    return TaggingRun(
+        dataset=dataset,
+        scope=options.scope,
+        filter_query=options.filter.to_query(),
+        sample_limit=options.limit,
+        failed_of_id=options.failed_of,
+        vocabulary_json=vocabulary.to_json(),
+        vocabulary_hash=vocabulary.hash,
+        model=spec.model,
+        revision=spec.revision,
+        device=spec.device,
+        dtype=spec.dtype,
+        detail=options.detail,
+        mode=options.mode,
+        batch_size=options.batch_size,
+        min_probability=options.min_probability,
+        min_mass=options.min_mass,
+    )
+
+
+def _spec(run: TaggingRun) -> ModelSpec:
+    return ModelSpec(
+        run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto"
+    )
 
 
 def _own(run: TaggingRun) -> QuerySet[TaggingRun]:
@@ -571,9 +548,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             _tell(run, download_done=loaded.done, download_total=loaded.total)
             notify(run.dataset_id)
 
-    spec = ModelSpec(
-        run.model, "" if run.revision == "local" else run.revision, run.device or "auto", run.dtype or "auto"
-    )
+    spec = _spec(run)
     check()
     with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
         job = _job(run, halt)
@@ -724,7 +699,7 @@ def _job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
             limit = max(0, limit - reading.run_counts(cursor, run.pk)[0])
     return Job(
         dataset_id=run.dataset_id,
-        run_id=run.pk,
+        run_id=run.pk or 0,
         root=Path(run.dataset.root),
         scope=_scope(run),
         answered_by=_answered_by(run),
