@@ -130,6 +130,8 @@ UNDISTURBED = (
 import threading
 from vlm import services
 from vlm.models import Dataset, TaggingRun
+for run in TaggingRun.objects.filter(reverted=None):  # of other tests
+    services.run_revert(run=run)
 def create():
     return services.run_create(dataset=Dataset.objects.get(), options=services.RunOptions(), user=None, origin="command")
 run = services.run_execute(run_id=create().pk, stop=threading.Event())

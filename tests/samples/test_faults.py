@@ -290,7 +290,9 @@ def test_signals_reach_a_waiting_process(store: SampleStore) -> None:
     """Ctrl-C while queueing for the file ends the command at once."""
     fill(store, 1)
     with store.read():  # holds the file for as long as the block lasts
-        waiting = spawn(MERGER, store.path, 1, 1, 1)
+        # A background job of a shell inherits a deaf ear for Ctrl-C.
+        listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        waiting = spawn(listening + MERGER, store.path, 1, 1, 1)
         time.sleep(1.5)
         waiting.send_signal(signal.SIGINT)
         waiting.communicate(timeout=10)
