@@ -14,18 +14,8 @@ from .database import OFFLINE, Cursor, SampleStore, explained
 from .errors import StoreError, StoreReadOnly
 from .records import Importable, Imported, Records
 
-CHUNK = 4096  # rows that travel to DuckDB together
-
-STAGE = """
-insert into staged select ? + generate_subscripts(paths, 1) as place, unnest(paths) as path, unnest(?::varchar[]) as file_name,
-    unnest(?::varchar[]) as split, unnest(?::integer[]) as width, unnest(?::integer[]) as height,
-    unnest(?::varchar[]) as content_key, unnest(?::varchar[]) as external_id, unnest(?::varchar[][]) as categories
-from (select ?::varchar[] as paths)
-"""
-STAGE_ANNOTATIONS = """
-insert into annotations select unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::double[]), unnest(?::double[]),
-    unnest(?::double[]), unnest(?::double[])
-"""
+CHUNK = 4096  # rows between two reports
+NO_BOX = (None, None, None, None)
 
 
 @contextmanager
@@ -138,25 +128,20 @@ def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> N
     cursor.execute(
         "create table annotations (path varchar, category varchar, x double, y double, width double, height double)"
     ).fetchall()
+    samples, annotations = cursor.appender("staged"), cursor.appender("annotations")
     place = 0
     for chunk in _chunks(iter(records)):
-        columns = (
-            [r.file_name for r in chunk],
-            [r.split for r in chunk],
-            [r.width for r in chunk],
-            [r.height for r in chunk],
+        samples.append_rows(
+            (place + index, r.path, r.file_name, r.split, r.width, r.height, r.content_key, r.external_id, r.categories)
+            for index, r in enumerate(chunk)
         )
-        more = ([r.content_key for r in chunk], [r.external_id for r in chunk], [list(r.categories) for r in chunk])
-        cursor.execute(STAGE, [place, *columns, *more, [r.path for r in chunk]]).fetchall()
-        found = [(r.path, annotation) for r in chunk for annotation in r.annotations]
-        if found:
-            boxes = [annotation.box or (None, None, None, None) for _, annotation in found]
-            cursor.execute(
-                STAGE_ANNOTATIONS,
-                [[path for path, _ in found], [a.category for _, a in found], *map(list, zip(*boxes, strict=True))],
-            ).fetchall()
+        annotations.append_rows(
+            (r.path, annotation.category, *(annotation.box or NO_BOX)) for r in chunk for annotation in r.annotations
+        )
         place += len(chunk)
         report(place)
+    samples.flush()
+    annotations.flush()
 
 
 def _chunks(records: Iterator[Importable]) -> Iterator[list[Importable]]:

@@ -6,7 +6,7 @@ one, unless a user took that word away or has a tag of that dimension. Everythin
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .database import Cursor
@@ -68,20 +68,6 @@ def merge_batch(cursor: Cursor, *, dataset_id: int, run_id: int, results: Sequen
     accepted = [(sample_id, answer) for sample_id, answer in answers if answer.accepted]
     _insert_answers(cursor, dataset_id, run_id, answers)
     cursor.execute(
-        "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
-        "select ?, unnest(?::bigint[]), unnest(?::varchar[]), unnest(?::varchar[]), 'model', unnest(?::double[]), ?, "
-        "unnest(?::bigint[])",
-        [
-            dataset_id,
-            [sample_id for sample_id, _ in accepted],
-            [answer.word for _, answer in accepted],
-            [answer.dimension for _, answer in accepted],
-            [answer.probability for _, answer in accepted],
-            run_id,
-            [answer.place for _, answer in accepted],
-        ],
-    ).fetchall()
-    cursor.execute(
         "insert into run_samples select ?, sample_id, ?, status, error, nextval('changes') from (select "
         "unnest(?::bigint[]) sample_id, unnest(?::varchar[]) status, unnest(?::varchar[]) error)",
         [
@@ -93,6 +79,7 @@ def merge_batch(cursor: Cursor, *, dataset_id: int, run_id: int, results: Sequen
         ],
     ).fetchall()
     touch(cursor, ("s.id in (select unnest(?::bigint[]))", [[result.sample_id for result in fresh]]))
+    _note_accepted(cursor, run_id)
     derive(cursor, check_current=True)
     return Merged(
         processed=len(fresh),
@@ -127,12 +114,7 @@ def apply_thresholds(cursor: Cursor, *, run_id: int, min_probability: float, min
     cursor.execute(
         "delete from sample_tags where run_id = ? and sample_id in (select id from touched)", [run_id]
     ).fetchall()
-    cursor.execute(
-        "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
-        "select dataset_id, sample_id, word, dimension, 'model', probability, run_id, place from answers "
-        "where run_id = ? and accepted and sample_id in (select id from touched)",
-        [run_id],
-    ).fetchall()
+    _note_accepted(cursor, run_id)
     derive(cursor)
     return _reapplied(cursor, changed)
 
@@ -313,27 +295,40 @@ def _checked(answer: Answer, sample_id: int, rejected: set[tuple[int, str]]) -> 
 
 
 def _insert_answers(cursor: Cursor, dataset_id: int, run_id: int, answers: Sequence[tuple[int, Answer]]) -> None:
-    columns: Mapping[str, tuple[str, list[Any]]] = {
-        "sample_id": ("bigint[]", [sample_id for sample_id, _ in answers]),
-        "dimension": ("varchar[]", [answer.dimension for _, answer in answers]),
-        "place": ("integer[]", [answer.place for _, answer in answers]),
-        "words": ("varchar[][]", [list(answer.words) for _, answer in answers]),
-        "probabilities": ("float[][]", [list(answer.probabilities) for _, answer in answers]),
-        "mass": ("double[]", [answer.mass for _, answer in answers]),
-        "word": ("varchar[]", [answer.word for _, answer in answers]),
-        "probability": ("double[]", [answer.probability for _, answer in answers]),
-        "accepted": ("boolean[]", [answer.accepted for _, answer in answers]),
-        "reason": ("varchar[]", [answer.reason for _, answer in answers]),
-        "text": ("varchar[]", [answer.text for _, answer in answers]),
-    }
-    if not answers:
-        return
-    names = ", ".join(columns)
-    unnested = ", ".join(f"unnest(?::{kind}) as {name}" for name, (kind, _) in columns.items())
-    cursor.execute(
-        f"insert into answers (dataset_id, run_id, {names}, current) select ?, ?, {names}, true from (select {unnested})",
-        [dataset_id, run_id, *(values for _, values in columns.values())],
-    ).fetchall()
+    """Append the answers; an appender takes nested lists twice as fast as parameters do. Columns as in the schema."""
+    appender = cursor.appender("answers")
+    appender.append_rows(
+        (
+            dataset_id,
+            run_id,
+            sample_id,
+            answer.dimension,
+            answer.place,
+            answer.words,
+            answer.probabilities,
+            answer.mass,
+            answer.word,
+            answer.probability,
+            answer.accepted,
+            answer.reason,
+            answer.text,
+            True,
+        )
+        for sample_id, answer in answers
+    )
+    appender.flush()
+
+
+def _note_accepted(cursor: Cursor, run_id: int) -> None:
+    """Write the accepted answers that a run gave about the touched samples into the ledger."""
+    low, high = cursor.execute("select min(id), max(id) from touched").fetchall()[0]
+    if low is not None:
+        cursor.execute(
+            "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
+            "select dataset_id, sample_id, word, dimension, 'model', probability, run_id, place from answers "
+            f"where run_id = $run and accepted and {IN_TOUCH}",
+            {"run": run_id, "low": low, "high": high},
+        ).fetchall()
 
 
 def _column(cursor: Cursor, sql: str, values: list[Any]) -> set[Any]:
