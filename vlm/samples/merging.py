@@ -7,6 +7,7 @@ one, unless a user took that word away or has a tag of that dimension. Everythin
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .database import Cursor
@@ -202,10 +203,8 @@ def derive(cursor: Cursor, *, check_current: bool = False) -> None:
     Args:
         check_current: whether answers came or went, so that older ones may have become stale or current.
     """
-    low, high = cursor.execute("select min(id), max(id) from touched").fetchall()[0]
-    if low is None:
+    if (span := _span(cursor)) is None:
         return
-    span = {"low": low, "high": high}
     if check_current:
         cursor.execute(CURRENT, span).fetchall()
     cursor.execute(DERIVE, span).fetchall()
@@ -279,19 +278,7 @@ where a.run_id = $run and a.mass is not null
 def _checked(answer: Answer, sample_id: int, rejected: set[tuple[int, str]]) -> Answer:
     if not answer.accepted or (sample_id, answer.word) not in rejected:
         return answer
-    return Answer(
-        answer.run,
-        answer.dimension,
-        answer.place,
-        answer.words,
-        answer.probabilities,
-        answer.mass,
-        answer.word,
-        answer.probability,
-        False,
-        REJECTED,
-        answer.text,
-    )
+    return replace(answer, accepted=False, reason=REJECTED)
 
 
 def _insert_answers(cursor: Cursor, dataset_id: int, run_id: int, answers: Sequence[tuple[int, Answer]]) -> None:
@@ -321,14 +308,19 @@ def _insert_answers(cursor: Cursor, dataset_id: int, run_id: int, answers: Seque
 
 def _note_accepted(cursor: Cursor, run_id: int) -> None:
     """Write the accepted answers that a run gave about the touched samples into the ledger."""
-    low, high = cursor.execute("select min(id), max(id) from touched").fetchall()[0]
-    if low is not None:
+    if (span := _span(cursor)) is not None:
         cursor.execute(
             "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
             "select dataset_id, sample_id, word, dimension, 'model', probability, run_id, place from answers "
             f"where run_id = $run and accepted and {IN_TOUCH}",
-            {"run": run_id, "low": low, "high": high},
+            {"run": run_id, **span},
         ).fetchall()
+
+
+def _span(cursor: Cursor) -> dict[str, int] | None:
+    """Return the lowest and the highest touched id, ``None`` if nothing is touched."""
+    low, high = cursor.execute("select min(id), max(id) from touched").fetchall()[0]
+    return None if low is None else {"low": low, "high": high}
 
 
 def _column(cursor: Cursor, sql: str, values: list[Any]) -> set[Any]:
