@@ -80,12 +80,12 @@ def _import(cursor: Cursor, dataset_id: int, incoming: str) -> Imported:
         "qualify row_number() over (partition by path order by place) = 1"
     ).fetchall()
     values = {"dataset": dataset_id}
-    done.returned = _count(
+    done.returned = _number(
         cursor,
         "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing",
         values,
     )
-    done.updated = _changed(
+    done.updated = _number(
         cursor,
         "update samples s set file_name = a.file_name, split = a.split, width = coalesce(a.width, s.width), "
         "height = coalesce(a.height, s.height), content_key = a.content_key, external_id = a.external_id, "
@@ -95,21 +95,21 @@ def _import(cursor: Cursor, dataset_id: int, incoming: str) -> Imported:
         "or s.height is distinct from coalesce(a.height, s.height))",
         values,
     )
-    done.added = _changed(
+    done.added = _number(
         cursor,
         "insert into samples select nextval('sample_ids'), $dataset, path, file_name, split, width, height, content_key, "
         "external_id, categories, false, [], 0, null, 0, false from (select * from arriving a where not exists "
         "(select 1 from samples s where s.dataset_id = $dataset and s.path = a.path) order by place)",
         values,
     )
-    _changed(
+    _number(
         cursor,
         "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
         "and s.path not in (select path from arriving)",
         values,
     )
-    done.missing = _count(cursor, "select count(*) from samples where dataset_id = $dataset and missing", values)
-    done.total = _count(cursor, "select count(*) from samples where dataset_id = $dataset", values)
+    done.missing = _number(cursor, "select count(*) from samples where dataset_id = $dataset and missing", values)
+    done.total = _number(cursor, "select count(*) from samples where dataset_id = $dataset", values)
     cursor.execute("delete from annotations where dataset_id = ?", [dataset_id]).fetchall()
     cursor.execute(
         "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height "
@@ -149,9 +149,6 @@ def _chunks(records: Iterator[Importable]) -> Iterator[list[Importable]]:
         yield chunk
 
 
-def _count(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
-    return int(cursor.execute(sql, values).fetchall()[0][0])
-
-
-def _changed(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
+def _number(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
+    """Return the one number of a count, or how many rows a statement wrote."""
     return int(cursor.execute(sql, values).fetchall()[0][0])
