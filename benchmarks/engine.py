@@ -2,9 +2,13 @@
 
     python -m benchmarks.engine --json
 
-Both sides use the same weights, device and number format in the same run. The baseline is how the model is commonly run:
-one image at a time, every crop encoded, the image and then each question prefilled and two tokens decoded against a cache
-of 2,048 slots. Speed does not depend on the weights' values, and nothing here says anything about accuracy.
+On a CPU this takes the memory of two models, 8 to 12 GB, of which the report counts the engine's alone.
+
+Both sides use the same weights, device and number format in the same run. The engine holds them as it does those of the
+published file: in bfloat16 where it computes in float32, in the order that suits the CPU, or rounded to bytes (int8,
+against a baseline in the format of the rest). The baseline is how the model is commonly run: one image at a time, every
+crop encoded, the image and then each question prefilled and two tokens decoded against a cache of 2,048 slots. Speed does
+not depend on the weights' values, and nothing here says anything about accuracy.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,12 +36,15 @@ from vlm.moondream import Tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.crops import Detail, overlap_crops
 from vlm.moondream.devices import cpu_computes_bfloat16, resolve_device, resolve_dtype
+from vlm.moondream.linear import Form, Linear, layer_form
+from vlm.moondream.loading import held_in
 from vlm.moondream.modeling import CropLayout, KeyValue, MoondreamForTagging, rotate
 from vlm.moondream.tagger import spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 
 CACHE_SLOTS = 2048
 DECODED_TOKENS = 2
+REPEATS = 3  # of the questions on their own, which take a second
 
 
 @dataclass(frozen=True)
@@ -86,15 +94,24 @@ def stand_in_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return tokenizer
 
 
-def random_model(device: torch.device, dtype: torch.dtype) -> MoondreamForTagging:
-    """Return the full-size model with random weights, made in place so that no second copy ever exists."""
+def random_model(device: torch.device, dtype: torch.dtype, form: Form | None = None) -> MoondreamForTagging:
+    """Return the full-size model with random weights, the same at every call, as the published file would be loaded.
+
+    Layers take their form one by one, so that no second copy ever exists.
+    """
     torch.manual_seed(0)
     with torch.device("meta"):
         model = MoondreamForTagging(MoondreamConfig())
-    model.to(dtype=dtype).to_empty(device=device)  # type: ignore[call-arg]
-    for module in model.modules():
+    for name in [name for name, _ in model.named_modules()]:  # a list of the modules would keep those replaced
+        module = model.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(held_in(parameter, device, dtype, torch.bfloat16))
+            parameter.requires_grad_(False)
+        module.to_empty(device=device, recurse=False)
         model._init_weights(module)
-    return model.requires_grad_(False)
+        if form and isinstance(module, Linear):
+            model.set_submodule(name, form(name, module))
+    return model
 
 
 def random_image(case: Case, seed: int) -> Image.Image:
@@ -109,7 +126,7 @@ class Sequential:
     def __init__(self, model: MoondreamForTagging, tagger: Tagger) -> None:
         self.vision, self.text, self.bos = model.model.vision, model.model.text, model.config.tokens.bos_id
         self.tagger = tagger
-        weight, dims = self.text.wte, self.text.dims
+        weight, dims = self.text.post_ln.weight, self.text.dims
         shape = (1, dims.n_kv_heads, CACHE_SLOTS, dims.head_dim)
         self.caches: list[KeyValue] = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(dims.n_layers)]
         self.prefix = model.config.vision.tokens + 1
@@ -127,14 +144,15 @@ class Sequential:
             x = x + block.mlp(block.ln2(x))
         layout = CropLayout(0, tuple(range(1, len(crops))), tiling)
         tokens = self.vision.project(self.vision.post_ln(x), [layout])
-        self.run(torch.cat([self.text.wte[self.bos].expand(1, 1, -1), tokens], dim=1), 0)
+        bos = self.text.embed(torch.tensor([[self.bos]], device=tokens.device))
+        self.run(torch.cat([bos, tokens], dim=1), 0)
 
     def ask(self, question: str) -> None:
         """Prefill the question and decode two tokens, in place of whatever followed the image before."""
         ids = torch.tensor([self.tagger.prompt_ids(question)], device=self.text.wte.device)
         position = self.prefix
         for _ in range(1 + DECODED_TOKENS):
-            hidden = self.run(F.embedding(ids, self.text.wte), position)
+            hidden = self.run(self.text.embed(ids), position)
             position += ids.shape[1]
             ids = self.text.logits(hidden[:, -1:]).argmax(-1)
 
@@ -169,13 +187,14 @@ def seconds(device: torch.device, run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return what a big square product reaches, in FLOP/s: the best of three."""
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, quantized: bool) -> float:
+    """Return what a big square product reaches, in FLOP/s (of bytes: as many operations): the best of three."""
     slow = device.type == "cpu" and dtype != torch.float32 and not cpu_computes_bfloat16()
     size = 1024 if slow else 4096 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device).to(dtype)
-    torch.mm(a, a)
-    return 2 * size**3 / min(seconds(device, lambda: torch.mm(a, a)) for _ in range(3))
+    a = torch.randn(size, size, device=device).mul_(32).to(torch.int8 if quantized else dtype)
+    product = torch._int_mm if quantized else torch.mm
+    product(a, a)
+    return 2 * size**3 / min(seconds(device, lambda: product(a, a)) for _ in range(3))
 
 
 def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
@@ -222,21 +241,31 @@ def measure_engine(
     whole = seconds(device, lambda: tagger.score(pictures, vocabulary, detail))
     images = min(len(pictures), tagger.batch_size)
     # What an image's keys and values hold makes no difference to the time.
-    prefix = tagger._model.prefill(weight.new_zeros(images, tagger._prefix_length - 1, weight.shape[1]))
+    prefix = tagger._model.prefill(weight.new_zeros(images, tagger._prefix_length - 1, weight.shape[0]))
     tree = tagger._vocabulary_tree(vocabulary).tree
-    questions = seconds(device, lambda: tagger._extend(tree, prefix, tree.readers))
-    return whole / len(pictures), questions / images
+    ask = lambda: tagger._extend(tree, prefix, tree.readers)  # noqa: E731
+    ask()
+    return whole / len(pictures), median(seconds(device, ask) for _ in range(REPEATS)) / images
 
 
 def measure_baseline(baseline: Sequential, pictures: list[Image.Image], vocabulary: Vocabulary) -> tuple[float, float]:
     """Return seconds per image, and how many of them go to the questions."""
     device = baseline.text.wte.device
     encoding = asking = 0.0
+    baseline.ask(vocabulary.dimensions[0].question)
     for picture in pictures:
         encoding += seconds(device, lambda image=picture: baseline.encode(image))  # type: ignore[misc]
         for dimension in vocabulary:
             asking += seconds(device, lambda question=dimension.question: baseline.ask(question))  # type: ignore[misc]
     return (encoding + asking) / len(pictures), asking / len(pictures)
+
+
+def disagreement(tagger: Tagger, plain: MoondreamForTagging, pictures: list[Image.Image], detail: Detail) -> float:
+    """Return how far the engine's logits are from those of plain layers in the same format: rms, relative."""
+    reference = Tagger(plain, tagger._tokenizer, model_id="random", revision="random", batch_size=1)
+    question = DEFAULT_VOCABULARY.dimensions[0].question
+    logits, expected = (each.first_token_logits(pictures, question, detail) for each in (tagger, reference))
+    return float((logits - expected).norm() / expected.norm())
 
 
 def describe(row: Measurement) -> str:
@@ -247,27 +276,32 @@ def describe(row: Measurement) -> str:
 
 
 def measure(
-    device: torch.device, dtype: torch.dtype, cases: Sequence[Case], images: int, batch_size: int
+    device: torch.device, dtype: torch.dtype, cases: Sequence[Case], images: int, batch_size: int, *, quantized: bool
 ) -> dict[str, Any]:
     """Measure the cases one after another, with the baseline right behind the engine, and tell each on stderr."""
     vocabulary = DEFAULT_VOCABULARY
-    model = random_model(device, dtype)
+    form = layer_form(device, dtype, quantized=quantized)
+    model = random_model(device, dtype, form)
     tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
     baseline: Sequential | None = None
     baselines: dict[tuple[int, int], tuple[float, float]] = {}
     results: list[Measurement] = []
-    peak = 0
+    peak, rounding = 0, 0.0
     with torch.inference_mode():
         if device.type != "cpu":
             tagger.score([random_image(cases[0], seed) for seed in range(batch_size)], vocabulary, cases[0].detail)
         for case in cases:
             pictures = [random_image(case, seed) for seed in range(images)]
-            before = matmul_rate(device, dtype)
+            before = matmul_rate(device, dtype, quantized=quantized)
             engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
-            rate = (before + matmul_rate(device, dtype)) / 2
-            if baseline is None:  # its caches must not count as the engine's memory
+            rate = (before + matmul_rate(device, dtype, quantized=quantized)) / 2
+            if baseline is None:  # neither its weights nor its caches are the engine's memory
                 peak = peak_memory(device)
-                baseline = Sequential(model, tagger)
+                plain = model
+                if form or dtype == torch.float32:
+                    plain = random_model(device, dtype).to(dtype)  # type: ignore[call-arg]
+                baseline = Sequential(plain, tagger)
+                rounding = disagreement(tagger, plain, pictures[:1], case.detail)
             size = case.width, case.height
             if size not in baselines:
                 baselines[size] = measure_baseline(baseline, pictures, vocabulary)
@@ -296,12 +330,13 @@ def measure(
         "machine": machine(device),
         "torch": torch.__version__,
         "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": tagger.dtype,
         "images": images,
         "batch_size": batch_size,
         "questions": len(vocabulary.dimensions),
         "question_and_answer_tokens": len(tagger._vocabulary_tree(vocabulary).tree.token_ids),
         "peak_memory_gb": peak / 1e9,
+        "logits_rms_difference": rounding,
         "measurements": [asdict(result) for result in results],
     }
 
@@ -309,11 +344,9 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8")
     parser.add_argument("--images", type=int, default=1, help="images per size; more take longer and scatter less")
-    parser.add_argument(
-        "--batch-size", type=int, default=None, help="images per pass; as many as there are, if left out"
-    )
+    parser.add_argument("--batch-size", type=int, default=None, help="images per pass; one, if left out")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
     parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
     arguments = parser.parse_args()
@@ -322,7 +355,9 @@ def main() -> None:
         parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
     device = resolve_device(arguments.device)
     dtype = resolve_dtype(arguments.dtype, device)
-    report = measure(device, dtype, cases, arguments.images, arguments.batch_size or arguments.images)
+    report = measure(
+        device, dtype, cases, arguments.images, arguments.batch_size or 1, quantized=arguments.dtype == "int8"
+    )
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:

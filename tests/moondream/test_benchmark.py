@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from benchmarks import engine
 from vlm.moondream import Tagger
 from vlm.moondream.configuration import MoondreamConfig
+from vlm.moondream.devices import cpu_multiplies_bytes
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 from .checkpoints import TEXT, VISION
@@ -25,7 +25,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         "MoondreamConfig",
         lambda: MoondreamConfig(config={"text": TEXT | {"vocab_size": 16384}, "vision": vision}),
     )
-    monkeypatch.setattr(engine, "matmul_rate", lambda device, dtype: 1e12)
+    monkeypatch.setattr(engine, "matmul_rate", lambda device, dtype, quantized: 1e12)
 
 
 def test_the_baseline_scores_as_the_engine_does() -> None:
@@ -36,14 +36,31 @@ def test_the_baseline_scores_as_the_engine_does() -> None:
     with torch.inference_mode():
         baseline.encode(image)
         ids = torch.tensor([tagger.prompt_ids(question)])
-        hidden = baseline.run(F.embedding(ids, baseline.text.wte), baseline.prefix)
+        hidden = baseline.run(baseline.text.embed(ids), baseline.prefix)
         logits = baseline.text.logits(hidden[:, -1])
     expected = tagger.first_token_logits([image], question)
     assert (logits - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_the_report() -> None:
-    report: dict[str, Any] = engine.measure(CPU, torch.float32, engine.CASES, images=1, batch_size=1)
+@pytest.mark.parametrize(
+    ("name", "dtype", "quantized", "difference"),
+    [
+        ("float32", torch.float32, False, 1e-5),
+        ("bfloat16", torch.bfloat16, False, 0.05),
+        pytest.param(
+            "int8",
+            torch.float32,
+            True,
+            0.2,
+            marks=pytest.mark.skipif(not cpu_multiplies_bytes(), reason="a CPU without products of bytes"),
+        ),
+    ],
+)
+def test_the_report(name: str, dtype: torch.dtype, quantized: bool, difference: float) -> None:
+    report: dict[str, Any] = engine.measure(CPU, dtype, engine.CASES, images=1, batch_size=1, quantized=quantized)
+    assert report["dtype"] == name
+    assert report["logits_rms_difference"] <= difference
+    assert (report["logits_rms_difference"] > 1e-4) is quantized or name == "bfloat16"
     rows = {row["case"]: row for row in report["measurements"]}
     assert [row["crops"] for row in rows.values()] == [9, 1, 1]
     for row in rows.values():

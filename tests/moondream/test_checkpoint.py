@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from vlm.moondream import LoadProgress, ModelUnavailable, Tagger, devices, hub, load_tagger, loading
+from vlm.moondream import LoadProgress, ModelUnavailable, Tagger, devices, hub, linear, load_tagger, loading
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.modeling import CropLayout, MoondreamForTagging
 
@@ -145,6 +145,26 @@ def test_loading_honours_the_dtype_and_reports(dtype: str, folder: Path) -> None
     tagger.close()
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_files_give_float32s_results_in_half_of_its_memory(
+    kind: torch.dtype, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(folder, lambda tensors: tensors.update({name: tensor.to(kind) for name, tensor in tensors.items()}))
+    narrow = load_tagger(str(folder), device="cpu", dtype="float32")
+    assert {(p.dim() == 2, p.dtype) for p in narrow._model.parameters()} == {(True, kind), (False, torch.float32)}
+    wide = load_tagger(str(folder), device="cpu", dtype="float32")
+    wide._model.float()
+    assert narrow.dtype == wide.dtype == "float32"
+
+    image = Image.effect_noise((200, 90), 80).convert("RGB")
+    expected = wide.first_token_logits([image], "Is it dark?")
+    assert torch.equal(narrow.first_token_logits([image], "Is it dark?"), expected)
+    monkeypatch.setattr(linear, "WIDENED_AT_ONCE", 100)  # a few rows at a time
+    piecewise = narrow.first_token_logits([image], "Is it dark?")
+    assert (piecewise - expected).norm() <= 1e-5 * expected.norm()
+    assert narrow.answer([image], "Is it dark?") == wide.answer([image], "Is it dark?")
+
+
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -239,6 +259,8 @@ def test_batch_size_from_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(loading, "free_memory", lambda device, free=gigabytes: free * 10**9)
         sizes[gigabytes] = loading._auto_batch_size(config, torch.device("cuda"), torch.bfloat16)
     assert 1 == sizes[2] < sizes[10] < sizes[70] == 32
+    # On a CPU a second image of the published size would push the first out of the cache.
+    assert loading._auto_batch_size(config, torch.device("cpu"), torch.bfloat16) == 1
 
 
 # -- the hub's name, without a hub -------------------------------------------------------------------------------------
@@ -249,7 +271,7 @@ def test_batch_size_from_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"model": "someone/else"}, "neither vikhyatk/moondream2 nor a folder"),
         ({"device": "tpu"}, "“tpu” is not known: use auto, cpu, mps, cuda or cuda:1"),
         ({"device": "cpu:1"}, "“cpu:1” is not known"),
-        ({"dtype": "int4"}, "“int4” is not known: use auto, float32, bfloat16, float16"),
+        ({"dtype": "int4"}, "“int4” is not known: use auto, float32, bfloat16, float16 or int8"),
     ],
 )
 def test_arguments_that_mean_nothing(arguments: dict[str, str], message: str) -> None:
@@ -342,7 +364,10 @@ def test_accelerators_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         assert devices.resolve_dtype("auto", torch.device("cuda")) == dtype
 
 
-def test_a_full_size_file_loads_without_a_second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_full_size_file_loads_without_a_second_copy(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with torch.device("meta"):
         state = MoondreamForTagging(MoondreamConfig()).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -359,11 +384,15 @@ def test_a_full_size_file_loads_without_a_second_copy(tmp_path: Path, monkeypatc
         file.truncate(8 + len(content) + end)  # zeros that take no room on the disk
     (tmp_path / "config.json").write_text('{"config": {"text": {"dim": 2048}}}')
     shutil.copy(VECTORS / "tokenizer.json", tmp_path)
-    # On a CPU the weights stay in the file's own pages; there is nothing to copy into.
+    # Plain layers leave the weights in the file's own pages, so this takes no memory.
+    monkeypatch.setattr(loading, "layer_form", lambda *_, **__: None)
     monkeypatch.setattr(loading, "free_memory", lambda device: None)
     reports: list[LoadProgress] = []
-    tagger = load_tagger(str(tmp_path), device="cpu", dtype="bfloat16", progress=reports.append)
+    tagger = load_tagger(str(tmp_path), device="cpu", dtype=dtype, progress=reports.append)
     assert len(reports) == len(state) == PUBLISHED_TENSORS - len(REGION)
-    assert reports[-1].done == reports[-1].total == 2 * sum(tensor.numel() for tensor in state.values())
-    assert tagger.dtype == "bfloat16"
+    matrices = sum(tensor.numel() for tensor in state.values() if tensor.dim() == 2)
+    rest = sum(tensor.numel() for tensor in state.values()) - matrices
+    size = getattr(torch, dtype).itemsize
+    assert reports[-1].done == reports[-1].total == 2 * matrices + size * rest < 4e9
+    assert tagger.dtype == dtype
     tagger.close()

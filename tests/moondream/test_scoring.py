@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, attention, load_tagger
+from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, attention, devices, load_tagger
 from vlm.moondream.attention import attend, attend_branches, attend_by_products
 from vlm.moondream.modeling import CropLayout
 from vlm.moondream.tagger import Spelling, dimension_score, spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Dimension, Vocabulary
 
-from .checkpoints import random_image, random_model, random_tagger, write_checkpoint
+from .checkpoints import VISION, random_image, random_model, random_tagger, write_checkpoint
 
 QUESTION = DEFAULT_VOCABULARY.dimensions[0].question
 OVERLAPPING = Vocabulary((Dimension("weather", QUESTION, ("sun", "sunny", "snow", "snowy", "day")),))
@@ -141,10 +141,11 @@ def test_a_cpu_with_bfloat16_products_takes_the_other_way(tmp_path: Path, monkey
         taken.append(query.dtype)
         return attend_by_products(query, key, value)
 
+    monkeypatch.setattr(devices, "CPU_CACHE", 8 * 81 * VISION["enc_ff_dim"] * 2)
     monkeypatch.setattr(attention, "cpu_computes_bfloat16", lambda: True)
     monkeypatch.setattr(attention, "attend_by_products", by_products)
     logits = tagger.first_token_logits(images, QUESTION)
-    # Nine crops in two passes through two layers, then the decoder's layers but the last.
+    # Nine crops, eight at once, through two layers, then the decoder's layers but the last.
     assert taken == [torch.bfloat16] * (2 * 2 + 2)
     assert (logits - expected).norm() <= 2e-2 * expected.norm()
 

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from .devices import cpu_computes_bfloat16
 
+# The scores of so many heads, 9 MB in bfloat16, stay in a CPU's cache; all 32 heads' at once take half as long again.
+HEADS_AT_ONCE = 8
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Full attention without a mask.
@@ -26,14 +29,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """:func:`attend` as batched matrix products, one image after another through the same buffer; without gradients."""
+    """:func:`attend` as batched matrix products, some heads after others through the same buffer; without gradients."""
     grouped = _group(query, key)
-    out = torch.empty_like(grouped)
-    scores = query.new_empty(*grouped.shape[1:3], key.shape[2])
-    for one_query, one_key, one_value, one_out in zip(grouped, key, value, out, strict=True):
-        torch.bmm(one_query, one_key.transpose(1, 2), out=scores)
-        torch.softmax(scores, dim=-1, out=scores)
-        torch.bmm(scores, one_value, out=one_out)
+    out = grouped.new_empty(grouped.shape)
+    buffer = query.new_empty(HEADS_AT_ONCE, grouped.shape[2], key.shape[2])
+    for image in range(len(out)):
+        for start in range(0, out.shape[1], HEADS_AT_ONCE):
+            heads = image, slice(start, start + HEADS_AT_ONCE)
+            scores = buffer[: out[heads].shape[0]]
+            # The copies are a hundredth of the work and save a tenth of it.
+            torch.bmm(grouped[heads].contiguous(), key[heads].contiguous().transpose(1, 2), out=scores)
+            torch.softmax(scores, dim=-1, out=scores)
+            torch.bmm(scores, value[heads].contiguous(), out=out[heads])
     return out.reshape(query.shape)
 
 
@@ -58,7 +65,10 @@ def attend_branches(
     allowed = mask.repeat(groups, 1) if groups > 1 else mask
     to_prefix = grouped @ prefix[0].transpose(-1, -2)
     to_branch = (grouped @ branch[0].transpose(-1, -2)).masked_fill(~allowed, float("-inf"))
-    weights = torch.cat([to_prefix, to_branch], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    scores = torch.cat([to_prefix, to_branch], dim=-1)
+    if query.device.type == "mps":  # on CPUs and CUDA a softmax is float32 inside
+        scores = scores.float()
+    weights = scores.softmax(dim=-1).to(query.dtype)
     split = to_prefix.shape[-1]
     out = weights[..., :split] @ prefix[1] + weights[..., split:] @ branch[1]
     return out.reshape(query.shape)

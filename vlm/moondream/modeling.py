@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from .attention import attend, attend_branches
 from .configuration import MoondreamConfig, TextDimensions, VisionDimensions
 from .crops import Tiling
+from .linear import AnyLinear, Linear
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_THETA = 10_000.0
@@ -75,11 +76,11 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, inner: int, out: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, inner)
-        self.fc2 = nn.Linear(inner, out)
+        self.fc1: AnyLinear = Linear(dim, inner)
+        self.fc2: AnyLinear = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(self.fc1.gelu(x))
         return out
 
 
@@ -89,8 +90,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, n_heads: int, n_kv_heads: int) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, dim // n_heads
-        self.qkv = nn.Linear(dim, (n_heads + 2 * n_kv_heads) * self.head_dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv: AnyLinear = Linear(dim, (n_heads + 2 * n_kv_heads) * self.head_dim)
+        self.proj: AnyLinear = Linear(dim, dim)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (n, t, d) to query (n, n_heads, t, head_dim), key and value (n, n_kv_heads, t, head_dim)."""
@@ -100,9 +101,7 @@ class Attention(nn.Module):
 
     def key_value(self, x: Tensor) -> KeyValue:
         """Map (n, t, d) to key and value only, each (n, n_kv_heads, t, head_dim)."""
-        start = self.n_heads * self.head_dim
-        rows = F.linear(x, self.qkv.weight[start:], self.qkv.bias[start:])
-        key, value = self._heads(rows).chunk(2, dim=1)
+        key, value = self._heads(self.qkv.tail(x, self.n_heads * self.head_dim)).chunk(2, dim=1)
         return key, value
 
     def merge(self, x: Tensor) -> Tensor:
@@ -136,7 +135,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, dims: VisionDimensions) -> None:
         super().__init__()
         self.dims = dims
-        self.patch_emb = nn.Linear(dims.patch_dim, dims.enc_dim)
+        self.patch_emb: AnyLinear = Linear(dims.patch_dim, dims.enc_dim)
         self.pos_emb = nn.Parameter(torch.empty(1, dims.tokens, dims.enc_dim))
         self.blocks = nn.ModuleList(VisionBlock(dims) for _ in range(dims.enc_n_layers))
         self.post_ln = nn.LayerNorm(dims.enc_dim, eps=LAYER_NORM_EPS)
@@ -210,11 +209,15 @@ class TextDecoder(nn.Module):
         self.wte = nn.Parameter(torch.empty(dims.vocab_size, dims.dim))
         self.blocks = nn.ModuleList(TextBlock(dims) for _ in range(dims.n_layers))
         self.post_ln = nn.LayerNorm(dims.dim, eps=LAYER_NORM_EPS)
-        self.lm_head = nn.Linear(dims.dim, dims.vocab_size)
+        self.lm_head: AnyLinear = Linear(dims.dim, dims.vocab_size)
 
     @property
     def layers(self) -> list[TextBlock]:
         return cast("list[TextBlock]", list(self.blocks))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Map ids (…) to embeddings (…, dim), in the number format that the decoder computes in."""
+        return F.embedding(tokens, self.wte).to(self.post_ln.weight.dtype)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = rotary_table(self.dims.rotary_dim, self.dims.max_context, positions.device)
@@ -231,11 +234,12 @@ class TextDecoder(nn.Module):
         for block in blocks:
             normed = block.ln(x)
             query, key, value = block.attn.split(normed)
-            key = rotate(key, cos, sin)
+            # A value is a view into the whole product, which would stay in memory with it.
+            key, value = rotate(key, cos, sin), value.contiguous()
             prefix.append((key, value))
             x = x + block.attn.merge(attend(rotate(query, cos, sin), key, value)) + block.mlp(normed)
         key, value = last.attn.key_value(last.ln(x))
-        prefix.append((rotate(key, cos, sin), value))
+        prefix.append((rotate(key, cos, sin), value.contiguous()))
         return prefix
 
     def extend(
@@ -261,7 +265,7 @@ class TextDecoder(nn.Module):
             Hidden states (n, s, dim) in front of ``lm_head``, and ``past`` with these tokens added.
         """
         images = prefix[0][0].shape[0]
-        x = F.embedding(tokens, self.wte)
+        x = self.embed(tokens)
         if tokens.dim() == 1:
             x = x.expand(images, -1, -1)
         cos, sin = self.rotary(positions)
@@ -337,7 +341,8 @@ class MoondreamForTagging(PreTrainedModel):  # type: ignore[no-untyped-call]
     def prefill(self, embeddings: Tensor) -> list[KeyValue]:
         """Put bos in front of image tokens (n, 729, dim) and return the keys and values of all 730 positions."""
         text: TextDecoder = self.model.text
-        bos = text.wte[self.config.tokens.bos_id].expand(embeddings.shape[0], 1, -1)
+        first = torch.full((embeddings.shape[0], 1), self.config.tokens.bos_id, device=embeddings.device)
+        bos = text.embed(first)
         return text.prefill(torch.cat([bos, embeddings.to(bos.dtype)], dim=1))
 
     def forward(

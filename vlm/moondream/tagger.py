@@ -15,16 +15,16 @@ from torch import Tensor
 
 from vlm.vocabulary import Vocabulary
 
+from . import devices
 from .crops import Detail, PreparedImage, prepare
 from .errors import EngineError
+from .linear import QuantizedLinear, number_format
 from .modeling import CropLayout, KeyValue, MoondreamForTagging
 from .tree import PromptTree
 
 Images = Sequence["Image.Image | PreparedImage"]
 Crop = np.ndarray[Any, np.dtype[np.uint8]]
 T = TypeVar("T")
-
-CROPS_PER_PASS = {"cpu": 8}  # more gains nothing on a CPU and costs 40 MB a crop; accelerators take a batch at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,14 @@ class Tagger:
 
     @property
     def dtype(self) -> str:
-        return str(self._weight.dtype).removeprefix("torch.")
+        """The number format that the model computes in, ``int8`` if it multiplies bytes."""
+        quantized = any(isinstance(module, QuantizedLinear) for module in self._model.modules())
+        return number_format(self._weight.dtype, quantized)
 
     @property
     def _weight(self) -> Tensor:
-        weight: Tensor = self._model.model.text.wte
+        """A parameter on the model's device, in the number format that it computes in."""
+        weight: Tensor = self._model.model.text.post_ln.weight
         return weight
 
     # -- images --------------------------------------------------------------------------------------------------------
@@ -249,12 +252,19 @@ class Tagger:
             # Where the tiling is (1, 1) the one window is the whole image.
             layouts.append(CropLayout(indices[0], tuple(indices[1:]) or (indices[0],), image.tiling))
         device = self._weight.device
-        step = CROPS_PER_PASS.get(device.type, len(distinct))
+        step = self._crops_per_pass(len(distinct))
         features = [
             self._model.encode_crops(torch.from_numpy(np.stack(distinct[start : start + step])).to(device))
             for start in range(0, len(distinct), step)
         ]
         return self._model.image_embeddings(torch.cat(features), layouts)
+
+    def _crops_per_pass(self, crops: int) -> int:
+        """On a CPU, as many as leave the widest activations in its cache; accelerators take a batch at once."""
+        if self._weight.device.type != "cpu":
+            return crops
+        widest: int = self._vision.grid**2 * self._vision.enc_ff_dim * self._weight.itemsize
+        return max(1, devices.CPU_CACHE // widest)
 
     def _prefill(self, batch: list[PreparedImage]) -> list[KeyValue]:
         return self._model.prefill(self._image_tokens(batch))
