@@ -8,13 +8,20 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 
 from vlm.samples import FilterError, StoreBusy, StoreError
-from vlm.views.problems import Problem, is_htmx, problem_response
+from vlm.views.problems import Problem, is_htmx, problem_response, wants_json
 
 RETRY_SECONDS = 5
 PLAIN = {
     403: "You may not do this. Ask an administrator for the permission.",
     404: "This is no longer here. Reload the page.",
     500: "Something broke. The server’s log says what; reload the page to go on.",
+}
+FOR_PROGRAMS = {
+    401: "Log in first and send the session’s cookie.",
+    403: "Refused: the user lacks the permission, or a POST came without the header X-CSRFToken.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    500: "Something broke. The server’s log says what.",
 }
 
 
@@ -26,9 +33,21 @@ class ProblemMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        if not is_htmx(request) or "HX-Reswap" in response.headers:
+        logged_out = response.status_code == 302 and response.headers["Location"].startswith(
+            resolve_url(settings.LOGIN_URL)
+        )
+        if not is_htmx(request):
+            status = 401 if logged_out else response.status_code
+            told = response.headers.get("Content-Type") == "application/json"
+            if status >= 400 and not told and wants_json(request):
+                answer = problem_response(request, Problem(FOR_PROGRAMS.get(status, response.reason_phrase), status))
+                if "Allow" in response.headers:  # the methods that the address takes
+                    answer.headers["Allow"] = response.headers["Allow"]
+                return answer
             return response
-        if response.status_code == 302 and response.headers["Location"].startswith(resolve_url(settings.LOGIN_URL)):
+        if "HX-Reswap" in response.headers:
+            return response
+        if logged_out:
             # The session is over: let the browser itself go to the log-in page, instead of swapping it into a corner.
             return HttpResponse(headers={"HX-Refresh": "true"})
         if response.status_code >= 400:

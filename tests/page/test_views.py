@@ -459,6 +459,26 @@ def test_a_busy_store_is_a_page_that_asks_for_patience(
         assert "Another process is writing" in answer.content.decode()
 
 
+def test_programs_are_refused_in_json(dataset: Dataset, user: User, admin: Client) -> None:
+    """Where a person gets a page: not logged in, no token, nothing there, the wrong method."""
+    client = Client(headers={"Accept": "application/json"})
+    address = reverse("auto_tag", args=[dataset.pk])
+    unmasked = Client(enforce_csrf_checks=True, headers={"Accept": "application/json"})
+    unmasked.force_login(user)
+    refused = [client.get(address), unmasked.post(address)]
+    headers = {"Accept": "application/json"}
+    nowhere = [reverse("dataset", args=[10**6]), "/nowhere", reverse("run_cancel", args=[1])]
+    refused += [unmasked.get("/nowhere"), *(admin.get(path, headers=headers) for path in nowhere)]
+    assert [answer.status_code for answer in refused] == [401, 403, 404, 404, 404, 405]
+    for answer in refused:
+        assert list(answer.json()) == ["error"]
+    assert refused[-1].headers["Allow"] == "POST"
+    for accepted in ("*/*", "text/html,application/json;q=0.9"):
+        page = admin.get("/nowhere", headers={"Accept": accepted})
+        assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+        assert Client().get(address, headers={"Accept": accepted}).status_code == 302
+
+
 def test_htmx_goes_to_the_log_in_as_a_whole_page(dataset: Dataset) -> None:
     answer = Client().get(reverse("dataset", args=[dataset.pk]), headers=HTMX)
     assert answer.headers["HX-Refresh"] == "true"
