@@ -12,14 +12,15 @@ import duckdb
 import pytest
 
 from tests.importing.material import coco, read, write_images, write_json
-from vlm.exporting import FORMATS, ExportContext, ExportFailed, ExportRow, ExportTag, export_rows
+from vlm.exporting import FORMATS, ExportContext, ExportFailed, ExportRow, export_rows
 from vlm.importing import Annotation
+from vlm.samples import Tag
 
 NAMES = ["写真.jpg", 'a "quoted", name.jpg', "new\nline.jpg", "=cmd|calc.jpg", "<img src=x>.jpg", "plain.jpg"]
 TAGS = (
-    ExportTag("heute, “neu”", None, "user", None, None),
-    ExportTag("sunny", "weather", "model", 0.8125, 7),
-    ExportTag("day", "time-of-day", "model", 0.5, 7),
+    Tag("heute, “neu”", None, "user", None, None),
+    Tag("sunny", "weather", "model", 0.8125, 7),
+    Tag("day", "time-of-day", "model", 0.5, 7),
 )
 AS_OBJECTS = [
     {"tag": "heute, “neu”", "dimension": None, "source": "user", "probability": None, "run": None},
@@ -120,7 +121,7 @@ def test_an_unknown_format_is_refused_at_once(tmp_path: Path) -> None:
 # -- COCO -------------------------------------------------------------------------------------------------------------
 
 
-def rows_of(root: Path, tags: tuple[ExportTag, ...]) -> list[ExportRow]:
+def rows_of(root: Path, tags: tuple[Tag, ...]) -> list[ExportRow]:
     _, records = read(root)
     return [
         ExportRow(

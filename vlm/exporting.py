@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import duckdb
 
@@ -28,6 +28,7 @@ from vlm.importing.coco import find_annotation_files
 from vlm.importing.files import Files, Refused
 from vlm.importing.json_stream import JSONBroken, Section, stream_sections
 from vlm.importing.records import Annotation, printable
+from vlm.samples import Tag
 
 _CHUNK = 1 << 16  # bytes of a piece of the stream, roughly
 _NOT_A_FIELD = re.compile(r"\W+")
@@ -54,17 +55,6 @@ class ExportFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportTag:
-    """A tag with its provenance."""
-
-    tag: str
-    dimension: str | None
-    source: Literal["user", "model"]
-    probability: float | None
-    run: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class ExportRow:
     """A sample as it is exported; see ``SampleRecord`` for what the fields mean."""
 
@@ -77,7 +67,7 @@ class ExportRow:
     external_id: str
     categories: tuple[str, ...]
     annotations: tuple[Annotation, ...]
-    tags: tuple[ExportTag, ...]
+    tags: tuple[Tag, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 
 from vlm import exporting, imaging
 from vlm.exporting import FORMATS as EXPORT_FORMATS
-from vlm.exporting import ExportContext, ExportRow, ExportTag
+from vlm.exporting import ExportContext, ExportRow
 from vlm.files import locate
 from vlm.imaging import ImageUnreadable
 from vlm.importing import ImportFailed
@@ -342,7 +342,7 @@ def _export_rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[
                 external_id=external_id,
                 categories=categories,
                 annotations=annotations,
-                tags=tuple(ExportTag(t.tag, t.dimension, t.source, t.probability, t.run) for t in sample.tags),
+                tags=sample.tags,
             )
         if not after:
             return
