@@ -1,11 +1,13 @@
 """Importing again adds, updates and marks; an import that fails leaves nothing."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from filelock import FileLock
 
 from vlm.samples import Annotation, Imported, SampleFilter, SampleStore, merging, where
-from vlm.samples.ingest import import_rows, staged
+from vlm.samples.ingest import IN_USE, STAGING, import_rows, staged
 
 from .conftest import WORDS, Record, record
 
@@ -59,7 +61,23 @@ def test_an_import_that_fails_leaves_nothing(store: SampleStore) -> None:
     with pytest.raises(ValueError, match="ends here"), staged(broken(), store.path.parent) as source:
         import_rows(store, dataset_id=1, source=source)
     assert paths(store) == ["a.jpg"]
-    assert [path.name for path in store.path.parent.iterdir() if path.name.startswith("import-")] == []
+    assert [path.name for path in store.path.parent.iterdir() if path.name.startswith(STAGING)] == []
+
+
+def test_what_a_killed_import_has_read_is_swept_up(store: SampleStore) -> None:
+    """The next import removes it, and leaves alone what another import is at work on or has only just begun."""
+    folder = store.path.parent
+    killed, young, alive = (folder / f"{STAGING}{name}" for name in ("killed", "young", "alive"))
+    for place in (killed, young, alive):
+        place.mkdir()
+        (place / "staged.duckdb").write_bytes(b"rows")
+    for place in (killed, alive):
+        os.utime(place, (0, 0))
+    with FileLock(alive / IN_USE):
+        os.utime(alive, (0, 0))
+        bring_in(store, record("a.jpg"))
+    assert sorted(path for path in folder.iterdir() if path.name.startswith(STAGING)) == [alive, young]
+    assert (alive / "staged.duckdb").exists()
 
 
 def test_hostile_names_are_only_names(store: SampleStore) -> None:

@@ -1,20 +1,26 @@
 """Writing samples: an import, in one transaction, that leaves tags as they are."""
 
+import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+from filelock import FileLock, Timeout
 
 from .database import OFFLINE, Cursor, SampleStore, explained
 from .errors import StoreError, StoreReadOnly
 from .records import Importable, Imported, Records
 
 CHUNK = 4096  # rows between two reports
+STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
+IN_USE = "in-use"  # the file in it that a living import has locked
+SWEPT_AFTER_SECONDS = 60.0
 NO_BOX = (None, None, None, None)
 
 
@@ -30,20 +36,34 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
     Raises:
         StoreFull, StoreReadOnly: ``folder`` takes no more.
     """
-    try:
-        place = tempfile.TemporaryDirectory(dir=folder, prefix="import-")
-    except OSError as error:
-        raise StoreReadOnly(
-            f"{folder} cannot be written to: {error.strerror}. Make room, or give this user the right."
-        ) from error
-    with place:
-        path = Path(place.name) / "staged.duckdb"
+    _sweep(folder)
+    with ExitStack() as stack:
+        try:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=STAGING)))
+            stack.enter_context(FileLock(place / IN_USE, thread_local=False))
+        except OSError as error:
+            raise StoreReadOnly(
+                f"{folder} cannot be written to: {error.strerror}. Make room, or give this user the right."
+            ) from error
+        path = place / "staged.duckdb"
         try:
             with duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1}) as connection:
                 _stage(connection, records, report)
         except duckdb.Error as error:
             raise explained(error, path) from error
         yield path
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what imports that were killed have left in ``folder``."""
+    for place in folder.glob(f"{STAGING}*"):
+        try:
+            if time.time() - place.stat().st_mtime < SWEPT_AFTER_SECONDS:
+                continue  # it may be about to lock it
+            with FileLock(place / IN_USE, timeout=0, thread_local=False):
+                shutil.rmtree(place, ignore_errors=True)
+        except (OSError, Timeout):
+            continue  # alive, or gone meanwhile, or not ours
 
 
 def import_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
