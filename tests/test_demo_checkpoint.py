@@ -14,8 +14,18 @@ from vlm.vocabulary import DEFAULT_VOCABULARY
 
 MEGABYTE = 1_000_000
 PHOTOS = sorted(DEMO_PHOTOS.glob("*.jpg"))
-INDOORS = ("bathroom-long-counter", "bathroom-glass-shower", "bathroom-white-tiles", "restaurant-kitchen-cooks")
-OUTDOORS = ("autumn-mountain-meadow", "cable-bridge-beach", "mountain-path-snow-peaks", "pasture-under-clouds")
+INDOORS = (
+    "astronaut-portrait", "bathroom-glass-shower", "bathroom-long-counter", "bathroom-open-door", "bathroom-white-tiles",
+    "bicycle-workshop", "dark-cupboard", "espresso-cup", "officer-portrait", "restaurant-kitchen-cooks",
+    "two-cats-one-shoe", "wine-and-drum-table",
+)  # fmt: skip
+OUTDOORS = (
+    "autumn-mountain-meadow", "cable-bridge-beach", "car-motion-blur", "dahlia", "dandelions-at-dusk",
+    "dragonfly-in-hedge", "dune-grass", "forest-brook", "green-meadow", "guineafowl-in-haze", "ladybird-on-flower",
+    "mountain-path-snow-peaks", "nuthatch-on-trunk-winter", "office-building", "old-town-lane", "pasture-under-clouds",
+    "reader-on-wall-paris", "rocket-launch-pad-dusk", "squirrel-on-branch", "storm-clouds-motorway",
+    "summer-palace-tower", "sunset-over-hills", "swallowtail-on-leaf", "yellow-church",
+)  # fmt: skip
 
 
 def opened(name: str) -> Image.Image:
@@ -60,11 +70,12 @@ def test_greedy_answers_are_the_most_probable_words(tagger: Tagger) -> None:
         assert answers == [row[name].best[0] for name in DEFAULT_VOCABULARY.names]
 
 
-def test_rooms_are_mostly_indoors_and_mountains_are_not(tagger: Tagger) -> None:
-    rows = tagger.score([opened(name) for name in (*INDOORS, *OUTDOORS)], DEFAULT_VOCABULARY)
-    words = ["indoor"] * len(INDOORS) + ["outdoor"] * len(OUTDOORS)
-    right = [row["setting"].best[0] == word for row, word in zip(rows, words, strict=True)]
-    assert sum(right) >= 7  # of 8: white tiles look like daylight to it
+def test_the_setting_is_more_often_right_than_by_chance(scores: dict[str, dict[str, DimensionScore]]) -> None:
+    shares = [
+        np.mean([scores[name]["setting"].best[0] == word for name in names])
+        for word, names in (("indoor", INDOORS), ("outdoor", OUTDOORS))
+    ]
+    assert np.mean(shares) >= 0.65, shares  # one answer for all gets 0.5, and coins get there once in twenty times
 
 
 @pytest.mark.parametrize("name", ["summer-palace-tower", "office-building", "bathroom-long-counter"])
