@@ -21,6 +21,8 @@ IS_CHECKOUT = (BASE_DIR / "manage.py").is_file()
 
 env = environ.FileAwareEnv()
 
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
 
 def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     """Return the variable ``name``, which must be one of ``allowed``."""
@@ -28,6 +30,14 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(allowed)}.")
     return value
+
+
+def flag(name: str, default: bool) -> bool:
+    """Return the switch in the variable ``name``; empty means the default."""
+    value: str = env.str(name, "").strip().lower()
+    if value not in ("", *SWITCHES):
+        raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(SWITCHES)}.")
+    return SWITCHES.get(value, default)
 
 
 def at_least(name: str, default: float, minimum: float) -> float:
@@ -68,7 +78,7 @@ except OSError as error:
     ) from error
 
 # -- who may reach it ------------------------------------------------------------------------------------------------
-DEBUG: bool = env.bool("DATAVISOR_DEBUG", False)
+DEBUG: bool = flag("DATAVISOR_DEBUG", False)
 ALLOWED_HOSTS: list[str] = env.list("DATAVISOR_ALLOWED_HOSTS", default=[])
 IS_LOCAL = not ALLOWED_HOSTS
 if IS_LOCAL:
@@ -98,11 +108,11 @@ if not SECRET_KEY:
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not IS_LOCAL
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("DATAVISOR_TRUSTED_ORIGINS", default=[])
-SECURE_SSL_REDIRECT: bool = env.bool("DATAVISOR_SSL_REDIRECT", not IS_LOCAL)
+SECURE_SSL_REDIRECT: bool = flag("DATAVISOR_SSL_REDIRECT", not IS_LOCAL)
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
 SECURE_HSTS_SECONDS = int(at_least("DATAVISOR_HSTS_SECONDS", 0 if IS_LOCAL else 31_536_000, 0))
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not IS_LOCAL
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("DATAVISOR_BEHIND_PROXY", False) else None
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("DATAVISOR_BEHIND_PROXY", False) else None
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 14
@@ -266,9 +276,9 @@ MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
 VLM_MODEL: str = env.str("DATAVISOR_VLM_MODEL", "vikhyatk/moondream2")
 VLM_REVISION: str = env.str("DATAVISOR_VLM_REVISION", "")
 VLM_DEVICE: str = env.str("DATAVISOR_VLM_DEVICE", "auto")
-VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16"))
+VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16", "int8"))
 VLM_DETAIL = choice("DATAVISOR_VLM_DETAIL", "full", ("full", "low"))
-VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: from the memory that is free
+VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: as many as fit
 VLM_IDLE_MINUTES = at_least("DATAVISOR_VLM_IDLE_MINUTES", 15, 0)
 VLM_MIN_PROBABILITY = probability("DATAVISOR_VLM_MIN_PROBABILITY", 0.5)
 VLM_MIN_MASS = probability("DATAVISOR_VLM_MIN_MASS", 0.5)

@@ -140,6 +140,17 @@ def test_a_stopping_process_interrupts_its_run(dataset: Dataset) -> None:
     assert services.run_execute(run_id=again.pk, stop=threading.Event()).status == Status.COMPLETED
 
 
+def test_a_run_goes_on_with_the_device_of_the_machine_at_hand(dataset: Dataset) -> None:
+    """It may have begun on a machine with a GPU, or with products of bytes, that this one has not."""
+    stop = threading.Event()
+    stop.set()
+    run = execute(dataset, stop)
+    TaggingRun.objects.filter(pk=run.pk).update(device="cuda:7", dtype="int8")
+    services.run_requeue(run=run, user=None, origin="command")
+    run = services.run_execute(run_id=run.pk, stop=threading.Event())
+    assert (run.status, run.device, run.dtype) == (Status.COMPLETED, "cpu", "float32")
+
+
 def test_a_run_resumes_with_its_own_vocabulary(dataset: Dataset) -> None:
     stop = threading.Event()
     stop.set()

@@ -43,6 +43,7 @@ def test_a_deployment_demands_a_key(tmp_path: Path) -> None:
         ("DATAVISOR_MAX_PIXELS", "inf", "must be a number"),
         ("DATAVISOR_VLM_IDLE_MINUTES", "-1", "at least 0"),
         ("DATAVISOR_DUCKDB_MEMORY", "lots", "write a size like 2GB"),
+        ("DATAVISOR_DEBUG", "ture", "must be one of true, yes, on, 1, false"),
         ("DATAVISOR_DATA_DIR", "/dev/null/data", "Set DATAVISOR_DATA_DIR"),
     ],
 )

@@ -17,6 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from vlm import services
+from vlm.formats import pace
 from vlm.forms import read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
 from vlm.samples import StoreError
@@ -236,9 +237,9 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def seconds_shown(self, run: TaggingRun) -> str:
         return f"{run.seconds:,.1f}"
 
-    @admin.display(description="images/s")
+    @admin.display(description="pace")
     def rate_shown(self, run: TaggingRun) -> str:
-        return f"{run.rate:.2f}" if run.rate else "–"
+        return pace(run.rate)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         services.fail_stale_runs()

@@ -16,6 +16,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def pace(per_second: float) -> str:
+    """Return 3.2 as “3.2/s”, 0.02 as “1.2/min”, 0.002 as “7.2/h”; a dash for a rate that is not known yet."""
+    for factor, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        if (rate := factor * per_second) >= 1:
+            return f"{rate:.1f}/{unit}" if rate < 100 else f"{round(rate):,}/{unit}"
+    return f"{3600 * per_second:.2f}/h" if per_second else "–"
+
+
 def share(part: int, whole: int) -> str:
     """Return “37 %”; something is never shown as nothing, nor nearly all as all."""
     if not whole:

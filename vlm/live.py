@@ -18,7 +18,7 @@ from django.db import DatabaseError
 from django.template.loader import render_to_string
 
 from vlm import services
-from vlm.formats import duration, number
+from vlm.formats import duration, number, pace
 from vlm.models import Dataset
 from vlm.samples import SampleRow, StoreError
 from vlm.services import RunState
@@ -61,7 +61,7 @@ def numbers(state: RunState) -> dict[str, str]:
     return {
         "processed": number(state.processed),
         "total": number(state.total),
-        "rate": f"{state.rate:.1f}" if state.rate < 100 else number(round(state.rate)),
+        "rate": pace(state.rate),
         "left": duration(state.eta) if state.eta is not None else "–",
         "tagged": number(state.tagged),
         "discarded": number(state.discarded),

@@ -259,15 +259,20 @@ def run_create(*, dataset: Dataset, options: RunOptions, user: User | None, orig
     return run
 
 
-def run_requeue(*, run: TaggingRun, user: User | None, origin: str) -> TaggingRun:
-    """Make an unfinished run ready to go on, with its own vocabulary and settings.
+def run_requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = "") -> TaggingRun:
+    """Make an unfinished run ready to go on, with its own model, vocabulary and settings.
+
+    Device and number format are those of the settings, as for a new run: they belong to the machine that goes on.
 
     Raises:
         NotResumable, RunActive
     """
     fail_stale_runs()
+    spec = ModelSpec.from_settings(device=device)
     claimed: dict[str, Any] = {
         "status": Status.QUEUED,
+        "device": spec.device,
+        "dtype": spec.dtype,
         "worker": "",
         "error": "",
         "finished": None,

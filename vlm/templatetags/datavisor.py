@@ -13,6 +13,7 @@ register = template.Library()
 
 register.filter("number", formats.number)
 register.filter("duration", formats.duration)
+register.filter("pace", formats.pace)
 
 
 @register.filter

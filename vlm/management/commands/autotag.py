@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vlm import services
+from vlm.formats import pace
 from vlm.management.commands._shared import (
     INTERRUPTED,
     NO_MODEL,
@@ -79,7 +80,11 @@ class Command(DoorCommand):
             help="discard answers with less than this of the model's probability on the allowed words (0 to 1)",
         )
         parser.add_argument("--dry-run", action="store_true", help="score 20 samples and show what would change")
-        parser.add_argument("--resume", action="store_true", help="go on with the data set's last unfinished run")
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with the data set's last unfinished run, as it was begun; only --device counts",
+        )
         parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
@@ -103,7 +108,7 @@ class Command(DoorCommand):
         if options["dry_run"]:
             self._preview(dataset, run_options, options["json"])
             return
-        run = self._resumed(dataset) if options["resume"] else self._created(dataset, run_options)
+        run = self._resumed(dataset, options["device"]) if options["resume"] else self._created(dataset, run_options)
         if run is None:
             self._nothing(options["json"])
             return
@@ -118,7 +123,7 @@ class Command(DoorCommand):
         except services.NothingToTag:
             return None
 
-    def _resumed(self, dataset: Dataset) -> TaggingRun:
+    def _resumed(self, dataset: Dataset, device: str) -> TaggingRun:
         services.fail_stale_runs()
         runs = TaggingRun.objects.filter(dataset=dataset, reverted=None)
         last = runs.filter(Q(status__in=TaggingRun.RESUMABLE) | Q(status__in=TaggingRun.ACTIVE)).first()
@@ -126,7 +131,7 @@ class Command(DoorCommand):
             raise CommandError(
                 f"“{dataset.name}” has no unfinished run. Leave out --resume to start one.", returncode=USAGE
             )
-        return services.run_requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND)
+        return services.run_requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND, device=device)
 
     def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
         """Work on the run in a thread, so that this one can draw and hear signals."""
@@ -189,7 +194,7 @@ class Command(DoorCommand):
             print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
         console.print(
             f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
-            f"({run.rate:.2f} images/s), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
+            f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
         )
         for failure in services.run_failures(run=run, limit=20):
             console.print(f"failed: {failure.file_name}: {failure.reason}")
@@ -299,7 +304,7 @@ def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: boo
 
 def counts_line(state: services.RunState) -> str:
     """Return done, rate, time left, tagged, discarded and failed: short enough to leave room for a bar in 80 columns."""
-    parts = [f"{short(state.processed)}/{short(state.total)}", f"{state.rate:.1f}/s"]
+    parts = [f"{short(state.processed)}/{short(state.total)}", pace(state.rate)]
     if state.eta is not None:
         parts.append(f"{duration(state.eta)} left")
     parts += [f"{short(state.tagged)} tagged", f"{short(state.discarded)} discarded", f"{short(state.failed)} failed"]

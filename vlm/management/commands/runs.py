@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from vlm import services
+from vlm.formats import pace
 from vlm.management.commands._shared import DoorCommand, find_dataset, find_run, print_table, result_console, to_json
 from vlm.models import TaggingRun
 
@@ -44,11 +45,11 @@ class Command(DoorCommand):
                 f"{state.tagged:,}",
                 f"{state.discarded:,}",
                 f"{state.failed:,}",
-                f"{state.rate:.2f}",
+                pace(state.rate),
             ]
             for run, state in states
         ]
-        columns = ["run", "data set", "status", "started", "done", "tagged", "discarded", "failed", "images/s"]
+        columns = ["run", "data set", "status", "started", "done", "tagged", "discarded", "failed", "pace"]
         print_table(console, "", columns, rows, right=4)
 
     def _show(self, run: TaggingRun, console: Console, as_json: bool) -> None:
