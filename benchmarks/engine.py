@@ -7,7 +7,8 @@ On a CPU this takes the memory of two models, 8 to 12 GB, of which the report co
 Both sides use the same weights, device and number format in the same run. The engine holds them as it does those of the
 published file: in bfloat16 where it computes in float32, in the order that suits the CPU, or rounded to bytes (int8,
 against a baseline in the format of the rest). The baseline is how the model is commonly run: one image at a time, every
-crop encoded, the image and then each question prefilled and two tokens decoded against a cache of 2,048 slots. Speed does
+crop encoded, the image and then each question prefilled and two tokens decoded against a cache of 2,048 slots. Engine and
+baseline take turns for some rounds, and figures are medians over the rounds, as machines are busy by moods. Speed does
 not depend on the weights' values, and nothing here says anything about accuracy.
 """
 
@@ -57,16 +58,27 @@ class Case:
     detail: Detail
 
 
-CASES = (
+CASES = (  # those of one size are neighbours, with the baseline that they share between them
     Case("640x480 full", 640, 480, "full"),
-    Case("378x378 full", 378, 378, "full"),
     Case("640x480 low", 640, 480, "low"),
+    Case("378x378 full", 378, 378, "full"),
 )
 
 
 @dataclass(frozen=True)
+class Round:
+    """What a case took once, in seconds per image, and the rate of a square product around it, in FLOP/s."""
+
+    engine: float
+    engine_questions: float
+    baseline: float
+    baseline_questions: float
+    matmul_rate: float
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Seconds are per image; ratios are the baseline's time over the engine's."""
+    """Medians over the rounds. Seconds are per image; ratios are the baseline's time over the engine's in one round."""
 
     case: str
     crops: int
@@ -75,6 +87,8 @@ class Measurement:
     engine_images_per_second: float
     baseline_images_per_second: float
     ratio: float
+    lowest_ratio: float
+    highest_ratio: float
     engine_question_seconds: float
     baseline_question_seconds: float
     question_ratio: float
@@ -268,64 +282,84 @@ def disagreement(tagger: Tagger, plain: MoondreamForTagging, pictures: list[Imag
     return float((logits - expected).norm() / expected.norm())
 
 
+def summarised(case: str, crops: int, flop: int, rounds: Sequence[Round]) -> Measurement:
+    """Return the medians of a case's rounds; ``flop`` are the operations that an image takes."""
+    engine, baseline = median(each.engine for each in rounds), median(each.baseline for each in rounds)
+    ratios = [each.baseline / each.engine for each in rounds]
+    return Measurement(
+        case=case,
+        crops=crops,
+        engine_seconds=engine,
+        baseline_seconds=baseline,
+        engine_images_per_second=1 / engine,
+        baseline_images_per_second=1 / baseline,
+        ratio=median(ratios),
+        lowest_ratio=min(ratios),
+        highest_ratio=max(ratios),
+        engine_question_seconds=median(each.engine_questions for each in rounds),
+        baseline_question_seconds=median(each.baseline_questions for each in rounds),
+        question_ratio=median(each.baseline_questions / each.engine_questions for each in rounds),
+        engine_tflop=flop / 1e12,
+        matmul_gflops=median(each.matmul_rate for each in rounds) / 1e9,
+        matmul_share=median(flop / each.engine / each.matmul_rate for each in rounds),
+    )
+
+
 def describe(row: Measurement) -> str:
     return (
-        f"{row.case}: {row.engine_images_per_second:.4f} images/s, {row.ratio:.2f} times the baseline; the questions "
-        f"alone {row.question_ratio:.1f} times; {row.matmul_share:.0%} of a square product's rate"
+        f"{row.case}: {row.engine_seconds:.2f} s an image, {row.ratio:.2f} ({row.lowest_ratio:.2f} to "
+        f"{row.highest_ratio:.2f}) times as fast as the baseline; the questions alone {row.question_ratio:.1f} times; "
+        f"{row.matmul_share:.0%} of a square product's rate"
     )
 
 
 def measure(
-    device: torch.device, dtype: torch.dtype, cases: Sequence[Case], images: int, batch_size: int, *, quantized: bool
+    device: torch.device,
+    dtype: torch.dtype,
+    cases: Sequence[Case],
+    images: int,
+    batch_size: int,
+    rounds: int,
+    *,
+    quantized: bool,
 ) -> dict[str, Any]:
-    """Measure the cases one after another, with the baseline right behind the engine, and tell each on stderr."""
+    """Measure the cases one after another, round after round, with the baseline right behind the engine."""
     vocabulary = DEFAULT_VOCABULARY
     form = layer_form(device, dtype, quantized=quantized)
     model = random_model(device, dtype, form)
     tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
     baseline: Sequential | None = None
-    baselines: dict[tuple[int, int], tuple[float, float]] = {}
-    results: list[Measurement] = []
+    measured: dict[Case, list[Round]] = {case: [] for case in cases}
     peak, rounding = 0, 0.0
     with torch.inference_mode():
         if device.type != "cpu":
             tagger.score([random_image(cases[0], seed) for seed in range(batch_size)], vocabulary, cases[0].detail)
-        for case in cases:
-            pictures = [random_image(case, seed) for seed in range(images)]
-            before = matmul_rate(device, dtype, quantized=quantized)
-            engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
-            rate = (before + matmul_rate(device, dtype, quantized=quantized)) / 2
-            if baseline is None:  # neither its weights nor its caches are the engine's memory
-                peak = peak_memory(device)
-                plain = model
-                if form or dtype == torch.float32:
-                    plain = random_model(device, dtype).to(dtype)  # type: ignore[call-arg]
-                baseline = Sequential(plain, tagger)
-                rounding = disagreement(tagger, plain, pictures[:1], case.detail)
-            size = case.width, case.height
-            if size not in baselines:
-                baselines[size] = measure_baseline(baseline, pictures, vocabulary)
-            whole, baseline_questions = baselines[size]
-            crops = len(tagger.prepare(pictures[0], case.detail).crops)
-            flop = engine_flop(crops, tagger, vocabulary)
-            results.append(
-                Measurement(
-                    case=case.name,
-                    crops=crops,
-                    engine_seconds=engine,
-                    baseline_seconds=whole,
-                    engine_images_per_second=1 / engine,
-                    baseline_images_per_second=1 / whole,
-                    ratio=whole / engine,
-                    engine_question_seconds=engine_questions,
-                    baseline_question_seconds=baseline_questions,
-                    question_ratio=baseline_questions / engine_questions,
-                    engine_tflop=flop / 1e12,
-                    matmul_gflops=rate / 1e9,
-                    matmul_share=flop / engine / rate,
+        for number in range(rounds):
+            baselines: dict[tuple[int, int], tuple[float, float]] = {}
+            for case in cases:
+                pictures = [random_image(case, seed) for seed in range(images)]
+                before = matmul_rate(device, dtype, quantized=quantized)
+                engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
+                rate = (before + matmul_rate(device, dtype, quantized=quantized)) / 2
+                if baseline is None:  # neither its weights nor its caches are the engine's memory
+                    peak = peak_memory(device)
+                    plain = model
+                    if form or dtype == torch.float32:
+                        plain = random_model(device, dtype).to(dtype)  # type: ignore[call-arg]
+                    baseline = Sequential(plain, tagger)
+                    rounding = disagreement(tagger, plain, pictures[:1], case.detail)
+                size = case.width, case.height
+                if size not in baselines:
+                    baselines[size] = measure_baseline(baseline, pictures, vocabulary)
+                measured[case].append(Round(engine, engine_questions, *baselines[size], rate))
+                print(
+                    f"round {number + 1} of {rounds}: {case.name}, {engine:.2f} s an image", file=sys.stderr, flush=True
                 )
-            )
-            print(describe(results[-1]), file=sys.stderr, flush=True)
+    results = []
+    for case, each in measured.items():
+        crops = len(tagger.prepare(random_image(case, 0), case.detail).crops)
+        results.append(summarised(case.name, crops, engine_flop(crops, tagger, vocabulary), each))
+        print(describe(results[-1]), file=sys.stderr, flush=True)
     return {
         "machine": machine(device),
         "torch": torch.__version__,
@@ -333,6 +367,7 @@ def measure(
         "dtype": tagger.dtype,
         "images": images,
         "batch_size": batch_size,
+        "rounds": rounds,
         "questions": len(vocabulary.dimensions),
         "question_and_answer_tokens": len(tagger._vocabulary_tree(vocabulary).tree.token_ids),
         "peak_memory_gb": peak / 1e9,
@@ -345,18 +380,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8")
-    parser.add_argument("--images", type=int, default=1, help="images per size; more take longer and scatter less")
+    parser.add_argument("--images", type=int, default=1, help="images per size and round")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often all is measured; more take longer and scatter less"
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="images per pass; one, if left out")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
     parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.name in arguments.cases]
-    if not cases or arguments.images < 1:
+    if not cases or arguments.images < 1 or arguments.rounds < 1:
         parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
     device = resolve_device(arguments.device)
     dtype = resolve_dtype(arguments.dtype, device)
     report = measure(
-        device, dtype, cases, arguments.images, arguments.batch_size or 1, quantized=arguments.dtype == "int8"
+        device,
+        dtype,
+        cases,
+        arguments.images,
+        arguments.batch_size or 1,
+        arguments.rounds,
+        quantized=arguments.dtype == "int8",
     )
     if arguments.json:
         print(json.dumps(report, indent=2))

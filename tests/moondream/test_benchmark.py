@@ -57,7 +57,9 @@ def test_the_baseline_scores_as_the_engine_does() -> None:
     ],
 )
 def test_the_report(name: str, dtype: torch.dtype, quantized: bool, difference: float) -> None:
-    report: dict[str, Any] = engine.measure(CPU, dtype, engine.CASES, images=1, batch_size=1, quantized=quantized)
+    report: dict[str, Any] = engine.measure(
+        CPU, dtype, engine.CASES, images=1, batch_size=1, rounds=1, quantized=quantized
+    )
     assert report["dtype"] == name
     assert report["logits_rms_difference"] <= difference
     assert (report["logits_rms_difference"] > 1e-4) is quantized or name == "bfloat16"
@@ -70,3 +72,16 @@ def test_the_report(name: str, dtype: torch.dtype, quantized: bool, difference: 
     assert rows["378x378 full"]["engine_tflop"] == rows["640x480 low"]["engine_tflop"]
     assert rows["640x480 full"]["engine_tflop"] > rows["640x480 low"]["engine_tflop"]
     assert report["peak_memory_gb"] > 0
+
+
+def test_figures_are_medians_over_rounds_and_ratios_are_within_one() -> None:
+    rounds = [
+        engine.Round(2.0, 0.5, 4.0, 1.0, 1e12),
+        engine.Round(4.0, 1.0, 12.0, 4.0, 1e12),  # a busy moment, of the baseline more than of the engine
+        engine.Round(1.0, 0.25, 2.5, 1.0, 1e12),
+    ]
+    row = engine.summarised("a case", crops=1, flop=10**12, rounds=rounds)
+    assert (row.engine_seconds, row.baseline_seconds) == (2.0, 4.0)
+    assert (row.lowest_ratio, row.ratio, row.highest_ratio) == (2.0, 2.5, 3.0)
+    assert row.question_ratio == 4.0
+    assert row.matmul_share == 0.5
