@@ -256,7 +256,10 @@ LOGGING = {
     "formatters": {"plain": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
-    "loggers": {"vlm": {"level": choice("DATAVISOR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))}},
+    "loggers": {
+        "vlm": {"level": choice("DATAVISOR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))},
+        "huggingface_hub": {"propagate": False},  # it brings a handler of its own, and would say everything twice
+    },
 }
 
 # -- the samples ------------------------------------------------------------------------------------------------------
