@@ -232,8 +232,12 @@ def test_generate_mode_matches_texts(dataset: Dataset) -> None:
 
 
 def test_a_dry_run_writes_nothing(dataset: Dataset) -> None:
-    previews = services.run_preview(dataset=dataset, options=RunOptions())
+    told: list[tuple[str, int, int]] = []
+    previews = services.run_preview(
+        dataset=dataset, options=RunOptions(), report=lambda *progress: told.append(progress)
+    )
     assert len(previews) == 12
+    assert [progress for progress in told if progress[0] == "ask"] == [("ask", n, 12) for n in range(12)]
     assert all(len(preview.words) == 5 for preview in previews)
     assert not TaggingRun.objects.exists()
     assert set(map(len, all_tags(dataset).values())) == {0}

@@ -440,8 +440,14 @@ def run_reapply(*, run: TaggingRun, min_probability: float, min_mass: float, pre
     return result
 
 
-def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
+def run_preview(
+    *, dataset: Dataset, options: RunOptions, report: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Preview]:
     """Score twenty samples of a scope, spread over it, and write nothing.
+
+    Args:
+        report: called with what goes on (``download``, ``verify`` or ``load``, in bytes, then ``ask``, in samples), how
+            much of it is done, and of how much.
 
     Raises:
         ModelUnavailable, VocabularyError, FilterError
@@ -455,8 +461,9 @@ def run_preview(*, dataset: Dataset, options: RunOptions) -> list[Preview]:
         samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
     previews = []
     if waiting:
-        with keeper.use(_spec(run)) as tagger:
-            for item in waiting:
+        with keeper.use(_spec(run), progress=lambda part: report(part.stage, part.done, part.total)) as tagger:
+            for number, item in enumerate(waiting):
+                report("ask", number, len(waiting))
                 (found,) = answer_batch([decode(item, job, tagger)], job, tagger)
                 words = {a.dimension: (a.word or a.text, a.probability, a.accepted) for a in found.answers}
                 previews.append(Preview(samples[item.id], words, found.error))

@@ -34,6 +34,12 @@ from vlm.management.commands._shared import (
 from vlm.models import Dataset, TaggingRun
 
 LOOK_SECONDS = 0.3
+STAGES = {
+    "download": "fetching the model",
+    "verify": "checking the model",
+    "load": "loading the model",
+    "ask": "asking",
+}
 
 
 class Command(DoorCommand):
@@ -106,7 +112,7 @@ class Command(DoorCommand):
             **chosen,
         )
         if options["dry_run"]:
-            self._preview(dataset, run_options, options["json"])
+            self._preview(dataset, run_options, as_json=options["json"], no_progress=options["no_progress"])
             return
         run = self._resumed(dataset, options["device"]) if options["resume"] else self._created(dataset, run_options)
         if run is None:
@@ -218,8 +224,16 @@ class Command(DoorCommand):
         else:
             self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
 
-    def _preview(self, dataset: Dataset, options: services.RunOptions, as_json: bool) -> None:
-        previews = services.run_preview(dataset=dataset, options=options)
+    def _preview(self, dataset: Dataset, options: services.RunOptions, *, as_json: bool, no_progress: bool) -> None:
+        bar = progress_bar(progress_console(), hidden=no_progress)
+        with bar:
+            task = bar.add_task("starting", total=None, counts="")
+
+            def report(stage: str, done: int, total: int) -> None:
+                counts = f"{done}/{total}" if stage == "ask" else gigabytes(done, total)
+                bar.update(task, description=STAGES[stage], completed=done, total=total or None, counts=counts)
+
+            previews = services.run_preview(dataset=dataset, options=options, report=report)
         if as_json:
             rows = [
                 {
@@ -281,17 +295,15 @@ def progress_bar(console: Console, *, hidden: bool) -> Progress:
 
 def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
     if state.status == TaggingRun.Status.LOADING and state.download_total:
-        done, total = state.download_done / 1e9, state.download_total / 1e9
-        counts = f"{done:.2f} of {total:.2f} GB"
         bar.update(
             task,
-            description="fetching the model",
+            description=STAGES["download"],
             completed=state.download_done,
             total=state.download_total,
-            counts=counts,
+            counts=gigabytes(state.download_done, state.download_total),
         )
     elif state.status in (TaggingRun.Status.QUEUED, TaggingRun.Status.LOADING):
-        bar.update(task, description="loading the model", total=None, counts="")
+        bar.update(task, description=STAGES["load"], total=None, counts="")
     else:
         bar.update(
             task,
@@ -300,6 +312,10 @@ def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: boo
             total=state.total or None,
             counts=counts_line(state),
         )
+
+
+def gigabytes(done: int, total: int) -> str:
+    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
 
 
 def counts_line(state: services.RunState) -> str:
