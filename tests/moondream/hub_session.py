@@ -18,15 +18,21 @@ from vlm.moondream import LoadProgress, ModelUnavailable, hub, load_tagger
 Session = dict[str, Any]
 
 
-def session() -> Session:
+class Stopped(Exception):
+    """What a user's own progress callback raises."""
+
+
+def session(*, stop: bool = False) -> Session:
     """Load the tagger once: what was reported, what the server was asked for, and the error if there was one."""
     reports: list[LoadProgress] = []
     error = None
     urllib.request.urlopen(f"{constants.ENDPOINT}/forget").close()
     try:
-        load_tagger(device="cpu", dtype="float32", progress=reports.append)
+        load_tagger(device="cpu", dtype="float32", progress=give_up if stop else reports.append)
     except ModelUnavailable as unavailable:
         error = str(unavailable)
+    except Stopped as stopped:
+        error = f"stopped at {stopped}"
     with urllib.request.urlopen(f"{constants.ENDPOINT}/asked") as answer:
         asked = json.load(answer)
     return {
@@ -34,6 +40,10 @@ def session() -> Session:
         "asked": asked,
         "reports": [(report.stage, report.done, report.total) for report in reports],
     }
+
+
+def give_up(report: LoadProgress) -> None:
+    raise Stopped(report.stage)
 
 
 def main() -> None:
@@ -52,6 +62,7 @@ def main() -> None:
     os.utime(blob, (0, 0))  # a clock's tick may be too coarse to tell the two apart
     results["corrupted"] = session()
     blob.unlink()
+    results["stopped"] = session(stop=True)
     results["deleted"] = session()
     constants.HF_HUB_OFFLINE = True
     results["offline"] = session()

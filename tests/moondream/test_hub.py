@@ -101,6 +101,11 @@ def test_only_the_needed_files_of_the_pinned_release_are_fetched(sessions: dict[
     assert downloads(sessions["first"]) == [f"/{repo}/resolve/{rev}/{name}" for repo, rev, name in wanted]
 
 
+def test_what_the_progress_callback_raises_stops_the_download(sessions: dict[str, Any]) -> None:
+    assert sessions["stopped"]["error"] == "stopped at download"
+    assert [path.rpartition("/")[2] for path in downloads(sessions["stopped"])] == ["model.safetensors"]
+
+
 def test_every_stage_is_reported_to_its_end(sessions: dict[str, Any], files: Path) -> None:
     reports = sessions["first"]["reports"]
     size = (files / "model.safetensors").stat().st_size

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from .errors import ModelUnavailable
 
 MODEL = "vikhyatk/moondream2"
 REVISION = "2025-06-21"
+OWN = "; weights of your own state their dimensions under “config” in config.json"
 TOKENIZER = "moondream/starmie-v1"
 TOKENIZER_REVISION = "35192e10a54e36eabe0a7cc57a2c1aab371cafc5"
 
@@ -70,6 +72,7 @@ def fetch(file: PinnedFile, report: Progress) -> Path:
 
     Raises:
         ModelUnavailable: it is neither in the cache nor to be had, or it is not the file that is meant.
+        Exception: whatever ``report`` raises, as it is; that stops a download, and the next one goes on from there.
     """
     try:
         path = Path(hf_hub_download(file.repository, file.name, revision=file.revision, local_files_only=True))
@@ -83,10 +86,19 @@ def _download(file: PinnedFile, report: Progress) -> Path:
     if constants.is_offline_mode():
         raise _unreachable(file, "HF_HUB_OFFLINE is set")
     _check_room(file)
+    stopped: list[Exception] = []
+
+    def tell(progress: LoadProgress) -> None:
+        try:
+            report(progress)
+        except Exception as error:
+            stopped.append(error)
+            raise
+
     try:
-        return Path(
-            hf_hub_download(file.repository, file.name, revision=file.revision, tqdm_class=_reporting_bar(file, report))
-        )
+        with _over_http():
+            bar = _reporting_bar(file, tell)
+            return Path(hf_hub_download(file.repository, file.name, revision=file.revision, tqdm_class=bar))
     except LocalEntryNotFoundError as error:
         raise _unreachable(file, "the Hugging Face hub cannot be reached from here") from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -95,12 +107,24 @@ def _download(file: PinnedFile, report: Progress) -> Path:
             "local folder that holds the model."
         ) from error
     except Exception as error:  # whatever the HTTP client of the day raises
+        if stopped:
+            raise stopped[0] from None
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _no_room(file) from error
         raise ModelUnavailable(
             f"{file.name} of {file.repository} could not be downloaded to {constants.HF_HUB_CACHE}: {error} "
             "Check the connection and the folder, then try again."
         ) from error
+
+
+@contextmanager
+def _over_http() -> Iterator[None]:
+    """Keep the downloader off Xet, whose own threads go on downloading whatever a progress bar raises."""
+    before, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _reporting_bar(file: PinnedFile, report: Progress) -> type[Any]:
@@ -166,7 +190,7 @@ def verify(file: PinnedFile, path: Path, report: Progress) -> None:
     if file.size is not None and status.st_size != file.size:
         raise ModelUnavailable(
             f"{real} has {status.st_size:,} bytes instead of the {file.size:,} of {file.name}: a broken download or another "
-            "release. Delete it, and it is fetched again."
+            f"release. Delete it, and take the one of {file.repository} at revision {file.revision}{OWN}."
         )
     if file.sha256 is None:
         return
@@ -187,9 +211,10 @@ def verify(file: PinnedFile, path: Path, report: Progress) -> None:
     if not digest.hexdigest().startswith(file.sha256):
         raise ModelUnavailable(
             f"{real} is not the {file.name} that DataVisor was built for: its SHA-256 begins with {digest.hexdigest()[:16]} "
-            f"instead of {file.sha256}. Delete it, and take the one of {file.repository} at revision {file.revision}."
+            f"instead of {file.sha256}. Delete it, and take the one of {file.repository} at revision {file.revision}{OWN}."
         )
     try:
+        note.parent.mkdir(parents=True, exist_ok=True)  # the cache itself may lie elsewhere
         temporary = note.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(known | {key: value}))
         temporary.replace(note)
