@@ -200,6 +200,28 @@ def test_a_batch_size_is_that_of_its_run_only(dataset: Dataset) -> None:
     assert keeper._tagger.batch_size == before
 
 
+def test_a_batch_size_that_was_halved_stays(dataset: Dataset) -> None:
+    execute(create(dataset, limit=1))
+    tagger = keeper._tagger
+    assert tagger is not None
+    before = tagger.batch_size
+    with tagging._batches_of(before + 3, tagger):
+        tagger.batch_size = 1  # as when memory is full
+    assert tagger.batch_size == min(before, 1)
+    tagger.batch_size = before
+    with tagging._batches_of(0, tagger):
+        tagger.batch_size = 1
+    assert tagger.batch_size == 1
+    tagger.batch_size = before
+
+
+def test_a_gpu_has_more_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tagging.os, "cpu_count", lambda: 8)
+    assert [tagging.decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
+    monkeypatch.setattr(tagging.os, "cpu_count", lambda: 96)
+    assert tagging.decode_threads("cuda") == 16
+
+
 def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
     run = interrupted(dataset)
     reverting = threading.Thread(target=services.run_revert, kwargs={"run": TaggingRun.objects.get(pk=run.pk)})

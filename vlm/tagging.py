@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import string
 import threading
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["score", "generate"]
 
-DECODERS = 2  # threads; Pillow lets go of the interpreter while it decodes
+MOST_DECODERS = 16  # threads; Pillow lets go of the interpreter while it decodes
 READ_AHEAD = 256  # ids that are read from the store together
 COMMIT_SECONDS = 0.5  # batches that are quicker than this are committed together
 
@@ -186,7 +187,8 @@ def decoded_ahead(samples: Iterator[Pending], job: Job, tagger: Tagger) -> Itera
 
     Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
     """
-    ahead = 2 * max(1, tagger.batch_size) + DECODERS
+    decoders = decode_threads(tagger.device)
+    ahead = 2 * max(1, tagger.batch_size) + decoders
     tasks: queue.Queue[tuple[Pending, queue.Queue[Decoded]] | None] = queue.Queue()
 
     def work() -> None:
@@ -209,7 +211,7 @@ def decoded_ahead(samples: Iterator[Pending], job: Job, tagger: Tagger) -> Itera
             if boxes:
                 yield boxes.pop(0).get()
 
-    threads = [threading.Thread(target=work, name=f"decode-{index}", daemon=True) for index in range(DECODERS)]
+    threads = [threading.Thread(target=work, name=f"decode-{index}", daemon=True) for index in range(decoders)]
     for thread in threads:
         thread.start()
     try:
@@ -226,6 +228,11 @@ def decoded_ahead(samples: Iterator[Pending], job: Job, tagger: Tagger) -> Itera
             thread.join()
 
 
+def decode_threads(device: str) -> int:
+    """Choose how many threads decode: a CPU that runs the model needs its cores for that, a GPU may wait for images."""
+    return 2 if device == "cpu" else min(MOST_DECODERS, os.cpu_count() or 2)
+
+
 def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
     """Read and crop one image. Whatever is wrong with it is its own affair."""
     try:
@@ -240,14 +247,16 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
 
 @contextmanager
 def _batches_of(size: int, tagger: Tagger) -> Iterator[None]:
-    """Have the model take ``size`` images per pass, and go back to its own size after; 0 leaves it at that."""
+    """Have the model take ``size`` images per pass, and go back to its own size after; 0 leaves it at that.
+
+    A size that was halved because memory was full says something about the machine, and stays.
+    """
     own = tagger.batch_size
     tagger.batch_size = size or own
     try:
         yield
     finally:
-        if size:
-            tagger.batch_size = own
+        tagger.batch_size = own if tagger.batch_size == size else min(own, tagger.batch_size)
 
 
 def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pending]:
