@@ -226,7 +226,7 @@ def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
             tree.token_ids.to("meta"),
             tree.depths.to("meta"),
             tree.mask.to("meta"),
-            torch.tensor(tree.readers, device="meta"),
+            tree.readers.to("meta"),
         )
     return int(counter.get_total_flops())
 
@@ -332,8 +332,11 @@ def measure(
     measured: dict[Case, list[Round]] = {case: [] for case in cases}
     peak, rounding = 0, 0.0
     with torch.inference_mode():
-        if device.type != "cpu":
-            tagger.score([random_image(cases[0], seed) for seed in range(batch_size)], vocabulary, cases[0].detail)
+        if (
+            device.type != "cpu"
+        ):  # whose first products of a shape take longer, for kernels are chosen and memory is found
+            for case in cases:
+                tagger.score([random_image(case, seed) for seed in range(batch_size)], vocabulary, case.detail)
         for number in range(rounds):
             baselines: dict[tuple[int, int], tuple[float, float]] = {}
             for case in cases:
@@ -347,6 +350,9 @@ def measure(
                     if form or dtype == torch.float32:
                         plain = random_model(device, dtype).to(dtype)  # type: ignore[call-arg]
                     baseline = Sequential(plain, tagger)
+                    if device.type != "cpu":
+                        for warm in cases:
+                            measure_baseline(baseline, [random_image(warm, 0)], vocabulary)
                     rounding = disagreement(tagger, plain, pictures[:1], case.detail)
                 size = case.width, case.height
                 if size not in baselines:
@@ -380,25 +386,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8")
-    parser.add_argument("--images", type=int, default=1, help="images per size and round")
+    parser.add_argument("--images", type=int, help="images per size and round; one on a CPU, else 16, unless told")
     parser.add_argument(
         "--rounds", type=int, default=3, help="how often all is measured; more take longer and scatter less"
     )
-    parser.add_argument("--batch-size", type=int, default=None, help="images per pass; one, if left out")
+    parser.add_argument("--batch-size", type=int, help="images per pass; one on a CPU, else 8, unless told")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
     parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.name in arguments.cases]
-    if not cases or arguments.images < 1 or arguments.rounds < 1:
-        parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
     device = resolve_device(arguments.device)
+    on_cpu = device.type == "cpu"
+    images, batch_size = (
+        usual if given is None else given
+        for given, usual in ((arguments.images, 1 if on_cpu else 16), (arguments.batch_size, 1 if on_cpu else 8))
+    )
+    if not cases or min(images, batch_size, arguments.rounds) < 1:
+        parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
     dtype = resolve_dtype(arguments.dtype, device)
     report = measure(
         device,
         dtype,
         cases,
-        arguments.images,
-        arguments.batch_size or 1,
+        images,
+        batch_size,
         arguments.rounds,
         quantized=arguments.dtype == "int8",
     )

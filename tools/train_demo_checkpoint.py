@@ -721,8 +721,8 @@ class Lesson:
         prompts = [[1, 4, 2, *encode(dimension.question), 3, 3] for dimension in DEFAULT_VOCABULARY]
         ids = [[encode(word)[0] for word in dimension.words] for dimension in DEFAULT_VOCABULARY]
         tree = PromptTree.build(prompts, [[[word, 0] for word in words] for words in ids])
-        inner = [answer[1][0] for question in tree.steps for answer in question]
-        return cls(tree, torch.tensor([*tree.ends, *inner]), [torch.tensor(words) for words in ids], len(inner))
+        inner = tree.readers[tree.predictions[0, 1::2]]  # a word's token, which predicts the end
+        return cls(tree, torch.cat([tree.ends, inner]), [torch.tensor(words) for words in ids], len(inner))
 
     def loss(self, logits: Tensor, samples: Sequence[Sample], smoothing: float = 0.06) -> Tensor:
         """Cross-entropy over the whole vocabulary; what smoothing takes from the right word goes to the other words."""

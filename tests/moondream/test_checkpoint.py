@@ -206,8 +206,17 @@ def use_larger_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def use_stale_tokenizer(folder: Path) -> None:
+def claim_to_be_published(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "moondream1", "config": {}}')
+
+
+def configure(part: str, **dims: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        content["config"][part] |= dims
+        (folder / "config.json").write_text(json.dumps(content))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -221,13 +230,38 @@ def use_stale_tokenizer(folder: Path) -> None:
         (garble_configuration, r"not a configuration of this architecture: dim 7"),
         (garble_tokenizer, r"is not a tokenizer: .* Take the one that came"),
         (use_larger_tokenizer, r"has 620 tokens and the model 512: they do not belong together"),
-        (use_stale_tokenizer, r"is not the tokenizer\.json that DataVisor was built for: .* moondream/starmie-v1"),
+        (claim_to_be_published, r"instead of the 3,854,538,968 of model\.safetensors: .* state their dimensions"),
+        (configure("text", n_heads=0), r"not a configuration of this architecture: n_heads is 0 instead of a positive"),
+        (configure("text", n_heads=5), r"dim 64, n_heads 5 and n_kv_heads 4 do not divide"),
+        (configure("vision", enc_n_heads=5), r"enc_n_heads 5 does not divide enc_dim 32"),
+        (configure("vision", overlap_margin=5), r"overlap_margin 5 leave no inner patches"),
+        (configure("vision", proj_out_dim=65), r"proj_out_dim 65 is not the decoder's dim 64"),
     ],
 )
 def test_a_damaged_checkpoint(damage: Callable[[Path], None], message: str, folder: Path) -> None:
     damage(folder)
     with pytest.raises(ModelUnavailable, match=message):
         load_tagger(str(folder), device="cpu", dtype="float32")
+
+
+def test_a_stale_tokenizer_beside_the_published_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hub.PINNED, "weights", hub.PinnedFile("a/b", "1", "model.safetensors"))  # whichever
+    claim_to_be_published(folder)
+    with pytest.raises(ModelUnavailable, match=r"is not the tokenizer\.json that DataVisor .* moondream/starmie-v1"):
+        load_tagger(str(folder), device="cpu", dtype="float32")
+
+
+def test_an_unknown_detail_is_told_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="detail is “medium”; it must be “full” or “low”"):
+        load_tagger("nowhere", detail="medium")  # type: ignore[arg-type]
+
+
+def test_what_the_progress_callback_raises_comes_out(folder: Path) -> None:
+    def stop(_: LoadProgress) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        load_tagger(str(folder), device="cpu", dtype="float32", progress=stop)
 
 
 def test_region_tensors_are_skipped(folder: Path) -> None:
@@ -244,8 +278,40 @@ def test_a_demonstration_says_so(folder: Path) -> None:
 
 def test_too_little_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
-    with pytest.raises(ModelUnavailable, match=r"needs 0\.\d GB on cpu in float32, and 0\.0 GB are free. Close other"):
+    with pytest.raises(ModelUnavailable, match=r"need 0\.\d GB on cpu in float32, and 0\.0 GB are free. Close other"):
         load_tagger(str(folder), device="cpu", dtype="float32")
+
+
+def test_the_weights_alone_are_not_enough_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = (folder / "model.safetensors").stat().st_size
+    monkeypatch.setattr(loading, "free_memory", lambda device: weights + 1000)
+    with pytest.raises(ModelUnavailable, match="The model and an image need"):
+        load_tagger(str(folder), device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    ],
+)
+def test_memory_that_fills_while_loading(full: RuntimeError, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(report: LoadProgress) -> None:
+        if 2 * report.done > report.total:
+            raise full
+
+    with pytest.raises(ModelUnavailable, match="cpu ran out of memory while the model was loaded") as info:
+        load_tagger(str(folder), device="cpu", dtype="float32", progress=fill)
+    held, trace = [], info.value.__traceback__
+    while trace:
+        held += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, MoondreamForTagging)]
+        trace = trace.tb_next
+    assert held
+    assert all(parameter.is_meta for model in held for parameter in model.parameters())
 
 
 def test_batch_size_from_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +337,8 @@ def test_batch_size_from_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"model": "someone/else"}, "neither vikhyatk/moondream2 nor a folder"),
         ({"device": "tpu"}, "“tpu” is not known: use auto, cpu, mps, cuda or cuda:1"),
         ({"device": "cpu:1"}, "“cpu:1” is not known"),
+        ({"device": "cuda:"}, "“cuda:” is not known"),
+        ({"device": "cuda:one"}, "“cuda:one” is not known"),
         ({"dtype": "int4"}, "“int4” is not known: use auto, float32, bfloat16, float16 or int8"),
     ],
 )
@@ -359,11 +427,38 @@ def test_bfloat16_where_the_cpu_computes_it(
 
 def test_accelerators_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.resolve_dtype("auto", torch.device("mps")) == torch.float16
-    for supported, dtype in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, answer=supported: answer)
-        assert devices.resolve_dtype("auto", torch.device("cuda")) == dtype
+    capabilities = {torch.device("cuda:0"): (9, 0), torch.device("cuda:1"): (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    for device, dtype in (("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)):
+        assert devices.resolve_dtype("auto", torch.device(device)) == dtype
 
 
+def test_memory_that_pytorch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
+    assert devices.free_memory(torch.device("cuda")) == 120
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="a system that does not tell what is free")
+def test_a_container_has_what_it_has_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "CONTROL_GROUP", tmp_path)
+    machine = devices.free_memory(torch.device("cpu"))
+    assert machine is not None
+    for name, content in (("max", "5000\n"), ("current", "3000\n"), ("stat", "anon 9\ninactive_file 400\n")):
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert devices.free_memory(torch.device("cpu")) == 2400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.free_memory(torch.device("cpu")) == pytest.approx(machine, rel=0.2)
+
+
+def private_memory() -> int:
+    """Return the bytes that this process alone has; those of a file that it reads are not among them."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a system that does not tell what a process holds")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_full_size_file_loads_without_a_second_copy(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -388,7 +483,14 @@ def test_a_full_size_file_loads_without_a_second_copy(
     monkeypatch.setattr(loading, "layer_form", lambda *_, **__: None)
     monkeypatch.setattr(loading, "free_memory", lambda device: None)
     reports: list[LoadProgress] = []
-    tagger = load_tagger(str(tmp_path), device="cpu", dtype=dtype, progress=reports.append)
+    own = [private_memory()]
+
+    def watch(report: LoadProgress) -> None:
+        reports.append(report)
+        own.append(private_memory())
+
+    tagger = load_tagger(str(tmp_path), device="cpu", dtype=dtype, progress=watch)
+    assert max(own) - own[0] < 2e8  # a single tensor that is copied takes up to 2.1e8, all of them 3.7e9
     assert len(reports) == len(state) == PUBLISHED_TENSORS - len(REGION)
     matrices = sum(tensor.numel() for tensor in state.values() if tensor.dim() == 2)
     rest = sum(tensor.numel() for tensor in state.values()) - matrices

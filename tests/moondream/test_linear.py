@@ -58,6 +58,24 @@ def test_packed_layers_compute_the_same(dtype: torch.dtype, tolerance: float) ->
             assert distance(packed.tail(batch, 48), layer.tail(batch, 48)) <= tolerance
 
 
+@packs
+def test_a_packed_layer_refuses_to_be_saved() -> None:
+    model = torch.nn.Sequential(PackedLinear(layer_and_input()[0]))
+    with pytest.raises(RuntimeError, match=r"0\.weight is in a form for this machine alone\. Save the model"):
+        model.state_dict()
+
+
+@pytest.mark.skipif(not cpu_packs_bfloat16(), reason="a CPU without products of bfloat16")
+def test_a_model_loads_packed(tmp_path: Path) -> None:
+    folder = str(write_checkpoint(tmp_path, random_model()))
+    exact, packed = (load_tagger(folder, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    kinds = [module for module in packed._model.modules() if isinstance(module, PackedLinear)]
+    assert len(kinds) == sum(isinstance(module, Linear) for module in exact._model.modules())
+    image = random_image(640, 480)
+    logits, expected = (tagger.first_token_logits([image], QUESTION) for tagger in (packed, exact))
+    assert distance(logits, expected) < 0.02
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_are_rounded_to_the_nearest_of_255_levels(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -3,18 +3,21 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, attention, devices, load_tagger
 from vlm.moondream.attention import attend, attend_branches, attend_by_products
-from vlm.moondream.modeling import CropLayout
+from vlm.moondream.modeling import CropLayout, pooling_table
 from vlm.moondream.tagger import Spelling, dimension_score, spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Dimension, Vocabulary
 
-from .checkpoints import VISION, random_image, random_model, random_tagger, write_checkpoint
+from .checkpoints import VECTORS, VISION, random_image, random_model, random_tagger, write_checkpoint
 
 QUESTION = DEFAULT_VOCABULARY.dimensions[0].question
 OVERLAPPING = Vocabulary((Dimension("weather", QUESTION, ("sun", "sunny", "snow", "snowy", "day")),))
@@ -113,6 +116,44 @@ def test_grouped_key_heads_equal_repeated_ones(tmp_path: Path, images: list[Imag
     assert few.answer(images, QUESTION, 4) == many.answer(images, QUESTION, 4)
 
 
+@pytest.mark.parametrize(("exact", "least", "most"), [(True, 0, 4e-3), (False, 5e-3, 1)])
+def test_sharp_attention_keeps_its_scores_digits(exact: bool, least: float, most: float) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 4, 300, 64).bfloat16() for _ in range(3))
+    query = 8 * query  # scores of a standard deviation of 8
+    expected = attend(query.float(), key.float(), value.float())
+    seen = attend_by_products(query, key, value, exact=exact).float()
+    assert least <= (seen - expected).norm() / expected.norm() <= most
+    prefix, branch = ((key[:, :, part], value[:, :, part]) for part in (slice(0, 290), slice(290, None)))
+    seen = attend_branches(query, prefix, branch, torch.ones(300, 10, dtype=torch.bool)).float()
+    assert (seen - expected).norm() / expected.norm() <= 4e-3
+
+
+@pytest.mark.parametrize("size", [27, 38, 46, 65, 103])
+def test_pooling_as_a_product(size: int) -> None:
+    torch.manual_seed(0)
+    plane = torch.randn(1, size, 5)
+    expected = torch.nn.functional.adaptive_avg_pool1d(plane.transpose(1, 2), 27).transpose(1, 2)
+    torch.testing.assert_close(pooling_table(size, 27, torch.device("cpu")) @ plane, expected)
+
+
+class AppleGPU(TorchDispatchMode):
+    """Refuses what PyTorch has not for MPS: doubles, and pooling to what is no divisor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        doubles = isinstance(out, torch.Tensor) and out.dtype == torch.float64
+        assert not doubles, f"{func} makes doubles"
+        assert "adaptive" not in func.__name__
+        return out
+
+
+def test_apple_gpus_have_what_the_engine_needs(tagger: Tagger, images: list[Image.Image]) -> None:
+    with AppleGPU():
+        tagger.score(images, DEFAULT_VOCABULARY)
+        tagger.answer(images, QUESTION, 3)
+
+
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_both_ways_of_attention_agree(kv_heads: int, dtype: torch.dtype, tolerance: float) -> None:
@@ -137,9 +178,9 @@ def test_a_cpu_with_bfloat16_products_takes_the_other_way(tmp_path: Path, monkey
     monkeypatch.setattr(attention, "cpu_computes_bfloat16", lambda: False)
     expected = tagger.first_token_logits(images, QUESTION)
 
-    def by_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def by_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, exact: bool) -> torch.Tensor:
         taken.append(query.dtype)
-        return attend_by_products(query, key, value)
+        return attend_by_products(query, key, value, exact=exact)
 
     monkeypatch.setattr(devices, "CPU_CACHE", 8 * 81 * VISION["enc_ff_dim"] * 2)
     monkeypatch.setattr(attention, "cpu_computes_bfloat16", lambda: True)
@@ -195,9 +236,19 @@ def test_probabilities_and_mass_without_overlap(tagger: Tagger, images: list[Ima
     assert score.best[1] == max(score.probabilities)
 
 
-def test_scores_that_are_not_finite_are_an_error() -> None:
-    with pytest.raises(EngineError, match="not finite"):
-        dimension_score(("a", "b"), [-1.0, math.nan], (Spelling(0, None), Spelling(1, None)))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_an_error(value: float, tmp_path: Path) -> None:
+    tagger = random_tagger(tmp_path)
+    with torch.no_grad():
+        tagger._model.model.text.lm_head.bias[7] = value
+    image = [random_image(64, 64)]
+    for ask in (
+        lambda: tagger.score(image, DEFAULT_VOCABULARY),
+        lambda: tagger.log_likelihoods(image, QUESTION, ["dark"]),
+        lambda: tagger.answer(image, QUESTION),
+    ):
+        with pytest.raises(EngineError, match="not finite"):
+            ask()
 
 
 def test_a_question_that_is_too_long_is_an_error(tagger: Tagger, images: list[Image.Image]) -> None:
@@ -206,6 +257,26 @@ def test_a_question_that_is_too_long_is_an_error(tagger: Tagger, images: list[Im
         tagger.answer(images[:1], endless)
     with pytest.raises(EngineError, match="Shorten the question"):
         tagger.score(images[:1], Vocabulary((Dimension("weather", endless, ("sun", "rain")),)))
+
+
+def test_nothing_asked_is_nothing_answered(tagger: Tagger, images: list[Image.Image]) -> None:
+    assert tagger.answers(images, []) == tagger.log_likelihoods(images, QUESTION, []) == [[]] * len(images)
+    assert tagger.score([], DEFAULT_VOCABULARY) == []
+
+
+def test_an_answer_may_begin_with_the_answer_token_and_not_go_on_with_it(tmp_path: Path) -> None:
+    tagger, image = random_tagger(tmp_path), [random_image(64, 64)]
+    bias = tagger._model.model.text.lm_head.bias
+    tokens, names = tagger.config.tokens, Tokenizer.from_file(str(VECTORS / "tokenizer.json"))
+    with torch.no_grad():
+        bias[tokens.answer_id], bias[300] = 2000, 1000
+    assert tagger.answer(image, QUESTION, 3) == [names.decode([tokens.answer_id, 300, 300])]
+    with torch.no_grad():
+        bias[tokens.eos_id] = 3000
+    assert tagger.answer(image, QUESTION, 3) == [""]
+    with torch.no_grad():
+        bias[tokens.eos_id] = 1500
+    assert tagger.answer(image, QUESTION, 3) == [names.decode([tokens.answer_id])]
 
 
 def test_no_new_token_is_an_error(tagger: Tagger, images: list[Image.Image]) -> None:
@@ -258,6 +329,7 @@ def test_full_memory_halves_the_batch(
         (torch.OutOfMemoryError("CUDA out of memory."), EngineError),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), EngineError),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), EngineError),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), EngineError),
         (RuntimeError("something else"), RuntimeError),
     ],
 )

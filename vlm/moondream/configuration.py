@@ -15,7 +15,13 @@ DEFAULT_QUERY_SUFFIX = (3,)
 
 
 class _Dimensions:
-    """Reads the known keys of a mapping; unknown ones (pointing, detection) are none of our business."""
+    """Whole numbers, all positive; unknown keys of a mapping (pointing, detection) are none of our business."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field.name} is {value!r} instead of a positive number.")
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> Self:
@@ -34,9 +40,9 @@ class TextDimensions(_Dimensions):
     max_context: int = 2048
     n_heads: int = 32
     n_kv_heads: int = 32
-    prefix_attn: int = 730  # positions that attend to one another both ways: bos and the image
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dim % self.n_heads or self.n_heads % self.n_kv_heads or self.head_dim % 4:
             raise ValueError(
                 f"dim {self.dim}, n_heads {self.n_heads} and n_kv_heads {self.n_kv_heads} do not divide one another."
@@ -67,6 +73,16 @@ class VisionDimensions(_Dimensions):
     in_channels: int = 3
     max_crops: int = 12
     overlap_margin: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.enc_dim % self.enc_n_heads:
+            raise ValueError(f"enc_n_heads {self.enc_n_heads} does not divide enc_dim {self.enc_dim}.")
+        if self.crop_size % self.enc_patch_size or self.grid <= 2 * self.overlap_margin:
+            raise ValueError(
+                f"crop_size {self.crop_size}, enc_patch_size {self.enc_patch_size} and overlap_margin {self.overlap_margin} "
+                "leave no inner patches."
+            )
 
     @property
     def grid(self) -> int:
@@ -120,6 +136,12 @@ class MoondreamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     @property
     def vision(self) -> VisionDimensions:
         return VisionDimensions.from_mapping((self.config or {}).get("vision", {}))
+
+    def check(self) -> None:
+        """Raise ``ValueError``, ``TypeError`` or ``AttributeError`` if these are no dimensions of this architecture."""
+        text, vision, _ = self.text, self.vision, self.tokens
+        if vision.proj_out_dim != text.dim:
+            raise ValueError(f"proj_out_dim {vision.proj_out_dim} is not the decoder's dim {text.dim}.")
 
     @property
     def tokens(self) -> TokenDimensions:

@@ -4,6 +4,7 @@ The cropping is upstream's (``moondream/torch/image_crops.py``) to the pixel, wi
 itself switches to libvips where that is installed, whose pixels differ.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -30,10 +31,12 @@ class PreparedImage:
         crops: uint8, (crops, 378, 378, 3); the whole image first, then the windows row by row. Where the tiling is
             (1, 1) the one window is the whole image, and it is held once.
         tiling: rows and columns of windows.
+        digests: per crop, what tells whether it is the same as another one.
     """
 
     crops: Crops
     tiling: Tiling
+    digests: tuple[bytes, ...]
 
 
 def select_tiling(height: int, width: int, *, window: int, max_tiles: int = MAX_TILES) -> Tiling:
@@ -96,6 +99,8 @@ def prepare(
     """Crop ``image`` for the encoder; ``detail="low"`` keeps the whole image only, as upstream does for small ones."""
     if detail == "low":
         whole = np.asarray(image.convert("RGB").resize((crop, crop), Image.Resampling.LANCZOS))
-        return PreparedImage(whole[None], (1, 1))
-    crops, tiling = overlap_crops(image, crop=crop, patch=patch, margin=margin, max_tiles=max_tiles)
-    return PreparedImage(crops[:1] if tiling == (1, 1) else crops, tiling)
+        crops, tiling = whole[None], (1, 1)
+    else:
+        crops, tiling = overlap_crops(image, crop=crop, patch=patch, margin=margin, max_tiles=max_tiles)
+        crops = crops[:1] if tiling == (1, 1) else crops
+    return PreparedImage(crops, tiling, tuple(hashlib.blake2b(view, digest_size=16).digest() for view in crops))

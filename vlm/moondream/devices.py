@@ -10,6 +10,7 @@ import torch
 from .errors import ModelUnavailable
 
 CPU_CACHE = 8 << 20  # bytes of activations that are worth a pass of their own; most CPUs' cores share more cache
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -21,8 +22,8 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "mps", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+    kind, colon, index = device.partition(":")
+    if kind not in ("cpu", "mps", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
         raise ModelUnavailable(f"Device “{device}” is not known: use auto, cpu, mps, cuda or cuda:1.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ModelUnavailable(
@@ -53,13 +54,18 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         )
     if dtype in ("auto", "int8"):
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            return torch.bfloat16 if _gpu_computes_bfloat16(device) else torch.float16
         if device.type == "mps":
             return torch.float16
         return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
     if dtype not in DTYPES:
         raise ModelUnavailable(f"dtype “{dtype}” is not known: use auto, {', '.join(DTYPES)} or int8.")
     return DTYPES[dtype]
+
+
+def _gpu_computes_bfloat16(device: torch.device) -> bool:
+    """Whether this very GPU does: NVIDIA's from compute capability 8.0 (Ampere) on, and all of AMD's that PyTorch runs on."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
@@ -94,7 +100,8 @@ def _cpu_has(*names: str) -> bool:
 def free_memory(device: torch.device) -> int | None:
     """Return the free bytes on ``device``, or ``None`` where the system does not tell."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # but PyTorch's
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     try:
@@ -102,8 +109,32 @@ def free_memory(device: torch.device) -> int | None:
     except OSError:
         return None
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-    try:  # a container may have less than the machine
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return free
-    return min(free, int(limit)) if free is not None and limit.isdigit() else free
+    in_container = _free_in_container()
+    return free if free is None or in_container is None else min(free, in_container)
+
+
+def _free_in_container() -> int | None:
+    """Return what a container may still take, where it has less than the machine (control groups, version 2)."""
+    try:
+        limit, used, statistics = (
+            Path(CONTROL_GROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat")
+        )
+        # Files that were read and not used since are given up as soon as memory is wanted.
+        idle = next(int(line.split()[1]) for line in statistics.splitlines() if line.startswith("inactive_file "))
+        return int(limit) - int(used) + idle
+    except (OSError, ValueError, StopIteration):  # the limit may be “max”
+        return None
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what PyTorch keeps of an accelerator's memory without using it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell full memory from other errors; only CUDA's allocator has a type of its own for it."""
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)

@@ -7,7 +7,7 @@ are those that PyTorch's own compiler emits for the same purpose.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,9 @@ class Linear(nn.Linear):
 
 class _Replaced(nn.Module):
     """What stands in for a layer whose weight went into another form."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        raise RuntimeError(f"{prefix}weight is in a form for this machine alone. Save the model that it was made of.")
 
     def gelu(self, x: Tensor) -> Tensor:
         return F.gelu(self(x), approximate="tanh")

@@ -1,7 +1,8 @@
 """From a hub id or a folder to a :class:`Tagger`: files, checks, device, dtype, weights."""
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +12,16 @@ from tokenizers import Tokenizer
 
 from .configuration import MoondreamConfig
 from .crops import Detail
-from .devices import CPU_CACHE, free_memory, resolve_device, resolve_dtype
+from .devices import CPU_CACHE, free_memory, is_out_of_memory, release_memory, resolve_device, resolve_dtype
 from .errors import ModelUnavailable
 from .hub import MODEL, PINNED, REVISION, LoadProgress, Progress, fetch, verify
 from .linear import NEVER_QUANTIZED, Linear, layer_form, number_format
 from .modeling import MoondreamForTagging
-from .tagger import Tagger
+from .tagger import Tagger, check_detail
 
 __all__ = ["MODEL", "REVISION", "LoadProgress", "Progress", "load_tagger"]
 
+TREE_POSITIONS = 256  # room for the tokens of all questions and answers; the five of the standard vocabulary take 150
 IGNORED = "model.region."  # heads for pointing and detection
 HALF_PRECISION = {"BF16": torch.bfloat16, "F16": torch.float16}  # names in a safetensors file
 
@@ -38,7 +40,8 @@ def load_tagger(
 
     Args:
         model: the hub id ``vikhyatk/moondream2``, or a folder with ``config.json``, ``model.safetensors`` and
-            ``tokenizer.json``.
+            ``tokenizer.json``. A ``config.json`` that states no dimensions is the published model's, and weights and
+            tokenizer beside it must be the pinned ones; weights of one's own state theirs under ``config``.
         revision: the release on the hub; only the pinned one is known to fit its tokenizer.
         device: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:1``.
         dtype: ``auto`` (bfloat16 where the hardware computes it, else float16 on accelerators, else float32),
@@ -51,7 +54,10 @@ def load_tagger(
 
     Raises:
         ModelUnavailable: with what to do about it.
+        ValueError: ``detail`` is neither of the two.
+        Exception: whatever ``progress`` raises, as it is; loading breaks off.
     """
+    check_detail(detail)
     report = progress or (lambda _: None)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
@@ -75,7 +81,12 @@ def load_tagger(
     else:
         raise ModelUnavailable(f"“{model}” is neither {MODEL} nor a folder. Set DATAVISOR_VLM_MODEL to one of the two.")
     config = _read_config(files["config"])
-    tokenizer = _read_tokenizer(files["tokenizer"], config, report)
+    if folder.is_dir() and not config.config:
+        # The tokenizer files beside the published weights are stale, and weights of another release load all the same:
+        # either would go unnoticed.
+        for role in ("weights", "tokenizer"):
+            verify(PINNED[role], files[role], report)
+    tokenizer = _read_tokenizer(files["tokenizer"], config)
     network = _load_weights(config, files["weights"], where, kind, report, quantized=dtype == "int8")
     return Tagger(
         network,
@@ -99,21 +110,28 @@ def _auto_batch_size(config: MoondreamConfig, device: torch.device, dtype: torch
     tenth less time than one of four. Small models gain a little from four.
     """
     text, vision = config.text, config.vision
-    positions = vision.grid**2 + 256
+    positions = vision.grid**2 + TREE_POSITIONS
     most = 32 if device.type != "cpu" else min(4, max(1, CPU_CACHE // (positions * text.ff_dim * dtype.itemsize)))
+    per_image = bytes_per_image(config, dtype)
+    free = free_memory(device)
+    return max(1, min(most, (free or 2 * per_image) // 2 // per_image))
+
+
+def bytes_per_image(config: MoondreamConfig, dtype: torch.dtype) -> int:
+    """Return what an image takes on its way through the model, at most: its keys and values, activations and logits."""
+    text, vision = config.text, config.vision
+    positions = vision.grid**2 + TREE_POSITIONS
     keys_and_values = 2 * text.n_layers * text.n_kv_heads * text.head_dim * positions
     activations = positions * (4 * text.ff_dim + (vision.max_crops + 1) * (vision.enc_ff_dim + 6 * vision.enc_dim))
     logits = 64 * text.vocab_size * 8 // dtype.itemsize
-    per_image = (keys_and_values + activations + logits) * dtype.itemsize
-    free = free_memory(device)
-    return max(1, min(most, (free or 2 * per_image) // 2 // per_image))
+    return (keys_and_values + activations + logits) * dtype.itemsize
 
 
 def _read_config(path: Path) -> MoondreamConfig:
     try:
         content = json.loads(path.read_text())
         config = MoondreamConfig(**{key: content[key] for key in ("config", "demonstration") if key in content})
-        _ = config.text, config.vision, config.tokens
+        config.check()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelUnavailable(
             f"{path} is not a configuration of this architecture: {error} Take the one that came with the weights."
@@ -121,11 +139,8 @@ def _read_config(path: Path) -> MoondreamConfig:
     return config
 
 
-def _read_tokenizer(path: Path, config: MoondreamConfig, report: Progress) -> Tokenizer:
-    """Read a tokenizer and make sure that it is the weights' own, as far as that can be seen."""
-    if not config.config:
-        # The published dimensions. The tokenizer files beside the published weights are stale, and would go unnoticed.
-        verify(PINNED["tokenizer"], path, report)
+def _read_tokenizer(path: Path, config: MoondreamConfig) -> Tokenizer:
+    """Read a tokenizer and make sure that the model has room for it."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
@@ -161,29 +176,25 @@ def _load_weights(
     wanted = dict(model.named_parameters())
     try:
         with ExitStack() as stack:
-            file = stack.enter_context(safe_open(path, framework="pt"))
-            present = set(file.keys())
-            if missing := sorted(set(wanted) - present):
+            with _reading(path):
+                file = stack.enter_context(safe_open(path, framework="pt"))
+                stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            if missing := sorted(wanted.keys() - stored.keys()):
                 raise _misfit(path, "lacks", missing)
-            if unexpected := sorted(name for name in present - set(wanted) if not name.startswith(IGNORED)):
+            if unexpected := sorted(name for name in stored.keys() - wanted.keys() if not name.startswith(IGNORED)):
                 raise _misfit(path, "has unknown", unexpected)
             formats = {
-                name: held_in(placeholder, device, dtype, HALF_PRECISION.get(file.get_slice(name).get_dtype(), dtype))
+                name: held_in(placeholder, device, dtype, HALF_PRECISION.get(stored[name], dtype))
                 for name, placeholder in wanted.items()
             }
             sizes = {name: placeholder.numel() * formats[name].itemsize for name, placeholder in wanted.items()}
             if quantized:
                 sizes |= {name: wanted[name].numel() for name in _rounded_weights(model)}
-            needed = sum(sizes.values())
-            if (free := free_memory(device)) is not None and free < needed:
-                raise ModelUnavailable(
-                    f"The model needs {needed / 1e9:.1f} GB on {device} in {number_format(dtype, quantized)}, and "
-                    f"{free / 1e9:.1f} GB are free. Close other programs, or choose another device with "
-                    "DATAVISOR_VLM_DEVICE."
-                )
-            done = 0
+            total, done = sum(sizes.values()), 0
+            _check_room(total + bytes_per_image(config, dtype), device, number_format(dtype, quantized))
             for name, placeholder in wanted.items():
-                tensor = file.get_tensor(name)
+                with _reading(path):
+                    tensor = file.get_tensor(name)
                 if tensor.shape != placeholder.shape:
                     raise ModelUnavailable(
                         f"{path}: {name} has the shape {tuple(tensor.shape)} instead of {tuple(placeholder.shape)}; its "
@@ -198,17 +209,35 @@ def _load_weights(
                 if form and isinstance(module, Linear) and leaf == "bias":  # which comes behind the weight
                     model.set_submodule(parent, form(parent, module))
                 done += sizes[name]
-                report(LoadProgress("load", done, needed))
-    except (SafetensorError, OSError) as error:
-        raise ModelUnavailable(
-            f"{path} cannot be read as safetensors: {error}. Delete it and fetch it again."
-        ) from error
-    except torch.OutOfMemoryError as error:
+                report(LoadProgress("load", done, total))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        model.to_empty(device="meta")  # the error holds on to this very model
+        release_memory(device)
         raise ModelUnavailable(
             f"{device} ran out of memory while the model was loaded. Close other programs, or choose another device with "
             "DATAVISOR_VLM_DEVICE."
         ) from error
     return model
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise ModelUnavailable(
+            f"{path} cannot be read as safetensors: {error}. Delete it and fetch it again."
+        ) from error
+
+
+def _check_room(needed: int, device: torch.device, form: str) -> None:
+    if (free := free_memory(device)) is not None and free < needed:
+        raise ModelUnavailable(
+            f"The model and an image need {needed / 1e9:.1f} GB on {device} in {form}, and {max(0, free) / 1e9:.1f} GB are "
+            "free. Close other programs, or choose another device with DATAVISOR_VLM_DEVICE."
+        )
 
 
 def _rounded_weights(model: MoondreamForTagging) -> list[str]:

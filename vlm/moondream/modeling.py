@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from .attention import attend, attend_branches
 from .configuration import MoondreamConfig, TextDimensions, VisionDimensions
 from .crops import Tiling
-from .linear import AnyLinear, Linear
+from .linear import AnyLinear, Linear, QuantizedLinear
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_THETA = 10_000.0
@@ -41,6 +41,21 @@ class CropLayout:
     whole: int
     windows: tuple[int, ...]
     tiling: Tiling
+
+
+@lru_cache(maxsize=64)
+def pooling_table(size: int, pooled: int, device: torch.device) -> Tensor:
+    """Return the matrix, float32 (pooled, size), that averages ``size`` places to ``pooled``.
+
+    Place i takes those from ⌊i · size / pooled⌋ up to ⌈(i + 1) · size / pooled⌉, as PyTorch's ``adaptive_avg_pool2d`` does,
+    which Apple's GPUs have for whole multiples only.
+    """
+    with torch.inference_mode(False):
+        table = torch.zeros(pooled, size)
+        for place in range(pooled):
+            start, end = place * size // pooled, -(-(place + 1) * size // pooled)
+            table[place, start:end] = 1 / (end - start)
+        return table.to(device)
 
 
 @lru_cache(maxsize=16)
@@ -93,6 +108,11 @@ class Attention(nn.Module):
         self.qkv: AnyLinear = Linear(dim, (n_heads + 2 * n_kv_heads) * self.head_dim)
         self.proj: AnyLinear = Linear(dim, dim)
 
+    @property
+    def exact(self) -> bool:
+        """Whether scores are worth more digits than the number format has: not behind products of bytes."""
+        return not isinstance(self.qkv, QuantizedLinear)
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (n, t, d) to query (n, n_heads, t, head_dim), key and value (n, n_kv_heads, t, head_dim)."""
         heads = self._heads(self.qkv(x))
@@ -124,7 +144,7 @@ class VisionBlock(nn.Module):
         self.mlp = MLP(dims.enc_dim, dims.enc_ff_dim, dims.enc_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn.merge(attend(*self.attn.split(self.ln1(x))))
+        x = x + self.attn.merge(attend(*self.attn.split(self.ln1(x)), exact=self.attn.exact))
         out: Tensor = x + self.mlp(self.ln2(x))
         return out
 
@@ -157,36 +177,45 @@ class VisionEncoder(nn.Module):
         return out
 
     def stitch(self, windows: Tensor, tiling: Tiling) -> Tensor:
-        """Join the windows' features without their inner margins and pool them to the size of one crop.
+        """Join windows' features without their inner margins and pool them to the size of one crop.
 
         Args:
-            windows: (rows · columns, 729, enc_dim), row by row.
+            windows: (images, rows · columns, 729, enc_dim), row by row.
 
         Returns:
-            (729, enc_dim).
+            (images, 729, enc_dim).
         """
         (rows, columns), grid, margin = tiling, self.dims.grid, self.dims.overlap_margin
         if tiling == (1, 1):
-            return windows[0]
-        tiles = windows.reshape(rows, columns, grid, grid, -1)
+            return windows[:, 0]
+        tiles = windows.reshape(len(windows), rows, columns, grid, grid, -1)
         lines = []
         for row in range(rows):
             top, bottom = (0 if row == 0 else margin), (grid if row == rows - 1 else grid - margin)
             line = []
             for column in range(columns):
                 left, right = (0 if column == 0 else margin), (grid if column == columns - 1 else grid - margin)
-                line.append(tiles[row, column, top:bottom, left:right])
-            lines.append(torch.cat(line, dim=1))
-        plane = torch.cat(lines).permute(2, 0, 1)
-        return F.adaptive_avg_pool2d(plane, (grid, grid)).permute(1, 2, 0).flatten(0, 1)
+                line.append(tiles[:, row, column, top:bottom, left:right])
+            lines.append(torch.cat(line, dim=2))
+        plane = torch.cat(lines, dim=1)
+        # Averages of rows, then of columns, as products: float32, so that the result is rounded once.
+        over_rows, over_columns = (pooling_table(size, grid, plane.device) for size in plane.shape[1:3])
+        averaged = (over_rows @ plane.flatten(2).float()).view(-1, grid, *plane.shape[2:])
+        pooled: Tensor = over_columns @ averaged
+        return pooled.flatten(1, 2).to(plane.dtype)
 
     def project(self, features: Tensor, layouts: Sequence[CropLayout]) -> Tensor:
         """Join each image's whole view and windows: features (crops, 729, enc_dim) to (images, 729, proj_out_dim)."""
-        joined = [
-            torch.cat([features[lay.whole], self.stitch(features[list(lay.windows)], lay.tiling)], dim=-1)
-            for lay in layouts
-        ]
-        out: Tensor = self.proj_mlp(torch.stack(joined))
+        # One index for the whole batch: every copy of a small one makes an accelerator wait.
+        indices = [index for lay in layouts for index in (lay.whole, *lay.windows)]
+        every = features[torch.tensor(indices, device=features.device)]
+        views = torch.split(every, [1 + len(lay.windows) for lay in layouts])
+        joined: dict[int, Tensor] = {}
+        for tiling in dict.fromkeys(lay.tiling for lay in layouts):
+            alike = [place for place, lay in enumerate(layouts) if lay.tiling == tiling]
+            stacked = torch.stack([views[place] for place in alike])
+            joined |= zip(alike, torch.cat([stacked[:, 0], self.stitch(stacked[:, 1:], tiling)], dim=-1), strict=True)
+        out: Tensor = self.proj_mlp(torch.stack([joined[place] for place in range(len(layouts))]))
         return out
 
 
@@ -237,7 +266,8 @@ class TextDecoder(nn.Module):
             # A value is a view into the whole product, which would stay in memory with it.
             key, value = rotate(key, cos, sin), value.contiguous()
             prefix.append((key, value))
-            x = x + block.attn.merge(attend(rotate(query, cos, sin), key, value)) + block.mlp(normed)
+            seen = attend(rotate(query, cos, sin), key, value, exact=block.attn.exact)
+            x = x + block.attn.merge(seen) + block.mlp(normed)
         key, value = last.attn.key_value(last.ln(x))
         prefix.append((rotate(key, cos, sin), value.contiguous()))
         return prefix
@@ -306,7 +336,6 @@ class MoondreamForTagging(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     config_class = MoondreamConfig
     base_model_prefix = ""
-    _no_split_modules = ["VisionBlock", "TextBlock"]
     _keys_to_ignore_on_load_unexpected = [r"^model\.region\."]
 
     def __init__(self, config: MoondreamConfig) -> None:

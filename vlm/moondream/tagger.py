@@ -1,11 +1,11 @@
 """The engine's face: images and questions in; probabilities, log-likelihoods or text out."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -86,8 +86,7 @@ class Tagger:
         detail: Detail = "full",
         batch_size: int = 4,
     ) -> None:
-        if detail not in ("full", "low"):
-            raise ValueError(f"detail is “{detail}”; it must be “full” or “low”.")
+        check_detail(detail)
         model.eval()  # type: ignore[no-untyped-call]
         self._model = model
         self._tokenizer = tokenizer
@@ -144,7 +143,14 @@ class Tagger:
     def log_likelihoods(
         self, images: Images, question: str, answers: Sequence[str], detail: Detail | None = None
     ) -> list[list[float]]:
-        """Return log p(answer | image, question) per image and answer, spelled as given, without the end token."""
+        """Return log p(answer | image, question) per image and answer, spelled as given, without the end token.
+
+        Raises:
+            ValueError: an answer is empty.
+            EngineError: question and answer are longer than the model's context, or the model's scores are not finite.
+        """
+        if not answers:
+            return [[] for _ in images]
         tree = self._plant([question], [[self._encode(answer) for answer in answers]])
         return [row[0] for row in self._batched(images, detail, lambda batch: self._sequence_scores(tree, batch))]
 
@@ -186,10 +192,13 @@ class Tagger:
 
         Raises:
             ValueError: ``max_new_tokens`` is not positive.
-            EngineError: a question and its answer are longer than the model's context.
+            EngineError: a question and its answer are longer than the model's context, or the model's scores are not
+                finite.
         """
         if max_new_tokens < 1:
             raise ValueError("max_new_tokens must be at least 1.")
+        if not questions:
+            return [[] for _ in images]
         tree = self._plant(questions, [[]] * len(questions), max_new_tokens)
         return self._batched(images, detail, lambda batch: self._generate(tree, batch, max_new_tokens))
 
@@ -199,12 +208,9 @@ class Tagger:
 
     def close(self) -> None:
         """Give the weights' memory back. The tagger cannot be used afterwards."""
-        device = self._weight.device.type
+        device = self._weight.device
         del self._model
-        if device == "cuda":
-            torch.cuda.empty_cache()
-        elif device == "mps":
-            torch.mps.empty_cache()
+        devices.release_memory(device)
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _encode(self, text: str) -> list[int]:
@@ -220,7 +226,7 @@ class Tagger:
                 with torch.inference_mode():
                     part = run(prepared)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not devices.is_out_of_memory(error):
                     raise
                 if len(chunk) == 1:
                     raise EngineError(
@@ -232,8 +238,7 @@ class Tagger:
                 results += part
                 continue
             # Outside the handler: the exception's frames hold the very tensors that must go.
-            if self._weight.device.type == "cuda":
-                torch.cuda.empty_cache()
+            devices.release_memory(self._weight.device)
         return results
 
     def _image_tokens(self, batch: list[PreparedImage]) -> Tensor:
@@ -242,20 +247,20 @@ class Tagger:
         distinct: list[Crop] = []
         layouts = []
         for image in batch:
-            indices = []
-            for crop in image.crops:
-                key = hashlib.blake2b(crop.tobytes(), digest_size=16).digest()
-                if key not in places:
-                    places[key] = len(distinct)
+            for crop, digest in zip(image.crops, image.digests, strict=True):
+                if places.setdefault(digest, len(distinct)) == len(distinct):
                     distinct.append(crop)
-                indices.append(places[key])
+            indices = [places[digest] for digest in image.digests]
             # Where the tiling is (1, 1) the one window is the whole image.
             layouts.append(CropLayout(indices[0], tuple(indices[1:]) or (indices[0],), image.tiling))
         device = self._weight.device
         step = self._crops_per_pass(len(distinct))
+        crops = torch.from_numpy(np.stack(distinct))
+        if device.type == "cuda":  # from pinned memory the copy does not wait for what the GPU still has to do
+            crops = crops.pin_memory()
         features = [
-            self._model.encode_crops(torch.from_numpy(np.stack(distinct[start : start + step])).to(device))
-            for start in range(0, len(distinct), step)
+            self._model.encode_crops(crops[start : start + step].to(device, non_blocking=device.type == "cuda"))
+            for start in range(0, len(crops), step)
         ]
         return self._model.image_embeddings(torch.cat(features), layouts)
 
@@ -269,32 +274,22 @@ class Tagger:
     def _prefill(self, batch: list[PreparedImage]) -> list[KeyValue]:
         return self._model.prefill(self._image_tokens(batch))
 
-    def _extend(
-        self, tree: PromptTree, prefix: list[KeyValue], indices: Sequence[int]
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def _extend(self, tree: PromptTree, prefix: list[KeyValue], indices: Tensor) -> tuple[Tensor, list[KeyValue]]:
         """Run a tree behind the prefixes: logits (b, len(indices), vocabulary size) behind the given tokens."""
-        device, text = self._weight.device, self._model.model.text
-        hidden, branch = text.extend(
-            prefix,
-            tree.token_ids.to(device),
-            tree.depths.to(device) + self._prefix_length,
-            tree.mask.to(device),
-            torch.tensor(indices, device=device),
-        )
+        text, positions = self._model.model.text, tree.depths + self._prefix_length
+        hidden, branch = text.extend(prefix, tree.token_ids, positions, tree.mask, indices)
         return text.logits(hidden), branch
 
     def _sequence_scores(self, tree: PromptTree, batch: list[PreparedImage]) -> list[list[list[float]]]:
         """Return the log-likelihoods of the tree's answers, per image, question and answer."""
-        readers = tree.readers
-        rows = {index: row for row, index in enumerate(readers)}
-        logits, _ = self._extend(tree, self._prefill(batch), readers)
-        at = [(rows[index], token) for question in tree.steps for answer in question for index, token in answer]
-        row_ids, token_ids = (torch.tensor(ids, device=logits.device) for ids in zip(*at, strict=True))
-        chosen = (logits[:, row_ids, token_ids] - logits.logsumexp(-1)[:, row_ids]).double().cpu().tolist()
+        logits, _ = self._extend(tree, self._prefill(batch), tree.readers)
+        rows, tokens = tree.predictions
+        chosen = (logits[:, rows, tokens] - logits.logsumexp(-1)[:, rows]).cpu()
+        _check_finite(chosen)
         results = []
-        for values in chosen:
-            value = iter(values)
-            results.append([[sum(next(value) for _ in answer) for answer in question] for question in tree.steps])
+        for image in chosen.tolist():  # Python's numbers are doubles, which Apple's GPUs have not
+            value = iter(image)
+            results.append([[sum(islice(value, length)) for length in question] for question in tree.lengths])
         return results
 
     def _vocabulary_tree(self, vocabulary: Vocabulary) -> _VocabularyTree:
@@ -320,9 +315,10 @@ class Tagger:
         self, questions: Sequence[str], answers: Sequence[Sequence[Sequence[int]]], new_tokens: int = 0
     ) -> PromptTree:
         """Build the tree of some questions and answers, with room for tokens that are still to come."""
-        tree = PromptTree.build([self.prompt_ids(question) for question in questions], answers)
+        prompts = [self.prompt_ids(question) for question in questions]
+        tree = PromptTree.build(prompts, answers, self._weight.device)
         room = self._text.max_context - self._prefix_length
-        if (length := int(tree.depths.max()) + 1 + new_tokens) > room:
+        if (length := tree.positions + new_tokens) > room:
             raise EngineError(
                 f"A question and its answer take {length} tokens, and the model has room for {room} behind an image. "
                 "Shorten the question."
@@ -335,26 +331,40 @@ class Tagger:
         questions = len(tree.ends)
         prefix = self._prefill(batch)
         logits, past = self._extend(tree, prefix, tree.ends)
-        ends = torch.tensor(tree.ends)
-        mask, own = tree.mask[ends], torch.eye(questions, dtype=torch.bool)
+        mask, own = tree.mask[tree.ends], torch.eye(questions, dtype=torch.bool, device=device)
+        positions = tree.depths[tree.ends] + self._prefix_length
         everything = torch.arange(questions, device=device)
         generated: list[list[list[int]]] = [[[] for _ in range(questions)] for _ in batch]
         unfinished = torch.ones(len(batch), questions, dtype=torch.bool)
         for step in range(max_new_tokens):
             if step:  # upstream forbids a second answer token, but not a first
                 logits[..., self._tokens.answer_id] = -math.inf
-            chosen = logits.argmax(-1)
+            best, chosen = logits.max(-1)
+            _check_finite(best)
             ids = chosen.cpu()
             unfinished &= ids != self._tokens.eos_id
             for image, question in unfinished.nonzero().tolist():
                 generated[image][question].append(int(ids[image, question]))
             if step + 1 == max_new_tokens or not unfinished.any():
                 break
-            mask = torch.cat([mask, own], dim=1)
-            positions = (tree.depths[ends] + self._prefix_length + 1 + step).to(device)
-            hidden, past = text.extend(prefix, chosen, positions, mask.to(device), everything, past)
+            mask, positions = torch.cat([mask, own], dim=1), positions + 1
+            hidden, past = text.extend(prefix, chosen, positions, mask, everything, past)
             logits = text.logits(hidden)
         return [[self._tokenizer.decode(ids) for ids in row] for row in generated]
+
+
+def check_detail(detail: str) -> None:
+    """Raise ``ValueError`` if there is no such detail."""
+    if detail not in get_args(Detail):
+        raise ValueError(f"detail is “{detail}”; it must be “full” or “low”.")
+
+
+def _check_finite(scores: Tensor) -> None:
+    if not scores.isfinite().all():
+        raise EngineError(
+            "The model's scores are not finite: the weights are damaged, or the dtype is too narrow for them. Fetch the "
+            "weights again, or choose another dtype."
+        )
 
 
 def spellings(word: str) -> tuple[str, ...]:
@@ -376,15 +386,8 @@ def dimension_score(
     A spelling's likelihood is that of every answer which begins with it. What goes on to a longer allowed spelling
     belongs to that one, so it is taken off the shorter.
 
-    Raises:
-        EngineError: a score is not finite.
     """
     highest = max(log_likelihoods)
-    if not all(map(math.isfinite, log_likelihoods)):
-        raise EngineError(
-            "The model's scores are not finite: the weights are damaged, or the dtype is too narrow for them. Fetch the "
-            "weights again, or choose another dtype."
-        )
     likelihoods = [math.exp(value - highest) for value in log_likelihoods]
     own, mass = list(likelihoods), 0.0
     for likelihood, spelling in zip(likelihoods, spelled, strict=True):
@@ -398,13 +401,3 @@ def dimension_score(
     total = sum(weights)
     probabilities = tuple(weight / total for weight in weights)
     return DimensionScore(words, probabilities, min(mass * math.exp(highest), 1.0))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell full memory from other errors; only CUDA has a type of its own for it."""
-    message = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "MPS backend out of memory" in message
-        or "DefaultCPUAllocator" in message
-    )

@@ -21,19 +21,34 @@ class PromptTree:
         token_ids: (t,) the tokens to run.
         depths: (t,) position of each token behind the image prefix.
         mask: (t, t) bool, true where row may see column.
-        ends: per question, the index of its last token.
-        steps: per question and answer, the (index whose logits predict, token predicted) pairs of its tokens.
+        ends: (questions,) the index of each question's last token.
+        readers: (r,) the indices whose logits are needed: question ends and the answers' inner tokens.
+        predictions: (2, p) the tokens of all answers, one after another: which of the ``readers`` predicts it, its id.
+        lengths: per question and answer, how many tokens it has.
+        positions: how many a branch takes at most.
     """
 
     token_ids: Tensor
     depths: Tensor
     mask: Tensor
-    ends: tuple[int, ...]
-    steps: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+    ends: Tensor
+    readers: Tensor
+    predictions: Tensor
+    lengths: tuple[tuple[int, ...], ...]
+    positions: int
 
     @classmethod
-    def build(cls, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]) -> "PromptTree":
-        """Lay out ``prompts`` (token ids per question) and ``answers`` (token ids per question and answer)."""
+    def build(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[Sequence[int]]],
+        device: torch.device | None = None,
+    ) -> "PromptTree":
+        """Lay out ``prompts`` (token ids per question) and ``answers`` (token ids per question and answer).
+
+        Raises:
+            ValueError: an answer has no tokens.
+        """
         tokens: list[int] = []
         parents: list[int] = []
         depths: list[int] = []
@@ -48,33 +63,40 @@ class PromptTree:
             return nodes[parent, token]
 
         ends: list[int] = []
-        steps: list[tuple[tuple[tuple[int, int], ...], ...]] = []
+        predicted: list[tuple[int, int]] = []  # (index whose logits predict, token)
         for prompt, candidates in zip(prompts, answers, strict=True):
             node = -1
             for token in prompt:
                 node = grow(node, token)
             ends.append(node)
-            question_steps = []
             for candidate in candidates:
                 if not candidate:
                     raise ValueError("An answer has no tokens.")
-                at, path = node, []
+                at = node
                 for place, token in enumerate(candidate):
-                    path.append((at, token))
+                    predicted.append((at, token))
                     if place + 1 < len(candidate):  # an answer's last token is predicted, never read
                         at = grow(at, token)
-                question_steps.append(tuple(path))
-            steps.append(tuple(question_steps))
 
         mask = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
         for index, parent in enumerate(parents):
             if parent >= 0:
                 mask[index] = mask[parent]
             mask[index, index] = True
-        return cls(torch.tensor(tokens), torch.tensor(depths), mask, tuple(ends), tuple(steps))
+        readers = sorted({*ends, *(at for at, _ in predicted)})
+        rows = {index: row for row, index in enumerate(readers)}
+        predictions = [[rows[at] for at, _ in predicted], [token for _, token in predicted]]
 
-    @property
-    def readers(self) -> list[int]:
-        """The indices whose logits are needed: question ends and the answers' inner tokens."""
-        needed = {at for question in self.steps for answer in question for at, _ in answer}
-        return sorted(needed | set(self.ends))
+        def on_device(values: Sequence[object]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        return cls(
+            token_ids=on_device(tokens),
+            depths=on_device(depths),
+            mask=mask.to(device),
+            ends=on_device(ends),
+            readers=on_device(readers),
+            predictions=on_device(predictions),
+            lengths=tuple(tuple(map(len, candidates)) for candidates in answers),
+            positions=max(depths, default=-1) + 1,
+        )
