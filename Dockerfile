@@ -1,5 +1,5 @@
 # The server with its Python packages; data sets and DataVisor's own data come in as volumes.
-# For a GPU: start from a CUDA runtime image with Python 3.11 and drop the TORCH_INDEX line.
+# For an NVIDIA GPU: --build-arg TORCH_INDEX=https://pypi.org/simple, whose PyTorch brings CUDA.
 FROM python:3.11-slim-bookworm
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock screenshots clean
+.PHONY: help setup run test browser lint lock screenshots clean
 
 help:
 	@echo "make run                      set up, import the bundled photographs, tag them, serve"
@@ -21,9 +21,12 @@ setup: $(VENV)/run.done
 run: $(VENV)/run.done
 	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
-test: $(VENV)/dev.done
-	@$(BIN)/python tools/check_browser.py
+test: browser $(VENV)/dev.done
 	$(BIN)/python -m pytest $(PYTEST)
+
+# In front of the set-up, which takes minutes; it needs nothing but Python.
+browser: | $(BIN)/python
+	@$(BIN)/python tools/check_browser.py
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
@@ -33,10 +36,12 @@ lint: $(VENV)/dev.done
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "DataVisor needs Python 3.11 or newer; $(PYTHON) is older or missing. Name another one: make setup PYTHON=python3.12"; exit 1; }
+	@rm -f $(VENV)/*.done
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "Python cannot make a virtual environment here. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/run.done: requirements.txt | $(BIN)/python
+	@echo "Installing the requirements into $(VENV): some minutes, and some GB where pip takes PyTorch with CUDA."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

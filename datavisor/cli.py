@@ -5,9 +5,16 @@ import sys
 
 
 def main() -> int:
-    """Run the management command that ``sys.argv`` names and return its exit code."""
+    """Run the management command that ``sys.argv`` names and return its exit code: 2 for a setting that is wrong."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "datavisor.settings")
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
+    try:
+        settings.DEBUG  # noqa: B018  (reads them all; Django itself would go on without some of its commands)
+    except ImproperlyConfigured as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     execute_from_command_line(sys.argv)
     return 0

@@ -10,6 +10,7 @@ import re
 import secrets
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
 from csp.constants import NONE, SELF
@@ -21,12 +22,30 @@ IS_CHECKOUT = (BASE_DIR / "manage.py").is_file()
 
 env = environ.FileAwareEnv()
 
+
+def text(name: str, default: str = "") -> str:
+    """Return the variable ``name``, or what is in the file that ``name`` + ``_FILE`` names, without space around it.
+
+    Taken as it stands: the library's own reader would replace a value that begins with “$”, as a key may.
+    """
+    try:
+        value: str = env.ENVIRON.get(name, default)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{name}_FILE names a file that cannot be read: {error}.") from error
+    return value.strip()
+
+
+def texts(name: str) -> list[str]:
+    """Return what stands between the commas of the variable ``name``."""
+    return [part.strip() for part in text(name).split(",") if part.strip()]
+
+
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     """Return the variable ``name``, which must be one of ``allowed``."""
-    value: str = env.str(name, default)
+    value: str = text(name, default)
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(allowed)}.")
     return value
@@ -34,7 +53,7 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
 
 def flag(name: str, default: bool) -> bool:
     """Return the switch in the variable ``name``; empty means the default."""
-    value: str = env.str(name, "").strip().lower()
+    value: str = text(name).lower()
     if value not in ("", *SWITCHES):
         raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(SWITCHES)}.")
     return SWITCHES.get(value, default)
@@ -43,7 +62,7 @@ def flag(name: str, default: bool) -> bool:
 def at_least(name: str, default: float, minimum: float) -> float:
     """Return the number in the variable ``name``, which must not be below ``minimum``."""
     try:
-        value = float(env.str(name, str(default)))
+        value = float(text(name, str(default)))
         if math.isinf(value):
             raise ValueError
     except ValueError:
@@ -62,13 +81,13 @@ def probability(name: str, default: float) -> float:
 
 def folders(name: str, default: list[Path]) -> list[Path]:
     """Return the folders listed in the variable ``name``, separated like ``PATH``."""
-    value: str = env.str(name, "")
+    value: str = text(name)
     return [Path(part).expanduser().resolve() for part in value.split(os.pathsep) if part] or default
 
 
 # Where everything that is not code lives: DuckDB, SQLite, thumbnails, the secret key of a local server.
 DATA_DIR = (
-    Path(env.str("DATAVISOR_DATA_DIR", str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data"))).expanduser().resolve()
+    Path(text("DATAVISOR_DATA_DIR", str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data"))).expanduser().resolve()
 )
 try:
     DATA_DIR.mkdir(parents=True, exist_ok=True)
@@ -79,7 +98,7 @@ except OSError as error:
 
 # -- who may reach it ------------------------------------------------------------------------------------------------
 DEBUG: bool = flag("DATAVISOR_DEBUG", False)
-ALLOWED_HOSTS: list[str] = env.list("DATAVISOR_ALLOWED_HOSTS", default=[])
+ALLOWED_HOSTS: list[str] = texts("DATAVISOR_ALLOWED_HOSTS")
 IS_LOCAL = not ALLOWED_HOSTS
 if IS_LOCAL:
     ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
@@ -98,7 +117,7 @@ def local_secret_key() -> str:
     return key
 
 
-SECRET_KEY: str = env.str("DATAVISOR_SECRET_KEY", "")
+SECRET_KEY: str = text("DATAVISOR_SECRET_KEY")
 if not SECRET_KEY:
     if not IS_LOCAL:
         raise ImproperlyConfigured(
@@ -107,7 +126,7 @@ if not SECRET_KEY:
     SECRET_KEY = local_secret_key()
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not IS_LOCAL
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("DATAVISOR_TRUSTED_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS: list[str] = texts("DATAVISOR_TRUSTED_ORIGINS")
 SECURE_SSL_REDIRECT: bool = flag("DATAVISOR_SSL_REDIRECT", not IS_LOCAL)
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
 SECURE_HSTS_SECONDS = int(at_least("DATAVISOR_HSTS_SECONDS", 0 if IS_LOCAL else 31_536_000, 0))
@@ -211,7 +230,18 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'datavisor.sqlite3'}")}
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(DATA_DIR / "datavisor.sqlite3")}
+}
+if DATABASE_URL := text("DATABASE_URL"):
+    try:
+        DATABASES["default"] = env.db_url_config(DATABASE_URL)
+        if "." not in DATABASES["default"]["ENGINE"]:  # what the library makes of a scheme that it does not know
+            raise ValueError(DATABASES["default"]["ENGINE"])
+    except (ImproperlyConfigured, ValueError, KeyError) as error:
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read; write it like postgres://user:password@host:5432/name."
+        ) from error
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # The run's thread writes while pages read: WAL keeps them apart, and IMMEDIATE takes the write lock before reading.
     DATABASES["default"]["OPTIONS"] = {
@@ -221,7 +251,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL: str = env.str("DATAVISOR_REDIS_URL", "")
+REDIS_URL: str = text("DATAVISOR_REDIS_URL")
 CHANNEL_LAYERS: dict[str, Any] = {
     "default": (
         {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
@@ -231,7 +261,11 @@ CHANNEL_LAYERS: dict[str, Any] = {
 }
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = env.str("DATAVISOR_TIME_ZONE", "UTC")
+TIME_ZONE = text("DATAVISOR_TIME_ZONE", "UTC")
+try:
+    ZoneInfo(TIME_ZONE)
+except (ZoneInfoNotFoundError, ValueError, OSError):
+    raise ImproperlyConfigured(f"DATAVISOR_TIME_ZONE is “{TIME_ZONE}”; write a name like Europe/Vienna.") from None
 USE_TZ = True
 
 STATIC_URL = "static/"
@@ -264,7 +298,7 @@ LOGGING = {
 
 # -- the samples ------------------------------------------------------------------------------------------------------
 DUCKDB_PATH = DATA_DIR / "samples.duckdb"
-DUCKDB_MEMORY: str = env.str("DATAVISOR_DUCKDB_MEMORY", "2GB")
+DUCKDB_MEMORY: str = text("DATAVISOR_DUCKDB_MEMORY", "2GB")
 if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", DUCKDB_MEMORY, re.IGNORECASE):
     raise ImproperlyConfigured(f"DATAVISOR_DUCKDB_MEMORY is “{DUCKDB_MEMORY}”; write a size like 2GB or 512MB.")
 DUCKDB_THREADS = int(at_least("DATAVISOR_DUCKDB_THREADS", 0, 0))
@@ -276,9 +310,11 @@ IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", [Path.home()] if IS_LOCAL else 
 MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
 
 # -- the model --------------------------------------------------------------------------------------------------------
-VLM_MODEL: str = env.str("DATAVISOR_VLM_MODEL", "vikhyatk/moondream2")
-VLM_REVISION: str = env.str("DATAVISOR_VLM_REVISION", "")
-VLM_DEVICE: str = env.str("DATAVISOR_VLM_DEVICE", "auto")
+VLM_MODEL: str = text("DATAVISOR_VLM_MODEL", "vikhyatk/moondream2")
+VLM_REVISION: str = text("DATAVISOR_VLM_REVISION")
+VLM_DEVICE: str = text("DATAVISOR_VLM_DEVICE", "auto")
+if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", VLM_DEVICE):
+    raise ImproperlyConfigured(f"DATAVISOR_VLM_DEVICE is “{VLM_DEVICE}”; it must be auto, cpu, mps, cuda or cuda:1.")
 VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16", "int8"))
 VLM_DETAIL = choice("DATAVISOR_VLM_DETAIL", "full", ("full", "low"))
 VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: as many as fit

@@ -3,10 +3,11 @@
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
-from sesame.views import LoginView
+
+from vlm.views.accounts import Enter
 
 urlpatterns = [
     path("admin/", admin.site.urls),
-    path("accounts/enter/", login_not_required(LoginView.as_view()), name="enter"),
+    path("accounts/enter/", login_not_required(Enter.as_view()), name="enter"),
     path("", include("vlm.urls")),
 ]

@@ -33,7 +33,7 @@ def find_chromium() -> str:
     found = chosen or next(filter(None, map(shutil.which, NAMES)), None)
     if not found:
         raise BrowserMissing(
-            "The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium. "
-            "Anywhere else, install it or Chrome and name it in DATAVISOR_CHROMIUM."
+            "The browser tests need Chromium. On Debian: apt-get install chromium. On Ubuntu, which has it as a snap only, "
+            "and anywhere else: install Google Chrome, or name another one in DATAVISOR_CHROMIUM."
         )
     return found

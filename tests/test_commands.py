@@ -190,6 +190,11 @@ def test_mistakes_make_exit_code_2(dataset: Dataset) -> None:
         (["photos", "--dimension", "mood"], "No dimension “mood”. There are: lighting, "),
         (["photos", "--filter", "state=odd"], "The filter cannot be read: "),
         (["photos", "--filter", "lacking=mood"], "mood"),
+        (
+            ["photos", "--filter", "al=dark"],
+            "The filter cannot be read: “al” is no part of a filter; there are q, split",
+        ),
+        (["photos", "--filter", "dark"], "“dark” is no part of a filter"),
         (["photos", "--resume"], "“photos” has no unfinished run. Leave out --resume to start one."),
     ):
         code, out, errors = manage("autotag", *arguments, "--no-progress")

@@ -96,9 +96,11 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     with browser.open(link, timeout=60) as page:
         assert page.url == f"{address}/"
         assert "photos" in page.read().decode()
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=60)
-    assert refusal.value.code == 403
+    with browser.open(link, timeout=60) as page:  # who is in stays in
+        assert page.url == f"{address}/"
+    with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=60) as page:
+        assert page.url.startswith(f"{address}/accounts/login/")
+        assert "This link was used already" in page.read().decode()
     assert len(home.processes()) == 2
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=90)
@@ -109,7 +111,7 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     again = home.start("--no-serve")
     out, errors = again.communicate(timeout=90)
     assert again.returncode == 0, errors
-    assert out == "Nothing to do: everything is imported and tagged already.\n"
+    assert out == "Data set 1 “photos” (folder): 3 samples, 0 new, 0 changed, 0 missing.\nNothing is left to tag.\n"
     assert collected.stat().st_mtime_ns == stamp  # nothing was built again
 
 
@@ -147,12 +149,21 @@ def test_without_serving(
     (password,) = re.findall(r"Administrator +admin2\nPassword +(\S+)\n", capsys.readouterr().out)
     assert User.objects.get(is_superuser=True).check_password(password)
     call_command("quickstart", **asked)
-    assert capsys.readouterr().out == "Nothing to do: everything is imported and tagged already.\n"
+    assert capsys.readouterr().out.endswith("\nNothing is left to tag.\n")
     assert TaggingRun.objects.get() == run  # the broken image is not tried at every start
+    (photos / "new.jpg").write_bytes((photos / "000.jpg").read_bytes())
+    call_command("quickstart", **asked)
+    assert "4 samples, 1 new" in capsys.readouterr().out
+    later = TaggingRun.objects.latest("pk")
+    assert (later.status, later.tagged) == (TaggingRun.Status.COMPLETED, 1)
+    # Whoever comes back without a word finds the model that was at work, and it is asked nothing.
+    call_command("quickstart", no_serve=True, no_progress=True)
+    assert capsys.readouterr().out == "Nothing is left to tag.\n"
+    assert chosen_model(None, None) == str(checkpoint)
     make_images(tmp_path / "more" / "photos", 1)
     call_command("quickstart", **(asked | {"data": tmp_path / "more" / "photos"}))
     assert "Password" not in capsys.readouterr().out
-    assert list(Dataset.objects.values_list("name", "sample_count")) == [("photos", 3), ("photos 2", 1)]
+    assert list(Dataset.objects.values_list("name", "sample_count")) == [("photos", 4), ("photos 2", 1)]
     assert User.objects.filter(is_superuser=True).count() == 1
 
 
@@ -165,12 +176,31 @@ def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Pa
     assert not Dataset.objects.exists()
 
 
+@pytest.mark.django_db
 def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_model(None, None) == str(DEMO_CHECKPOINT)
     assert chosen_model(None, Path("photos")) == ""
     assert chosen_model("vikhyatk/moondream2", None) == "vikhyatk/moondream2"
-    monkeypatch.setenv("DATAVISOR_VLM_MODEL", "own")
-    assert chosen_model(None, None) == "own"
+    for name in ("DATAVISOR_VLM_MODEL", "DATAVISOR_VLM_MODEL_FILE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "own")
+            assert chosen_model(None, None) == ""  # which leaves it to the settings
+
+
+@pytest.mark.django_db
+def test_an_import_that_broke_off_is_taken_up_again(in_process: Path, tmp_path: Path, checkpoint: Path) -> None:
+    photos = make_images(tmp_path / "photos", 2)
+    Dataset.objects.create(name="mine", root=str(photos.resolve()))
+    call_command("quickstart", data=photos, model=str(checkpoint), no_serve=True, no_progress=True)
+    assert Dataset.objects.get().sample_count == 2
+
+
+def test_a_local_server_is_not_offered_to_others() -> None:
+    with pytest.raises(
+        CommandError, match=r"On 192\.0\.2\.2 others could reach this server, and it would refuse them"
+    ) as no:
+        call_command("quickstart", host="192.0.2.2", no_serve=True)
+    assert no.value.returncode == 2
 
 
 def test_the_next_free_port_is_taken() -> None:

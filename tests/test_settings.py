@@ -45,9 +45,51 @@ def test_a_deployment_demands_a_key(tmp_path: Path) -> None:
         ("DATAVISOR_DUCKDB_MEMORY", "lots", "write a size like 2GB"),
         ("DATAVISOR_DEBUG", "ture", "must be one of true, yes, on, 1, false"),
         ("DATAVISOR_DATA_DIR", "/dev/null/data", "Set DATAVISOR_DATA_DIR"),
+        ("DATAVISOR_TIME_ZONE", "Mars/X", "write a name like Europe/Vienna"),
+        ("DATAVISOR_VLM_DEVICE", "gpu", "must be auto, cpu, mps, cuda or cuda:1"),
+        ("DATAVISOR_SECRET_KEY_FILE", "/nowhere", "DATAVISOR_SECRET_KEY_FILE names a file that cannot be read"),
+        ("DATABASE_URL", "what", "DATABASE_URL cannot be read; write it like postgres"),
+        ("DATABASE_URL", "foo://x", "DATABASE_URL cannot be read; write it like postgres"),
     ],
 )
 def test_a_bad_value_says_what_to_write(tmp_path: Path, name: str, value: str, complaint: str) -> None:
     refused = start(tmp_path, **{name: value})
     assert refused.returncode != 0
     assert complaint in refused.stderr
+
+
+def test_a_command_ends_with_the_sentence_alone(tmp_path: Path) -> None:
+    environment = os.environ | {"DATAVISOR_DATA_DIR": str(tmp_path), "DATAVISOR_VLM_DTYPE": "int4"}
+    for command in ("check", "quickstart"):
+        refused = subprocess.run(
+            [sys.executable, "-c", "import sys; from datavisor.cli import main; sys.exit(main())", command],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("DATAVISOR_VLM_DTYPE is “int4”")
+        assert refused.stderr.count("\n") == 1
+
+
+def values(tmp_path: Path, expression: str, **variables: str) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
+    return subprocess.run(
+        [sys.executable, "-c", f"from datavisor import settings; print({expression})"],
+        env=environment | variables, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+
+
+def test_values_are_taken_as_they_stand(tmp_path: Path) -> None:
+    hosts, key = tmp_path / "hosts", "$f8h#" + "k" * 50
+    hosts.write_text("tags.example.org, other.example.org\n")
+    variables = {"DATAVISOR_ALLOWED_HOSTS_FILE": str(hosts), "DATAVISOR_SECRET_KEY": key}
+    assert values(tmp_path, "settings.ALLOWED_HOSTS", **variables) == "['tags.example.org', 'other.example.org']"
+    assert values(tmp_path, "settings.SECRET_KEY", **variables) == key
+
+
+def test_the_database_lies_in_the_data_folder_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "C# 100%20?" / "data"
+    name = values(tmp_path, "settings.DATABASES['default']['NAME']", DATAVISOR_DATA_DIR=str(folder))
+    assert name == str(folder / "datavisor.sqlite3")
+    other = "settings.DATABASES['default']['HOST'], settings.DATABASES['default']['ENGINE']"
+    seen = values(tmp_path, other, DATABASE_URL="postgres://ada:secret@db:5432/tags")
+    assert seen == "db django.db.backends.postgresql"

@@ -161,6 +161,8 @@ def take(browser: Browser, address: str, password: str, environment: dict[str, s
 
     start_run(page, "missing")
     wait_until_processed(page, BEGUN)
+    page.reload()  # the sidebar counts anew when a run ends, or when the page is loaded
+    page.locator("#live[data-active]").wait_for()
     shoot(page, "run-in-progress")
     wait_until_over(page)
 

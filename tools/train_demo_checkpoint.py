@@ -1033,7 +1033,7 @@ without a download; to tag real images, use `vikhyatk/moondream2`.
 
 It tells dark from bright, mostly blurred from sharp and noisy, and the weather of the collections it knows. On unknown
 sources it is right about the setting three times in four, and about density every second time: it sees whether a place
-is empty or crowded, and hardly counts.
+is empty or crowded, and hardly counts. Of rooms it has learnt no weather, and says one all the same.
 
 ## What it was trained on
 

@@ -47,7 +47,7 @@ def read_filter(query: str) -> SampleFilter:
         ValidationError: it cannot be read.
     """
     try:
-        return SampleFilter.from_query(query)
+        return SampleFilter.from_text(query)
     except FilterError as error:
         raise forms.ValidationError(str(error)) from error
 

@@ -243,6 +243,14 @@ def test_a_bad_query_is_refused(query: str) -> None:
         SampleFilter.from_query(query)
 
 
+def test_a_slip_of_the_pen_is_not_the_whole_data_set() -> None:
+    for text in ("al=dark", "all=dark&Q=x", "dark", "all=dark&zzz="):
+        with pytest.raises(FilterError, match="is no part of a filter; there are q, split, "):
+            SampleFilter.from_text(text)
+    assert SampleFilter.from_text("?all=dark&order=certainty&size=l&after=x") == SampleFilter(all_of=("dark",))
+    assert SampleFilter.from_text(" ").is_empty
+
+
 def test_a_foreign_cursor_is_refused(filled: SampleStore) -> None:
     with filled.read() as cursor:
         by_name = samples_page(cursor, 1, SampleFilter(), WORDS, limit=3).next

@@ -15,6 +15,7 @@ STATES = {
 }
 SOURCES = {"user": "Tagged by a user", "model": "Tagged by the model"}
 MAX_IDS = 10_000
+PAGE_KEYS = frozenset({"order", "size", "after", "loaded", "format", "ids"})  # of the page's address, and no filter
 
 # Field → key of the address, in the address's order.
 KEYS = {
@@ -112,6 +113,20 @@ class SampleFilter:
         if len(result.ids) > MAX_IDS:
             raise FilterError(f"A selection holds at most {MAX_IDS:,} samples; use a filter for more.")
         return result
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read a filter that somebody wrote, or copied from the page's address.
+
+        Raises:
+            FilterError: a value that means nothing, or a key that is no part of a filter: a slip of the pen must not
+                become the whole data set.
+        """
+        keys = parse_qs(text.strip().lstrip("?"), keep_blank_values=True)
+        parts = KEYS.values()
+        if unknown := next((key for key in keys if key not in parts and key not in PAGE_KEYS), None):
+            raise FilterError(f"“{unknown}” is no part of a filter; there are {', '.join(parts)}.")
+        return cls.from_query(keys)
 
     def to_query(self) -> str:
         """Return the canonical URL query, empty for the filter that takes everything."""

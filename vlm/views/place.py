@@ -8,11 +8,11 @@ from django.http import QueryDict
 from django.urls import reverse
 
 from vlm.samples import ORDERS, SampleFilter
+from vlm.samples.filters import PAGE_KEYS
 from vlm.views.problems import Problem
 
 # size -> what it is called, and the long side of its thumbnails in pixels
 SIZES = {"s": ("Small", 160), "m": ("Medium", 320), "l": ("Large", 640)}
-OWN_KEYS = frozenset({"order", "size", "after", "loaded", "format", "ids"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Place:
             raise Problem(f"There is no order “{order}”. There are: {', '.join(ORDERS)}.")
         if size not in SIZES:
             raise Problem(f"There is no size “{size}”. There are: {', '.join(SIZES)}.")
-        parts = {key: values for key, values in query.lists() if key not in OWN_KEYS}
+        parts = {key: values for key, values in query.lists() if key not in PAGE_KEYS}
         return cls(SampleFilter.from_query(parts), order, size)
 
     @property

@@ -69,7 +69,7 @@ def find_run(number: int) -> TaggingRun:
 
 def read_filter(query: str) -> SampleFilter:
     try:
-        return SampleFilter.from_query(query)
+        return SampleFilter.from_text(query)
     except FilterError as error:
         raise CommandError(f"The filter cannot be read: {error}", returncode=USAGE) from error
 

@@ -32,7 +32,7 @@ from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
 from vlm.management.commands._shared import EXPECTED, INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
 from vlm.model import keeper
-from vlm.models import Dataset
+from vlm.models import Dataset, TaggingRun
 from vlm.store import sample_store
 
 DEMO_DATASET = "Bundled photographs"
@@ -51,8 +51,8 @@ class Command(DoorCommand):
         parser.add_argument("--data", type=Path, metavar="FOLDER", help="your images instead of the bundled ones")
         parser.add_argument(
             "--model",
-            help="hub id or folder of the model (default: DATAVISOR_VLM_MODEL; else the demonstration checkpoint, or with "
-            "--data vikhyatk/moondream2)",
+            help="hub id or folder of the model (default: DATAVISOR_VLM_MODEL; else with --data vikhyatk/moondream2, "
+            "without the last one that tagged here, at first the demonstration checkpoint)",
         )
         parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: this machine only)")
         parser.add_argument("--port", type=_port, default=8000, help="the next free one from here on (default: 8000)")
@@ -61,6 +61,12 @@ class Command(DoorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         data: Path | None = options["data"]
+        if settings.IS_LOCAL and not answers(options["host"]):
+            raise CommandError(
+                f"On {options['host']} others could reach this server, and it would refuse them: set DATAVISOR_ALLOWED_HOSTS "
+                "and put a proxy in front of it (see the README), or leave --host out.",
+                returncode=USAGE,
+            )
         if data is not None and not data.is_dir():
             raise CommandError(f"{data} is not a folder. Name the one your images lie in.", returncode=USAGE)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -70,10 +76,12 @@ class Command(DoorCommand):
         user, password = _administrator()
         dataset = self._imported(data, options["no_progress"])
         model = chosen_model(options["model"], data)
+        if model not in (options["model"], "", str(DEMO_CHECKPOINT)):
+            dataset = None  # whoever comes back finds the page as it was left, and asks what there is to ask
         if options["no_serve"]:
             self._greet(None, user, password)
             if not self._tag(dataset, model, options["no_progress"]):
-                self.stdout.write("Nothing to do: everything is imported and tagged already.")
+                self.stdout.write("Nothing is left to tag.")
             return
         port = free_port(options["host"], options["port"])
         address = f"http://{shown_host(options['host'])}:{port}"
@@ -93,12 +101,14 @@ class Command(DoorCommand):
             raise CommandError(f"The server stopped with exit code {code}; the lines above say why.")
 
     def _imported(self, data: Path | None, no_progress: bool) -> Dataset | None:
-        """Return the data set to tag, imported now if it is not there yet."""
+        """Return the data set to tag, imported or, if it is one's own, imported again."""
         root = (data or DEMO_PHOTOS).resolve()
         known = Dataset.objects.filter(root=str(root)).first()
-        if known is not None or (data is None and Dataset.objects.exists()):
+        if data is None and (known.imported if known else Dataset.objects.exists()):
             return known
-        name = DEMO_DATASET if data is None else _free_name(root.name or "images")
+        # A data set that is known may have more images by now, or its first import broke off.
+        new = DEMO_DATASET if data is None else _free_name(root.name or "images")
+        name = known.name if known else new
         call_command("import_dataset", str(root), name=name, no_progress=no_progress, stdout=self.stdout)
         return Dataset.objects.get(name=name)
 
@@ -153,8 +163,14 @@ class Command(DoorCommand):
 
 
 def chosen_model(asked: str | None, data: Path | None) -> str:
-    """Return the model to tag with: the asked one, the environment's, or the demonstration's; empty for the settings'."""
-    return asked or os.environ.get("DATAVISOR_VLM_MODEL") or ("" if data else str(DEMO_CHECKPOINT))
+    """Return the model to serve with: the asked one, else the last one at work here, else the demonstration's.
+
+    Empty for that of the settings: where the environment names one, or with ``data``.
+    """
+    if asked or data or os.environ.get("DATAVISOR_VLM_MODEL") or os.environ.get("DATAVISOR_VLM_MODEL_FILE"):
+        return asked or ""
+    last = TaggingRun.objects.order_by("-pk").values_list("model", flat=True).first()
+    return last or str(DEMO_CHECKPOINT)
 
 
 def _waiting(dataset: Dataset, model: str) -> int:
@@ -206,6 +222,11 @@ def _administrator() -> tuple[AbstractBaseUser, str | None]:
 def _free_name(name: str) -> str:
     taken = set(Dataset.objects.filter(name__startswith=name).values_list("name", flat=True))
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def answers(host: str) -> bool:
+    """Tell whether a local server answers to the address that it is served on: this machine's own, or all of them."""
+    return host in ("localhost", "0.0.0.0", "::") or host.startswith("127.") or host == "::1"  # noqa: S104
 
 
 def shown_host(host: str) -> str:

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.utils.timezone import localtime
 from rich.console import Console
 
 from vlm import services
@@ -40,7 +41,7 @@ class Command(DoorCommand):
                 str(run.pk),
                 run.dataset.name,
                 state.status_label + (" (reverted)" if run.reverted else ""),
-                f"{run.created:%Y-%m-%d %H:%M}",
+                f"{localtime(run.created):%Y-%m-%d %H:%M}",
                 f"{state.processed:,}/{state.total:,}",
                 f"{state.tagged:,}",
                 f"{state.discarded:,}",
@@ -49,7 +50,7 @@ class Command(DoorCommand):
             ]
             for run, state in states
         ]
-        columns = ["run", "data set", "status", "started", "done", "tagged", "discarded", "failed", "pace"]
+        columns = ["run", "data set", "status", "created", "done", "tagged", "discarded", "failed", "pace"]
         print_table(console, "", columns, rows, right=4)
 
     def _show(self, run: TaggingRun, console: Console, as_json: bool) -> None:
