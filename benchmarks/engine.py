@@ -332,9 +332,8 @@ def measure(
     measured: dict[Case, list[Round]] = {case: [] for case in cases}
     peak, rounding = 0, 0.0
     with torch.inference_mode():
-        if (
-            device.type != "cpu"
-        ):  # whose first products of a shape take longer, for kernels are chosen and memory is found
+        if device.type != "cpu":
+            # The first products of a shape take longer there: kernels are chosen, and memory is found.
             for case in cases:
                 tagger.score([random_image(case, seed) for seed in range(batch_size)], vocabulary, case.detail)
         for number in range(rounds):

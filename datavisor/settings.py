@@ -45,7 +45,7 @@ SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     """Return the variable ``name``, which must be one of ``allowed``."""
-    value: str = text(name, default)
+    value = text(name, default)
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(allowed)}.")
     return value
@@ -53,7 +53,7 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
 
 def flag(name: str, default: bool) -> bool:
     """Return the switch in the variable ``name``; empty means the default."""
-    value: str = text(name).lower()
+    value = text(name).lower()
     if value not in ("", *SWITCHES):
         raise ImproperlyConfigured(f"{name} is “{value}”; it must be one of {', '.join(SWITCHES)}.")
     return SWITCHES.get(value, default)
@@ -81,8 +81,7 @@ def probability(name: str, default: float) -> float:
 
 def folders(name: str, default: list[Path]) -> list[Path]:
     """Return the folders listed in the variable ``name``, separated like ``PATH``."""
-    value: str = text(name)
-    return [Path(part).expanduser().resolve() for part in value.split(os.pathsep) if part] or default
+    return [Path(part).expanduser().resolve() for part in text(name).split(os.pathsep) if part] or default
 
 
 # Where everything that is not code lives: DuckDB, SQLite, thumbnails, the secret key of a local server.

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 
-def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def start(tmp_path: Path, shown: str = "settings.SECRET_KEY", **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
     return subprocess.run(
-        [sys.executable, "-c", "from datavisor import settings; print(settings.SECRET_KEY)"],
+        [sys.executable, "-c", f"from datavisor import settings; print({shown})"],
         env=environment | variables,
         capture_output=True,
         text=True,
@@ -71,11 +71,9 @@ def test_a_command_ends_with_the_sentence_alone(tmp_path: Path) -> None:
 
 
 def values(tmp_path: Path, expression: str, **variables: str) -> str:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
-    return subprocess.run(
-        [sys.executable, "-c", f"from datavisor import settings; print({expression})"],
-        env=environment | variables, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    started = start(tmp_path, expression, **variables)
+    assert started.returncode == 0, started.stderr
+    return started.stdout.strip()
 
 
 def test_values_are_taken_as_they_stand(tmp_path: Path) -> None:

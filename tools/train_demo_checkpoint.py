@@ -7,14 +7,13 @@ Each folder holds photographs and a ``labels.csv`` with the columns file, dimens
 ``provenance.csv`` beside it may give object counts. What makes an hour of two cores enough:
 
 * A teacher helps: besides the labels, the student learns to guess what an ImageNet classifier sees in the same view.
-
 * Training is sparse. Of an image's 729 places only some are drawn, and only the patches behind them are encoded; the
   pooling of a drawn place is exact, and attention to the image is weighted as if all places were there.
 * Patches enter through a whitened basis of the training patches instead of a random one.
 * A prepared image is used several times, each time with other places.
 
-One core trains while the other makes the next step's images. All draws are seeded and follow the steps, so that a run
-gives the same weights on the same kind of machine however busy it is.
+Each core makes images for exercises of its own and finds their gradient; a step follows the sum of both. All draws are
+seeded and follow the steps, so that a run gives the same weights on the same kind of machine however busy it is.
 """
 
 import argparse

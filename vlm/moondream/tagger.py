@@ -385,7 +385,6 @@ def dimension_score(
 
     A spelling's likelihood is that of every answer which begins with it. What goes on to a longer allowed spelling
     belongs to that one, so it is taken off the shorter.
-
     """
     highest = max(log_likelihoods)
     likelihoods = [math.exp(value - highest) for value in log_likelihoods]

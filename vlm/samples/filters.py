@@ -124,7 +124,8 @@ class SampleFilter:
         """
         keys = parse_qs(text.strip().lstrip("?"), keep_blank_values=True)
         parts = KEYS.values()
-        if unknown := next((key for key in keys if key not in parts and key not in PAGE_KEYS), None):
+        # “ids” is what the page calls a selection in its forms; written here, it is meant to be “id”.
+        if unknown := next((key for key in keys if key not in parts and key not in PAGE_KEYS - {"ids"}), None):
             raise FilterError(f"“{unknown}” is no part of a filter; there are {', '.join(parts)}.")
         return cls.from_query(keys)
 

@@ -61,7 +61,7 @@ class Command(DoorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         data: Path | None = options["data"]
-        if settings.IS_LOCAL and not answers(options["host"]):
+        if settings.IS_LOCAL and shown_host(options["host"]) not in settings.ALLOWED_HOSTS:
             raise CommandError(
                 f"On {options['host']} others could reach this server, and it would refuse them: set DATAVISOR_ALLOWED_HOSTS "
                 "and put a proxy in front of it (see the README), or leave --host out.",
@@ -222,11 +222,6 @@ def _administrator() -> tuple[AbstractBaseUser, str | None]:
 def _free_name(name: str) -> str:
     taken = set(Dataset.objects.filter(name__startswith=name).values_list("name", flat=True))
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
-def answers(host: str) -> bool:
-    """Tell whether a local server answers to the address that it is served on: this machine's own, or all of them."""
-    return host in ("localhost", "0.0.0.0", "::") or host.startswith("127.") or host == "::1"  # noqa: S104
 
 
 def shown_host(host: str) -> str:
