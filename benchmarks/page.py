@@ -28,8 +28,8 @@ from benchmarks.million import add_samples, answer_samples  # noqa: E402
 from benchmarks.report import machine, median_ms, show  # noqa: E402
 from vlm import services  # noqa: E402
 from vlm.models import Dataset  # noqa: E402
+from vlm.process import sample_store  # noqa: E402
 from vlm.samples import SampleFilter  # noqa: E402
-from vlm.store import sample_store  # noqa: E402
 
 
 def measure(samples: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def measure(samples: int) -> dict[str, Any]:
 
     def fresh(query: str = "", **headers: str) -> str:
         """Get the page as after a change of the store, when no count of the facets is known."""
-        services._counts.clear()
+        services.samples._counts.clear()
         return get(base + query, **headers)
 
     figures: dict[str, Any] = {"machine": machine(), "samples": samples}
@@ -66,8 +66,8 @@ def measure(samples: int) -> dict[str, Any]:
 
     def changed(query: str, **headers: str) -> str:
         """Change the filter: what belongs to the page before is known, the new filter's counts are not."""
-        services._counts.clear()
-        services.samples_facets(dataset=dataset, filter=SampleFilter())
+        services.samples._counts.clear()
+        services.samples.facets(dataset=dataset, filter=SampleFilter())
         start = time.perf_counter()
         answer = get(base + query, **headers)
         times.append((time.perf_counter() - start) * 1000)

@@ -21,9 +21,9 @@ from PIL import Image
 from benchmarks.report import machine, show
 from vlm.importing import scan
 from vlm.moondream import load_tagger
+from vlm.runs.loop import Job, tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where
 from vlm.samples.ingest import import_rows, staged
-from vlm.tagging import Job, tag_samples
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 FILES = 64  # different pictures; the others are links to them

@@ -33,8 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Path]:
     """Give the test a store, thumbnails and a model of its own."""
-    from vlm.model import keeper
-    from vlm.store import sample_store
+    from vlm.process import keeper, sample_store
 
     folder = tmp_path / "data"
     folder.mkdir()

@@ -17,8 +17,9 @@ from django.urls import reverse
 from tests.images import make_images
 from vlm import services
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word
+from vlm.process import sample_store
+from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
-from vlm.store import sample_store
 
 pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
@@ -41,7 +42,7 @@ def dataset(tmp_path: Path) -> Dataset:
     """Five pictures and a file that is none."""
     folder = make_images(tmp_path / "photos", 5)
     (folder / HOSTILE).write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
-    dataset = services.dataset_import(path=folder, name="photos").dataset
+    dataset = services.datasets.import_folder(path=folder, name="photos").dataset
     assert dataset is not None
     return dataset
 
@@ -69,7 +70,7 @@ def staff(*permissions: str) -> Client:
 
 def execute(dataset: Dataset, **options: Any) -> TaggingRun:
     """Tag in a thread, as the admin does, and wait for the end."""
-    run = services.run_start(dataset=dataset, options=services.RunOptions(**options), user=None, origin="admin")
+    run = services.runs.start(dataset=dataset, options=RunOptions(**options), user=None, origin="admin")
     wait_for_runs()
     run.refresh_from_db()
     return run
@@ -88,7 +89,7 @@ def autotag(client: Client, dataset: Dataset, **values: object) -> str:
 
 
 def all_tags(dataset: Dataset) -> set[str]:
-    page = services.samples_page(dataset=dataset, filter=SampleFilter(), limit=1000)
+    page = services.samples.page(dataset=dataset, filter=SampleFilter(), limit=1000)
     return {tag.tag for sample in page.samples for tag in sample.tags}
 
 
@@ -116,7 +117,7 @@ def test_scope_and_options_arrive_in_the_run(client: Client, dataset: Dataset, a
 
 
 def test_two_data_sets_are_tagged_by_one_action(client: Client, dataset: Dataset, tmp_path: Path) -> None:
-    other = services.dataset_import(path=make_images(tmp_path / "other", 2), name="other").dataset
+    other = services.datasets.import_folder(path=make_images(tmp_path / "other", 2), name="other").dataset
     assert other is not None
     autotag(client, dataset, _selected_action=[dataset.pk, other.pk])
     wait_for_runs()
@@ -125,10 +126,10 @@ def test_two_data_sets_are_tagged_by_one_action(client: Client, dataset: Dataset
 
 
 def test_what_cannot_start_is_told(client: Client, dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
     text = autotag(client, dataset)
     assert f"“photos”: Run {run.pk} of this data set is active." in text
-    services.run_cancel(run=run)
+    services.runs.cancel(run=run)
     assert "No sample is in this scope." in autotag(client, dataset, scope="failed")
     assert TaggingRun.objects.get() == run
 
@@ -159,7 +160,7 @@ def test_auto_tagging_needs_its_permission(dataset: Dataset) -> None:
 
 # -- runs ----------------------------------------------------------------------------------------------------------------
 def test_a_run_is_cancelled_resumed_and_reverted_by_post(client: Client, dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
 
     def steer(name: str) -> str:
         page = client.post(reverse(f"admin:vlm_taggingrun_{name}", args=[run.pk]), follow=True)
@@ -181,7 +182,7 @@ def test_a_run_is_cancelled_resumed_and_reverted_by_post(client: Client, dataset
 
 
 def test_steering_takes_a_post_and_a_permission(client: Client, dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
     viewer = staff("view_taggingrun")
     page = viewer.get(reverse("admin:vlm_taggingrun_change", args=[run.pk])).content.decode()
     for name in ("cancel", "resume", "revert"):
@@ -200,7 +201,7 @@ def test_a_run_is_read_only_and_shows_what_failed(client: Client, dataset: Datas
     text = client.get(address).content.decode()
     assert "&lt;img src=x onerror=alert(1)&gt;.jpg</a>" in text
     assert "<img src=x" not in text
-    assert services.run_failures(run=run)[0].reason in text
+    assert services.runs.failures(run=run)[0].reason in text
     assert 'name="status"' not in text
     assert client.post(address, {"status": "failed"}).status_code == 403
     assert client.get(reverse("admin:vlm_taggingrun_delete", args=[run.pk])).status_code == 403
@@ -217,7 +218,7 @@ def test_actions_on_the_list_steer_many_runs(client: Client, dataset: Dataset) -
 
 
 def test_a_dead_run_shows_as_interrupted(client: Client, dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="command")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="command")
     TaggingRun.objects.update(status=Status.RUNNING, heartbeat="2020-01-01T00:00Z")
     assert "interrupted</td>" in client.get(reverse("admin:vlm_taggingrun_changelist")).content.decode()
     page = client.get(reverse("admin:vlm_taggingrun_change", args=[run.pk]))
@@ -256,7 +257,7 @@ def test_deleting_a_data_set_removes_its_samples(client: Client, dataset: Datase
 
 @pytest.mark.parametrize("by_action", [False, True])
 def test_a_data_set_at_work_is_not_deleted(client: Client, dataset: Dataset, by_action: bool) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
     if by_action:
         values = {"action": "delete_selected", "_selected_action": dataset.pk, "post": "yes"}
         page = client.post(reverse("admin:vlm_dataset_changelist"), values)
@@ -342,7 +343,7 @@ def test_old_tags_outlive_changes_of_the_vocabulary(client: Client, dataset: Dat
         own = [reverse(name, args=[first.pk]) for name in ("run", "admin:vlm_taggingrun_change")]
         for address in (root, filtered, *own):
             assert client.get(address).status_code == 200
-        assert services.store_check().is_sound
+        assert services.datasets.check_store().is_sound
 
     change("setting", ["inside", "outside"])  # renamed words
     change("lighting", ["dark", "bright"])  # removed words
@@ -359,11 +360,11 @@ def test_old_tags_outlive_changes_of_the_vocabulary(client: Client, dataset: Dat
     assert now & {"inside", "outside"}
     assert not now & {"indoor", "outdoor"}
     pages_answer()
-    services.run_revert(run=second)
+    services.runs.revert(run=second)
     assert all_tags(dataset) == old
-    services.run_revert(run=first)
+    services.runs.revert(run=first)
     assert all_tags(dataset) == set()
-    assert services.store_check().is_sound
+    assert services.datasets.check_store().is_sound
 
 
 # -- every page ----------------------------------------------------------------------------------------------------------

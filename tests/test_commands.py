@@ -26,10 +26,10 @@ from tests.images import make_images
 from vlm import services
 from vlm.exporting import ExportFailed
 from vlm.management.commands import _shared, autotag, export_tags
-from vlm.model import keeper
 from vlm.models import Dataset, TaggingRun
+from vlm.process import keeper, sample_store
+from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
-from vlm.store import sample_store
 
 pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset(folder: Path) -> Dataset:
-    dataset = services.dataset_import(path=folder, name="photos").dataset
+    dataset = services.datasets.import_folder(path=folder, name="photos").dataset
     assert dataset is not None
     return dataset
 
@@ -83,7 +83,7 @@ def tag_all(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def tags_of(dataset: Dataset) -> dict[str, list[str]]:
-    page = services.samples_page(dataset=dataset, filter=SampleFilter(), limit=1000)
+    page = services.samples.page(dataset=dataset, filter=SampleFilter(), limit=1000)
     return {sample.file_name: [tag.tag for tag in sample.tags] for sample in page.samples}
 
 
@@ -174,7 +174,7 @@ def test_thresholds_discard(dataset: Dataset) -> None:
 
 def test_images_that_fail_make_exit_code_1(folder: Path) -> None:
     (folder / HOSTILE).write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    services.dataset_import(path=folder, name="photos")
+    services.datasets.import_folder(path=folder, name="photos")
     code, out, _ = manage("autotag", "photos", "--no-progress")
     assert code == 1
     assert f"failed: {HOSTILE}: " in out  # neither colour nor emoji is read in it
@@ -204,7 +204,7 @@ def test_mistakes_make_exit_code_2(dataset: Dataset) -> None:
 
 
 def test_an_active_run_is_told(dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
     code, _, errors = manage("autotag", "photos", "--no-progress")
     assert (code, f"Run {run.pk} of this data set is active." in errors) == (2, True)
 
@@ -234,7 +234,7 @@ def test_a_stopped_run_makes_exit_code_130_and_resumes(dataset: Dataset, how: st
         if how == "signal":
             os.kill(os.getpid(), signal.SIGINT)
         else:
-            services.run_cancel(run=TaggingRun.objects.get())
+            services.runs.cancel(run=TaggingRun.objects.get())
 
     stopper = threading.Thread(target=stop)
     with keeper._using:
@@ -247,7 +247,7 @@ def test_a_stopped_run_makes_exit_code_130_and_resumes(dataset: Dataset, how: st
 
 
 def test_a_dry_run_shows_and_writes_nothing(dataset: Dataset) -> None:
-    services.tags_add(dataset=dataset, filter=SampleFilter(text="003"), tag="[blue] mine", user=None)
+    services.tags.add(dataset=dataset, filter=SampleFilter(text="003"), tag="[blue] mine", user=None)
     before = tags_of(dataset)
     code, out, _ = manage("autotag", "photos", "--dry-run", "--no-progress")
     assert code == 0
@@ -263,8 +263,8 @@ def test_a_dry_run_shows_and_writes_nothing(dataset: Dataset) -> None:
 
 
 def test_progress_fits_a_line_of_80_columns(dataset: Dataset) -> None:
-    run = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="command")
-    state = replace(services.run_state(run=run), status="running", rate=31.24, eta=29_554.0)
+    run = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="command")
+    state = replace(services.runs.state(run=run), status="running", rate=31.24, eta=29_554.0)
     ordinary = replace(state, total=12_345, processed=1_234, tagged=1_200, discarded=56, failed=3, eta=355.4)
     expected = "1,234/12.3k, 31.2/s, 5:55 left, 1,200 tagged, 56 discarded, 3 failed"
     assert autotag.counts_line(ordinary) == expected
@@ -316,7 +316,7 @@ def test_revert_and_cancel(dataset: Dataset) -> None:
     )
     assert not any(tags_of(dataset).values())
     assert "completed (reverted)" in manage("runs")[1]
-    second = services.run_create(dataset=dataset, options=services.RunOptions(), user=None, origin="page")
+    second = services.runs.create(dataset=dataset, options=RunOptions(), user=None, origin="page")
     code, _, errors = manage("revert_run", str(run))
     assert (code, "is active" in errors) == (2, True)
     assert manage("cancel_run", str(second.pk))[0] == 0
@@ -355,12 +355,12 @@ def names_in(format: str, path: Path) -> set[str]:
     return {Path(sample["filepath"]).name for sample in samples["samples"]}
 
 
-@pytest.mark.parametrize("format", list(services.EXPORT_FORMATS))
+@pytest.mark.parametrize("format", list(services.exports.FORMATS))
 def test_every_format_to_a_file_and_to_stdout(
     dataset: Dataset, tmp_path: Path, format: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     manage("tag", "photos", "--add", "mine")
-    target = tmp_path / f"out{services.EXPORT_FORMATS[format].suffix}"
+    target = tmp_path / f"out{services.exports.FORMATS[format].suffix}"
     asked = ["photos", "--format", format, "--filter", "all=mine"]
     assert manage("export_tags", *asked, "--output", str(target)) == (0, "", "")
     assert names_in(format, target) == {f"{index:03}.jpg" for index in range(6)}
@@ -382,7 +382,7 @@ def test_a_failing_export_leaves_what_was_there(
         yield b"file_name"
         raise ExportFailed("The export could not be written. Check the free space.")
 
-    monkeypatch.setattr(export_tags.services, "export_stream", breaks)
+    monkeypatch.setattr(export_tags.services.exports, "stream", breaks)
     code, _, errors = manage("export_tags", "photos", "--format", "csv", "--output", str(target))
     assert (code, errors) == (2, "The export could not be written. Check the free space.")
     assert target.read_text() == "old"

@@ -43,8 +43,8 @@ for line in sys.stdin:
     run = TaggingRun.objects.get()
     TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.ACTIVE).exclude(status="queued").update(heartbeat="2020-01-01T00:00Z")
     if run.status != "queued":
-        services.run_requeue(run=run, user=None, origin="command")
-    services.run_execute(run_id=run.pk, stop=threading.Event())
+        services.runs.requeue(run=run, user=None, origin="command")
+    services.runs.execute(run_id=run.pk, stop=threading.Event())
     os._exit(0)
 """
 
@@ -125,7 +125,7 @@ class Home:
 
 READ = """
 import json
-from vlm.store import sample_store
+from vlm.process import sample_store
 with sample_store().read() as cursor:
     tags = cursor.execute("select path, tags from samples order by path").fetchall()
     answers = cursor.execute("select sample_id, count(*), count(distinct dimension) from answers group by 1").fetchall()
@@ -149,15 +149,15 @@ import threading
 from vlm import services
 from vlm.models import Dataset, TaggingRun
 for run in TaggingRun.objects.filter(reverted=None):  # of other tests
-    services.run_revert(run=run)
+    services.runs.revert(run=run)
 def create():
-    return services.run_create(dataset=Dataset.objects.get(), options=services.RunOptions(), user=None, origin="command")
-run = services.run_execute(run_id=create().pk, stop=threading.Event())
+    return services.runs.create(dataset=Dataset.objects.get(), options=RunOptions(), user=None, origin="command")
+run = services.runs.execute(run_id=create().pk, stop=threading.Event())
 assert (run.status, run.failed) == ("completed", 0)
 """
     + READ
     + """
-services.run_revert(run=run)
+services.runs.revert(run=run)
 TaggingRun.objects.all().delete()
 create()
 """

@@ -17,13 +17,17 @@ from django.db import connections
 from django.utils import timezone
 
 from tests.images import make_images
-from vlm import imports, runs, services, tagging
-from vlm.model import keeper
+from vlm import services
+from vlm.datasets import importing
+from vlm.datasets.importing import ImportDone
+from vlm.importing import ImportFailed
 from vlm.models import Dataset, Dimension, ImportJob, TaggingRun
+from vlm.process import keeper, sample_store
+from vlm.runs import loop, worker
+from vlm.runs.errors import NotResumable, RunError
+from vlm.runs.options import RunOptions
 from vlm.samples import Merged, SampleFilter, StoreBusy, StoreReadOnly
 from vlm.samples.ingest import import_rows, staged
-from vlm.services import RunOptions
-from vlm.store import sample_store
 
 pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
@@ -38,23 +42,23 @@ lock = FileLock(sys.argv[1]); lock.acquire(); print("held", flush=True); sys.std
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    done = services.dataset_import(path=make_images(tmp_path / "photos", 12), name="photos")
+    done = services.datasets.import_folder(path=make_images(tmp_path / "photos", 12), name="photos")
     assert done.dataset is not None
     return done.dataset
 
 
 def create(dataset: Dataset, **options: Any) -> TaggingRun:
-    return services.run_create(dataset=dataset, options=RunOptions(**options), user=None, origin="command")
+    return services.runs.create(dataset=dataset, options=RunOptions(**options), user=None, origin="command")
 
 
 def execute(run: TaggingRun, waited: Callable[[str, float], None] = lambda _, __: None) -> TaggingRun:
-    return services.run_execute(run_id=run.pk, stop=threading.Event(), waited=waited)
+    return services.runs.execute(run_id=run.pk, stop=threading.Event(), waited=waited)
 
 
 def interrupted(dataset: Dataset) -> TaggingRun:
     stop = threading.Event()
     stop.set()
-    return services.run_execute(run_id=create(dataset).pk, stop=stop)
+    return services.runs.execute(run_id=create(dataset).pk, stop=stop)
 
 
 def once(what: str, act: Callable[[], object]) -> Callable[[str, float], None]:
@@ -114,7 +118,7 @@ def test_a_run_that_waits_for_a_busy_store_can_be_cancelled(dataset: Dataset) ->
     with held_by_another_process():
         worker.start()
         wait_for(lambda: TaggingRun.objects.get(pk=run.pk).status != Status.QUEUED)
-        assert services.run_cancel(run=run)
+        assert services.runs.cancel(run=run)
         worker.join(30)
     run.refresh_from_db()
     assert run.status == Status.CANCELLED
@@ -126,8 +130,8 @@ def test_a_run_taken_for_dead_leaves_its_successor_alone(dataset: Dataset) -> No
 
     def resume_elsewhere() -> None:
         TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
-        assert services.fail_stale_runs() == 1
-        services.run_requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
+        assert services.runs.fail_stale() == 1
+        services.runs.requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
         time.sleep(1)  # the heart beats twice meanwhile
 
     execute(run, once("model", resume_elsewhere))
@@ -142,7 +146,7 @@ def test_a_run_taken_for_dead_is_interrupted_not_cancelled(dataset: Dataset) -> 
 
     def presume_dead() -> None:
         TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
-        assert services.fail_stale_runs() == 1
+        assert services.runs.fail_stale() == 1
         time.sleep(1)
 
     done = execute(run, once("model", presume_dead))
@@ -156,7 +160,7 @@ def test_figures_that_could_not_be_written_are_made_good(dataset: Dataset) -> No
     TaggingRun.objects.filter(pk=run.pk).update(worker="here")
     run.refresh_from_db()
     run.total = 12
-    meter = runs._Meter(run)
+    meter = worker._Meter(run)
     meter.count(Merged(processed=4, tagged=3, discarded=2, failed=1))
     TaggingRun.objects.filter(pk=run.pk).update(processed=0, tagged=0)
     meter.count(Merged(processed=9, tagged=9))
@@ -167,7 +171,7 @@ def test_figures_that_could_not_be_written_are_made_good(dataset: Dataset) -> No
 def test_a_run_resumes_though_every_dimension_is_switched_off(dataset: Dataset) -> None:
     run = interrupted(dataset)
     Dimension.objects.update(enabled=False)
-    services.run_requeue(run=run, user=None, origin="command")
+    services.runs.requeue(run=run, user=None, origin="command")
     assert execute(run).status == Status.COMPLETED
 
 
@@ -177,9 +181,9 @@ def test_a_filter_may_name_a_dimension_that_is_switched_off(dataset: Dataset) ->
 
 
 def test_unreadable_images_are_committed_as_the_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tagging, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "COMMIT_SECONDS", 0.0)
     folder = make_images(tmp_path / "gone", 100)
-    dataset = services.dataset_import(path=folder, name="gone").dataset
+    dataset = services.datasets.import_folder(path=folder, name="gone").dataset
     assert dataset is not None
     for image in folder.iterdir():
         image.unlink()
@@ -205,31 +209,31 @@ def test_a_batch_size_that_was_halved_stays(dataset: Dataset) -> None:
     tagger = keeper._tagger
     assert tagger is not None
     before = tagger.batch_size
-    with tagging._batches_of(before + 3, tagger):
+    with loop._batches_of(before + 3, tagger):
         tagger.batch_size = 1  # as when memory is full
     assert tagger.batch_size == min(before, 1)
     tagger.batch_size = before
-    with tagging._batches_of(0, tagger):
+    with loop._batches_of(0, tagger):
         tagger.batch_size = 1
     assert tagger.batch_size == 1
     tagger.batch_size = before
 
 
 def test_a_gpu_has_more_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tagging.os, "cpu_count", lambda: 8)
-    assert [tagging.decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
-    monkeypatch.setattr(tagging.os, "cpu_count", lambda: 96)
-    assert tagging.decode_threads("cuda") == 16
+    monkeypatch.setattr(loop.os, "cpu_count", lambda: 8)
+    assert [loop.decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
+    monkeypatch.setattr(loop.os, "cpu_count", lambda: 96)
+    assert loop.decode_threads("cuda") == 16
 
 
 def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
     run = interrupted(dataset)
-    reverting = threading.Thread(target=services.run_revert, kwargs={"run": TaggingRun.objects.get(pk=run.pk)})
+    reverting = threading.Thread(target=services.runs.revert, kwargs={"run": TaggingRun.objects.get(pk=run.pk)})
     with sample_store().write():  # keeps the revert waiting
         reverting.start()
         wait_for(lambda: TaggingRun.objects.get(pk=run.pk).reverted is not None)
-        with pytest.raises(services.NotResumable, match="reverted"):
-            services.run_requeue(run=run, user=None, origin="page")
+        with pytest.raises(NotResumable, match="reverted"):
+            services.runs.requeue(run=run, user=None, origin="page")
     reverting.join(10)
     assert TaggingRun.objects.get(pk=run.pk).reverted
 
@@ -237,41 +241,41 @@ def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
 def test_a_revert_that_fails_has_not_happened(dataset: Dataset) -> None:
     run = execute(create(dataset))
     with held_by_another_process(), pytest.raises(StoreBusy):
-        services.run_revert(run=run)
+        services.runs.revert(run=run)
     run.refresh_from_db()
     assert run.reverted is None
-    assert services.run_revert(run=run) == 12
+    assert services.runs.revert(run=run) == 12
 
 
 def test_thresholds_that_fail_to_be_applied_are_not_written_down(dataset: Dataset) -> None:
     run = execute(create(dataset))
     with held_by_another_process(), pytest.raises(StoreBusy):
-        services.run_reapply(run=run, min_probability=0.9, min_mass=0.1)
+        services.runs.reapply(run=run, min_probability=0.9, min_mass=0.1)
     run.refresh_from_db()
     assert (run.min_probability, run.min_mass) == (0, 0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
 def test_a_threshold_is_a_probability(dataset: Dataset, value: float) -> None:
-    with pytest.raises(services.RunError, match="between 0 and 1"):
+    with pytest.raises(RunError, match="between 0 and 1"):
         RunOptions(min_probability=value)
     run = execute(create(dataset, limit=1))
-    with pytest.raises(services.RunError, match="between 0 and 1"):
-        services.run_reapply(run=run, min_probability=0.5, min_mass=value)
+    with pytest.raises(RunError, match="between 0 and 1"):
+        services.runs.reapply(run=run, min_probability=0.5, min_mass=value)
 
 
 def test_thresholds_of_a_run_that_goes_on_stay(dataset: Dataset) -> None:
     run = interrupted(dataset)
-    services.run_requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
-    with pytest.raises(services.RunError, match="active"):
-        services.run_reapply(run=run, min_probability=0.9, min_mass=0)
+    services.runs.requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
+    with pytest.raises(RunError, match="active"):
+        services.runs.reapply(run=run, min_probability=0.9, min_mass=0)
 
 
 def test_a_data_set_that_is_deleted_under_its_run(dataset: Dataset) -> None:
     run = create(dataset, batch_size=1)
     execute(run, once("model", lambda: Dataset.objects.filter(pk=dataset.pk).delete()))
     assert not TaggingRun.objects.exists()
-    assert services.store_check().is_sound
+    assert services.datasets.check_store().is_sound
 
 
 # -- imports -------------------------------------------------------------------------------------------------------------
@@ -283,17 +287,17 @@ def test_a_data_set_that_is_deleted_under_its_import(
         Dataset.objects.all().delete()
         return import_rows(*args, **kwargs)
 
-    monkeypatch.setattr(imports, "import_rows", import_and_delete)
-    with pytest.raises(services.ImportFailed, match="deleted during the import"):
-        services.dataset_import(path=tmp_path / "photos", name="photos")
-    assert services.store_check().is_sound
+    monkeypatch.setattr(importing, "import_rows", import_and_delete)
+    with pytest.raises(ImportFailed, match="deleted during the import"):
+        services.datasets.import_folder(path=tmp_path / "photos", name="photos")
+    assert services.datasets.check_store().is_sound
 
 
 def test_an_import_waits_for_a_busy_store(tmp_path: Path) -> None:
     folder = make_images(tmp_path / "photos", 2)
     sample_store()
-    done: list[services.ImportDone] = []
-    worker = threading.Thread(target=lambda: done.append(services.dataset_import(path=folder, name="photos")))
+    done: list[ImportDone] = []
+    worker = threading.Thread(target=lambda: done.append(services.datasets.import_folder(path=folder, name="photos")))
     with held_by_another_process():
         worker.start()
         wait_for(lambda: Dataset.objects.exists())
@@ -308,7 +312,7 @@ def test_imports_at_the_same_time(tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         try:
             for _ in range(5):
-                services.dataset_import(path=folder, name=folder.name)
+                services.datasets.import_folder(path=folder, name=folder.name)
         finally:
             connections.close_all()
 
@@ -323,16 +327,16 @@ def test_an_import_that_dies_while_reading_leaves_no_data_set(tmp_path: Path) ->
     def report(done: int, total: int | None) -> None:
         seen.append(Dataset.objects.count())
 
-    services.dataset_import(path=make_images(tmp_path / "photos", 2), name="photos", report=report)
+    services.datasets.import_folder(path=make_images(tmp_path / "photos", 2), name="photos", report=report)
     assert seen == [0]
 
 
 def test_a_silent_import_shows_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(importing, "BEAT_SECONDS", 0.02)
     job = ImportJob.objects.create(path="/", name="slow", heartbeat=timezone.now() - DAY)
-    with imports._beating(job):
+    with importing._beating(job):
         wait_for(lambda: ImportJob.objects.filter(heartbeat__gt=timezone.now() - DAY / 2).exists())
-        services.fail_stale_imports()
+        services.datasets.fail_stale_imports()
     job.refresh_from_db()
     assert job.status == ImportJob.Status.RUNNING
 
@@ -351,10 +355,10 @@ def test_names_that_are_no_unicode_do_not_stop_an_import(tmp_path: Path) -> None
         "categories": [{"id": 1, "name": "half \ud83d"}],
     }
     (folder / "annotations.json").write_text(json.dumps(content))
-    done = services.dataset_import(path=folder, name="coco")
+    done = services.datasets.import_folder(path=folder, name="coco")
     assert done.dataset is not None
-    (sample,) = services.samples_page(dataset=done.dataset, filter=SampleFilter()).samples
-    detail = services.sample_detail(dataset=done.dataset, sample_id=sample.id)
+    (sample,) = services.samples.page(dataset=done.dataset, filter=SampleFilter()).samples
+    detail = services.samples.detail(dataset=done.dataset, sample_id=sample.id)
     assert detail is not None
     assert detail.categories == ("half \\ud83d",)
 
@@ -363,9 +367,9 @@ def test_names_that_are_no_unicode_do_not_stop_an_import(tmp_path: Path) -> None
 def test_text_is_found_in_any_case_of_any_script(tmp_path: Path) -> None:
     folder = make_images(tmp_path / "greek", 1)
     next(folder.iterdir()).rename(folder / "οδοσ.jpg")
-    dataset = services.dataset_import(path=folder, name="greek").dataset
+    dataset = services.datasets.import_folder(path=folder, name="greek").dataset
     assert dataset is not None
-    assert services.samples_count(dataset=dataset, filter=SampleFilter(text="ΟΔΟΣ")) == 1
+    assert services.samples.count(dataset=dataset, filter=SampleFilter(text="ΟΔΟΣ")) == 1
 
 
 def test_a_probability_survives_the_address() -> None:

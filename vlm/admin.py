@@ -17,9 +17,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from vlm import services
-from vlm.formats import pace
+from vlm.figures import pace
 from vlm.forms import read_filter
+from vlm.importing import ImportFailed
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
+from vlm.runs.errors import RunError
+from vlm.runs.options import RunOptions
 from vlm.samples import StoreError
 from vlm.vocabulary import Dimension as AskedDimension
 from vlm.vocabulary import VocabularyError, normalise
@@ -55,13 +58,13 @@ class AutotagForm(forms.Form):
         names = list(Dimension.objects.filter(enabled=True).values_list("name", flat=True))
         self.fields["dimensions"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         self.fields["dimensions"].initial = names
-        own = services.RunOptions.defaults()
+        own = RunOptions.defaults()
         for name in ("detail", "min_probability", "min_mass"):
             self.fields[name].initial = getattr(own, name)
 
-    def options(self) -> services.RunOptions:
+    def options(self) -> RunOptions:
         data = self.cleaned_data
-        return services.RunOptions(
+        return RunOptions(
             scope=data["scope"],
             limit=data["limit"],
             dimensions=tuple(data["dimensions"]),
@@ -107,7 +110,7 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """
         found, counts, lacking, protected = super().get_deleted_objects(objs, request)
         lacking -= {str(model._meta.verbose_name) for model in (TaggingRun, SavedView)}
-        services.fail_stale_runs()
+        services.runs.fail_stale()
         active = TaggingRun.objects.filter(dataset__in=list(objs), status__in=TaggingRun.ACTIVE)
         protected += [f"{run}, which is active. Wait for its end, or cancel it." for run in active]
         return found, counts, lacking, protected
@@ -124,8 +127,8 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         form = ImportForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             try:
-                job = services.import_start(user=_user(request), **form.cleaned_data)
-            except services.ImportFailed as error:
+                job = services.datasets.import_start(user=_user(request), **form.cleaned_data)
+            except ImportFailed as error:
                 form.add_error("path", str(error))
             else:
                 self.message_user(request, f"“{job.path}” is being imported.", messages.SUCCESS)
@@ -160,12 +163,12 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         }
         return TemplateResponse(request, "admin/vlm/form.html", {**self.admin_site.each_context(request), **context})
 
-    def _start(self, request: HttpRequest, dataset: Dataset, options: services.RunOptions) -> None:
+    def _start(self, request: HttpRequest, dataset: Dataset, options: RunOptions) -> None:
         try:
-            run = services.run_start(
+            run = services.runs.start(
                 dataset=dataset, options=options, user=_user(request), origin=TaggingRun.Origin.ADMIN
             )
-        except (services.RunError, VocabularyError, StoreError) as error:
+        except (RunError, VocabularyError, StoreError) as error:
             self.message_user(request, f"“{dataset.name}”: {error}", messages.WARNING)
         else:
             text = format_html(
@@ -242,19 +245,19 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         return pace(run.rate)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        services.fail_stale_runs()
+        services.runs.fail_stale()
         return super().changelist_view(request, extra_context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        services.fail_stale_runs()
+        services.runs.fail_stale()
         run = TaggingRun.objects.filter(pk=object_id).first() if object_id.isdecimal() else None
         extra: dict[str, Any] = {"may_steer": self.has_autotag_permission(request)}
         if run is not None:
             try:
-                extra |= {"state": services.run_state(run=run), "failures": services.run_failures(run=run)}
-                extra["words"] = services.run_words(run=run)
+                extra |= {"state": services.runs.state(run=run), "failures": services.runs.failures(run=run)}
+                extra["words"] = services.runs.words(run=run)
             except StoreError as error:
                 self.message_user(request, str(error), messages.ERROR)
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
@@ -284,7 +287,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     @admin.action(description="Cancel selected runs", permissions=["autotag"])
     def cancel(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
-            if services.run_cancel(run=run):
+            if services.runs.cancel(run=run):
                 self.message_user(request, f"Run {run.pk} stops after the batch at hand.", messages.SUCCESS)
             else:
                 self.message_user(request, f"Run {run.pk} is not active.", messages.WARNING)
@@ -293,8 +296,8 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def resume(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
             try:
-                services.run_resume(run=run, user=_user(request), origin=TaggingRun.Origin.ADMIN)
-            except (services.RunError, StoreError) as error:
+                services.runs.resume(run=run, user=_user(request), origin=TaggingRun.Origin.ADMIN)
+            except (RunError, StoreError) as error:
                 self.message_user(request, str(error), messages.WARNING)
             else:
                 self.message_user(request, f"Run {run.pk} goes on.", messages.SUCCESS)
@@ -303,8 +306,8 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def revert(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
             try:
-                count = services.run_revert(run=run)
-            except (services.RunError, StoreError) as error:
+                count = services.runs.revert(run=run)
+            except (RunError, StoreError) as error:
                 self.message_user(request, str(error), messages.WARNING)
             else:
                 text = f"Run {run.pk} is reverted: its answers about {count:,} samples are gone."
@@ -327,7 +330,7 @@ class ImportJobAdmin(ReadOnlyAdmin):
         return not running and super().has_delete_permission(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        services.fail_stale_imports()
+        services.datasets.fail_stale_imports()
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="skipped")

@@ -9,8 +9,8 @@ class VlmConfig(AppConfig):
     verbose_name = "DataVisor"
 
     def ready(self) -> None:
-        from vlm.imports import dataset_deleted
+        from vlm.datasets.deleting import on_deleted
         from vlm.models import Dataset
 
         # A signal, since the admin deletes by query, where no method of the model is called.
-        post_delete.connect(dataset_deleted, sender=Dataset, dispatch_uid="dataset_deleted")
+        post_delete.connect(on_deleted, sender=Dataset, dispatch_uid="dataset_deleted")

@@ -7,9 +7,9 @@ from django import forms
 from django.http import QueryDict
 
 from vlm.models import Dimension, TaggingRun
+from vlm.runs.options import RunOptions
 from vlm.samples import FilterError, SampleFilter
 from vlm.samples.filters import MAX_IDS
-from vlm.services import RunOptions
 
 BIGGEST_ID = 2**63 - 1
 

@@ -18,11 +18,11 @@ from django.db import DatabaseError
 from django.template.loader import render_to_string
 
 from vlm import services
-from vlm.formats import duration, number, pace
+from vlm.figures import duration, number, pace
 from vlm.models import Dataset
+from vlm.permissions import TAG, VIEW
+from vlm.runs.state import RunState
 from vlm.samples import SampleRow, StoreError
-from vlm.services import RunState
-from vlm.views.access import TAG, VIEW
 
 log = logging.getLogger(__name__)
 
@@ -159,18 +159,18 @@ def _identity(state: RunState | None) -> tuple[object, ...]:
 def _look(dataset_id: int, before: Look | None) -> Look:
     """Read the newest run and what it has answered since ``before`` (None: only the state is wanted)."""
     dataset = Dataset(pk=dataset_id)
-    run = services.run_current(dataset=dataset)
+    run = services.runs.current(dataset=dataset)
     if run is None:
         return Look(None)
-    state = services.run_state(run=run)
+    state = services.runs.state(run=run)
     known = before is not None and before.state is not None and before.state.run == state.run
     if before is None:
-        _, newest = services.run_changes(run=run, since=0, limit=1)
+        _, newest = services.runs.changes(run=run, since=0, limit=1)
         return Look(state, (), newest)
     if known and state == before.state:
         return Look(state, (), before.sequence)
-    ids, sequence = services.run_changes(run=run, since=before.sequence if known else 0, limit=CELLS)
-    samples = services.samples_by_id(dataset=dataset, ids=ids) if ids else []
+    ids, sequence = services.runs.changes(run=run, since=before.sequence if known else 0, limit=CELLS)
+    samples = services.samples.by_id(dataset=dataset, ids=ids) if ids else []
     return Look(state, tuple(samples), sequence)
 
 
@@ -235,7 +235,7 @@ def _listen() -> None:
     """Hear of runs in this process from now on; their changes go to the loop that is running now."""
     global _loop
     if _loop is None:
-        services.subscribe(_changed)
+        services.runs.subscribe(_changed)
     _loop = asyncio.get_running_loop()
 
 

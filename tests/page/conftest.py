@@ -53,13 +53,13 @@ def dataset(db: None, data_dir: Path, tmp_path: Path) -> Dataset:
     """Six pictures, one with a hostile name, and a broken file."""
     folder = draw_images(tmp_path / "images", 6, broken=1)
     (folder / "000.png").rename(folder / HOSTILE)
-    dataset = services.dataset_import(path=folder, name="Six pictures").dataset
+    dataset = services.datasets.import_folder(path=folder, name="Six pictures").dataset
     assert dataset is not None
     return dataset
 
 
 def sample_ids(dataset: Dataset) -> list[int]:
-    return [sample.id for sample in services.samples_page(dataset=dataset, filter=SampleFilter()).samples]
+    return [sample.id for sample in services.samples.page(dataset=dataset, filter=SampleFilter()).samples]
 
 
 @pytest.fixture

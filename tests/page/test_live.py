@@ -124,9 +124,9 @@ async def test_a_run_of_another_process_is_noticed_by_the_clock(
 
 
 async def test_changed_cells_come_with_their_tags(dataset: Dataset, viewer: User, patient: None) -> None:
+    from vlm.process import sample_store
     from vlm.samples import Answer, Result
     from vlm.samples.merging import merge_batch
-    from vlm.store import sample_store
 
     run = await sync_to_async(run_of)(dataset)
     (first, *_) = await sync_to_async(sample_ids)(dataset)

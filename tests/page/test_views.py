@@ -124,7 +124,7 @@ def test_a_form_needs_its_token(dataset: Dataset) -> None:
 
 def test_hostile_names_and_tags_are_only_text(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
-    services.tags_add(dataset=dataset, filter=SampleFilter(), tag="<script>alert(2)</script>", user=None)
+    services.tags.add(dataset=dataset, filter=SampleFilter(), tag="<script>alert(2)</script>", user=None)
     for address in (
         reverse("dataset", args=[dataset.pk]),
         reverse("cells", args=[dataset.pk]),
@@ -162,7 +162,7 @@ def test_the_first_load_is_light(dataset: Dataset, admin: Client) -> None:
 
 def test_a_filter_is_in_the_address_and_every_part_can_go(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
-    services.tags_add(dataset=dataset, filter=SampleFilter(ids=tuple(ids[:2])), tag="dark", user=None)
+    services.tags.add(dataset=dataset, filter=SampleFilter(ids=tuple(ids[:2])), tag="dark", user=None)
     page = admin.get(reverse("dataset", args=[dataset.pk]), {"all": "dark", "order": "added", "size": "l"})
     content = page.content.decode()
     assert content.count('class="cell"') == 2
@@ -241,7 +241,7 @@ def test_queries_do_not_grow_with_what_is_shown(
     grid, runs, sets = reverse("dataset", args=[dataset.pk]), reverse("runs", args=[dataset.pk]), reverse("datasets")
     make_run(dataset)
     before = {address: queries(admin, address) for address in (grid, runs, sets)}
-    services.dataset_import(path=draw_images(tmp_path / "images", 40), name="Six pictures")
+    services.datasets.import_folder(path=draw_images(tmp_path / "images", 40), name="Six pictures")
     for index in range(8):
         make_run(dataset)
         SavedView.objects.create(dataset=dataset, user=User.objects.get(username="ada"), name=f"v{index}")
@@ -249,14 +249,14 @@ def test_queries_do_not_grow_with_what_is_shown(
     assert after == {grid: before[grid], runs: before[runs]}
     assert max(after.values()) <= 12
     for index in range(3):
-        services.dataset_import(path=draw_images(tmp_path / f"set{index}", 1), name=f"Set {index}")
+        services.datasets.import_folder(path=draw_images(tmp_path / f"set{index}", 1), name=f"Set {index}")
     # Each card's pictures are one page of the store; the database is asked for the vocabulary with it.
     assert queries(admin, sets) - before[sets] <= 3 * 2
 
 
 # -- tags ----------------------------------------------------------------------------------------------------------------
 def tags_of(dataset: Dataset, sample_id: int) -> set[str]:
-    (row,) = services.samples_by_id(dataset=dataset, ids=[sample_id])
+    (row,) = services.samples.by_id(dataset=dataset, ids=[sample_id])
     return {tag.tag for tag in row.tags}
 
 
@@ -276,13 +276,13 @@ def test_tags_are_added_to_a_selection_or_to_all_of_a_filter(dataset: Dataset, a
 
 
 def test_tags_are_suggested(dataset: Dataset, admin: Client) -> None:
-    services.tags_add(dataset=dataset, filter=SampleFilter(), tag="<b>", user=None)
+    services.tags.add(dataset=dataset, filter=SampleFilter(), tag="<b>", user=None)
     answer = admin.get(reverse("edit_tags", args=[dataset.pk]))
     assert answer.content == b'<option value="&lt;b&gt;">\n'
 
 
 def test_the_header_counts_alike_with_and_without_a_filter(dataset: Dataset, admin: Client) -> None:
-    services.tags_add(dataset=dataset, filter=SampleFilter(ids=(sample_ids(dataset)[0],)), tag="x", user=None)
+    services.tags.add(dataset=dataset, filter=SampleFilter(ids=(sample_ids(dataset)[0],)), tag="x", user=None)
     pages = [admin.get(reverse("dataset", args=[dataset.pk]), query) for query in ({}, {"none": "x"})]
     assert pages[0].context["stats"] == pages[1].context["stats"] == DatasetStats(7, 1, 0)
 
@@ -345,7 +345,7 @@ def test_progress_and_conflict_are_plain_json(dataset: Dataset, admin: Client) -
 
 def test_a_start_answers_202_with_the_run(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[TaggingRun] = []
-    monkeypatch.setattr("vlm.services.run_launch", launched.append)  # the run itself is tested elsewhere
+    monkeypatch.setattr("vlm.services.runs.launch", launched.append)  # the run itself is tested elsewhere
     answer = admin.post(reverse("auto_tag", args=[dataset.pk]), headers={"Accept": "application/json"})
     assert answer.status_code == 202
     assert answer.json()["run"] == launched[0].pk == TaggingRun.objects.get().pk
@@ -353,7 +353,7 @@ def test_a_start_answers_202_with_the_run(dataset: Dataset, admin: Client, monke
 
 
 def test_options_reach_the_run(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.services.run_launch", lambda run: None)
+    monkeypatch.setattr("vlm.services.runs.launch", lambda run: None)
     ids = sample_ids(dataset)
     form = {
         "scope": "all", "within": "selection", "ids": f"{ids[0]},{ids[1]}", "dimensions": ["clarity", "setting"],
@@ -383,7 +383,7 @@ def test_bad_options_are_named(dataset: Dataset, admin: Client, form: dict[str, 
 def test_a_run_is_cancelled_resumed_and_taken_back_by_post_only(
     dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlm.services.run_launch", lambda run: None)
+    monkeypatch.setattr("vlm.services.runs.launch", lambda run: None)
     run = make_run(dataset, status="running", worker="elsewhere:1")
     for name in ("run_cancel", "run_resume", "run_revert", "run_thresholds"):
         assert admin.get(reverse(name, args=[run.pk])).status_code == 405
@@ -402,7 +402,7 @@ def test_a_run_is_cancelled_resumed_and_taken_back_by_post_only(
 
 # -- pictures, files, imports --------------------------------------------------------------------------------------------
 def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, admin: Client) -> None:
-    rows = services.samples_page(dataset=dataset, filter=SampleFilter()).samples
+    rows = services.samples.page(dataset=dataset, filter=SampleFilter()).samples
     good = next(row for row in rows if row.file_name == "001.png")
     address = f"{reverse('thumbnail', args=[dataset.pk, good.id, 160])}?v={good.content_key}"
     answer = admin.get(address)
@@ -422,7 +422,7 @@ def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, adm
 
 def test_exports_stream_the_filter(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
-    for name in services.EXPORT_FORMATS:
+    for name in services.exports.FORMATS:
         answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": ids[0]})
         assert answer.status_code == 200
         assert answer.headers["Content-Disposition"].startswith("attachment")
@@ -449,7 +449,7 @@ def test_a_busy_store_is_a_page_that_asks_for_patience(
     def busy(**_: object) -> None:
         raise StoreBusy("Another process is writing. Try again in a moment.")
 
-    monkeypatch.setattr("vlm.services.samples_page", busy)
+    monkeypatch.setattr("vlm.services.samples.page", busy)
     address = reverse("dataset", args=[dataset.pk])
     forms: list[Callable[[], dict[str, str]]] = [dict, lambda: HTMX, lambda: {"Accept": "application/json"}]
     for headers in forms:

@@ -6,19 +6,19 @@ from django import template
 from django.conf import settings
 from django.urls import reverse
 
-from vlm import formats, services
+from vlm import figures, services
 from vlm.samples import SampleRow, Tag
 
 register = template.Library()
 
-register.filter("number", formats.number)
-register.filter("duration", formats.duration)
-register.filter("pace", formats.pace)
+register.filter("number", figures.number)
+register.filter("duration", figures.duration)
+register.filter("pace", figures.pace)
 
 
 @register.filter
 def share(part: int, whole: int) -> str:
-    return formats.share(part, whole)
+    return figures.share(part, whole)
 
 
 @register.filter
@@ -54,4 +54,4 @@ def thumbnail(dataset_id: int, sample: SampleRow, size: int) -> str:
 @register.simple_tag
 def demonstration() -> bool:
     """Return whether the model in use is the one for demonstration only."""
-    return services.is_demonstration(settings.VLM_MODEL)
+    return services.runs.is_demonstration(settings.VLM_MODEL)

@@ -10,18 +10,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 
 from vlm.models import Dataset, TaggingRun
-
-VIEW = "vlm.view_dataset"
-TAG = "vlm.autotag_dataset"
-EDIT = "vlm.edit_tags"
-IMPORT = "vlm.import_dataset"
-
-REFUSALS = {
-    VIEW: "You may not see data sets.",
-    TAG: "You may not auto-tag data sets.",
-    EDIT: "You may not edit tags.",
-    IMPORT: "You may not import data sets.",
-}
+from vlm.permissions import REFUSALS, VIEW
 
 
 class Request(HttpRequest):

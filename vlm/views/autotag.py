@@ -11,8 +11,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from vlm import live, services
 from vlm.forms import AutoTagForm, first_error
 from vlm.models import Dataset, TaggingRun
-from vlm.services import NothingToTag, RunActive
-from vlm.views.access import TAG, Request, get_dataset
+from vlm.permissions import TAG
+from vlm.runs.errors import NothingToTag, RunActive
+from vlm.runs.options import RunOptions
+from vlm.views.access import Request, get_dataset
 from vlm.views.problems import Problem, wants_json
 from vlm.vocabulary import VocabularyError
 
@@ -32,7 +34,7 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     if not form.is_valid():
         raise Problem(first_error(form), target=PROBLEM_PLACE)
     try:
-        run = services.run_start(
+        run = services.runs.start(
             dataset=dataset, options=form.options(), user=request.user, origin=TaggingRun.Origin.PAGE
         )
     except RunActive as error:
@@ -45,7 +47,7 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
 def started(request: Request, run: TaggingRun) -> HttpResponse:
     """Answer that ``run`` has begun, in the caller's language."""
     if request.htmx:
-        values = live.context(run.dataset_id, services.run_state(run=run), True)
+        values = live.context(run.dataset_id, services.runs.state(run=run), True)
         return render(request, "vlm/_live.html", values, status=202)
     if wants_json(request):
         progress = reverse("auto_tag_progress", args=[run.dataset_id])
@@ -62,7 +64,7 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
         if request.htmx:
             return HttpResponse("– images")
         raise Problem(first_error(form))
-    count = services.run_scope_count(dataset=dataset, options=form.options())
+    count = services.runs.scope_count(dataset=dataset, options=form.options())
     if request.htmx:
         return HttpResponse(f"{count:,} image{'' if count == 1 else 's'}")
     return JsonResponse({"count": count})
@@ -73,8 +75,8 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
 def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
     """Return the newest run's state as JSON, or ``{"run": null}``."""
     dataset = get_dataset(request, dataset_id)
-    run = services.run_current(dataset=dataset)
-    return JsonResponse(services.run_state(run=run).to_json() if run else {"run": None})
+    run = services.runs.current(dataset=dataset)
+    return JsonResponse(services.runs.state(run=run).to_json() if run else {"run": None})
 
 
 def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
@@ -91,7 +93,7 @@ def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
     }
     if form.is_bound:
         if form.is_valid():
-            values["count"] = services.run_scope_count(dataset=dataset, options=form.options())
+            values["count"] = services.runs.scope_count(dataset=dataset, options=form.options())
         else:
             values["complaint"] = first_error(form)
     return render(request, "vlm/auto_tag.html", values)
@@ -100,7 +102,7 @@ def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
 def option_choices() -> dict[str, Any]:
     """Return what the fields of a run's options offer."""
     return {
-        "defaults": services.RunOptions.defaults(),
+        "defaults": RunOptions.defaults(),
         "scopes": [choice for choice in TaggingRun.Scope.choices if choice[0] != TaggingRun.Scope.FAILED],
         "details": AutoTagForm.DETAILS,
         "modes": TaggingRun.Mode.choices,

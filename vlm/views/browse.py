@@ -21,8 +21,9 @@ from django_htmx.http import trigger_client_event
 from vlm import live, services
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
+from vlm.permissions import EDIT, IMPORT, TAG, VIEW
 from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter, TagError
-from vlm.views.access import EDIT, IMPORT, TAG, VIEW, Request, back_to, get_dataset, require
+from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
 from vlm.views.problems import Problem
@@ -42,20 +43,20 @@ def datasets(request: Request) -> HttpResponse:
     newest = TaggingRun.objects.filter(dataset=OuterRef("pk")).order_by("-id").values("pk")[:1]
     found = list(Dataset.objects.annotate(newest_run=Subquery(newest)))
     runs = {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=[d.newest_run for d in found])}
-    states = {pk: services.run_state(run=run) for pk, run in runs.items()}
+    states = {pk: services.runs.state(run=run) for pk, run in runs.items()}
     if request.htmx:
         if request.GET.get("shown", "") != ",".join(str(dataset.pk) for dataset in found):
             return HttpResponse(headers={"HX-Refresh": "true"})  # one has come or gone
         bars = [(dataset.pk, states.get(dataset.pk)) for dataset in found]
         return render(request, "vlm/_bars.html", {"bars": bars})
-    stats = services.dataset_stats(datasets=found)
+    stats = services.datasets.stats(datasets=found)
     cards = [
         {
             "dataset": dataset,
             "stats": stats.get(dataset.pk),
             "run": runs.get(dataset.pk),
             "state": states.get(dataset.pk),
-            "pictures": services.samples_page(dataset=dataset, filter=SampleFilter(), limit=CARD_PICTURES).samples,
+            "pictures": services.samples.page(dataset=dataset, filter=SampleFilter(), limit=CARD_PICTURES).samples,
         }
         for dataset in found
     ]
@@ -68,10 +69,10 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
     after = request.GET.get("after", "")
-    page = services.samples_page(
+    page = services.samples.page(
         dataset=dataset, filter=place.filter, order=place.order, after=after, limit=_loaded(request)
     )
-    facets = services.samples_facets(dataset=dataset, filter=place.filter)
+    facets = services.samples.facets(dataset=dataset, filter=place.filter)
     user = request.user
     values = {
         "dataset": dataset,
@@ -90,7 +91,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
         "saved": SavedView.objects.filter(dataset=dataset, user=user),
-        "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in services.EXPORT_FORMATS],
+        "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in services.exports.FORMATS],
         "can_tag": user.has_perm(TAG),
         "can_edit": user.has_perm(EDIT),
         "here": place.url(dataset.pk),
@@ -98,8 +99,8 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     if request.htmx and not request.htmx.history_restore_request:
         response = render(request, "vlm/_browse.html", values | {"oob": True})
     else:
-        run = services.run_current(dataset=dataset)
-        state = services.run_state(run=run) if run else None
+        run = services.runs.current(dataset=dataset)
+        state = services.runs.state(run=run) if run else None
         values |= live.context(dataset.pk, state, user.has_perm(TAG)) | option_choices() | {"form": AutoTagForm()}
         response = render(request, "vlm/dataset.html", values)
     patch_vary_headers(response, ["HX-Request"])
@@ -115,9 +116,9 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
             ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
         except ValidationError as error:
             raise Problem(str(error.message)) from error
-        return HttpResponse(live.cells_html(dataset.pk, services.samples_by_id(dataset=dataset, ids=ids)))
+        return HttpResponse(live.cells_html(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids)))
     place = Place.of(request.GET)
-    page = services.samples_page(
+    page = services.samples.page(
         dataset=dataset, filter=place.filter, order=place.order, after=request.GET.get("after", ""), limit=PAGE
     )
     values = {
@@ -135,7 +136,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it. GET: suggest tags."""
     if request.method != "POST":
         dataset = get_dataset(request, dataset_id, EDIT)
-        tags = services.tag_suggestions(dataset=dataset, prefix=request.GET.get("tag", ""), limit=SUGGESTED)
+        tags = services.tags.suggestions(dataset=dataset, prefix=request.GET.get("tag", ""), limit=SUGGESTED)
         return render(request, "vlm/_suggestions.html", {"tags": tags})
     if request.POST.get("action") == "auto-tag":
         return _to_auto_tag(request, dataset_id)
@@ -144,7 +145,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     if not form.is_valid():
         raise Problem(first_error(form))
     action, tag, samples = (form.cleaned_data[key] for key in ("action", "tag", "samples"))
-    change = {"add": services.tags_add, "remove": services.tags_remove, "confirm": services.tags_confirm}[action]
+    change = {"add": services.tags.add, "remove": services.tags.remove, "confirm": services.tags.confirm}[action]
     try:
         changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
     except TagError as error:
@@ -189,10 +190,10 @@ def export(request: Request, dataset_id: int) -> HttpResponseBase:
     """Stream the samples of the filter as a file."""
     dataset = get_dataset(request, dataset_id)
     name = request.GET.get("format", "csv")
-    if name not in services.EXPORT_FORMATS:
-        raise Problem(f"There is no format “{name}”. There are: {', '.join(services.EXPORT_FORMATS)}.")
-    kind = services.EXPORT_FORMATS[name]
-    chunks = services.export_stream(dataset=dataset, filter=Place.of(request.GET).filter, format=name)
+    if name not in services.exports.FORMATS:
+        raise Problem(f"There is no format “{name}”. There are: {', '.join(services.exports.FORMATS)}.")
+    kind = services.exports.FORMATS[name]
+    chunks = services.exports.stream(dataset=dataset, filter=Place.of(request.GET).filter, format=name)
     first = next(chunks, b"")  # a store that cannot be read is a page with a reason, not a broken download
     file_name = f"{slugify(dataset.name) or 'dataset'}-{name}{kind.suffix}"
     response = StreamingHttpResponse(_stream(first, chunks), content_type=kind.mime)
@@ -211,7 +212,7 @@ async def _stream(first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
 def _stats(dataset: Dataset, place: Place, facets: Facets) -> DatasetStats:
     """Return the whole data set's figures; without a filter the facets have counted them already."""
     if not place.filter.is_empty:
-        return services.dataset_stats(datasets=[dataset])[dataset.pk]
+        return services.datasets.stats(datasets=[dataset])[dataset.pk]
     states = {count.value: count.count for count in facets.states}
     return DatasetStats(facets.total, facets.total - states.get("untagged", 0), states.get("missing", 0))
 

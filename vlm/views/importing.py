@@ -11,7 +11,8 @@ from vlm import services
 from vlm.forms import ImportForm, first_error
 from vlm.importing import ImportFailed
 from vlm.models import ImportJob
-from vlm.views.access import IMPORT, Request, require
+from vlm.permissions import IMPORT
+from vlm.views.access import Request, require
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -33,9 +34,11 @@ def import_new(request: Request) -> HttpResponse:
     path, chosen = form.cleaned_data["path"], form.cleaned_data["format"]
     try:
         if request.POST.get("action") == "start":
-            job = services.import_start(path=path, name=form.cleaned_data["name"], format=chosen, user=request.user)
+            job = services.datasets.import_start(
+                path=path, name=form.cleaned_data["name"], format=chosen, user=request.user
+            )
             return redirect("import_job", job.pk)
-        preview = services.import_preview(path=path, format=chosen)
+        preview = services.datasets.import_preview(path=path, format=chosen)
     except ImportFailed as error:
         return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
     name = form.cleaned_data["name"] or preview.root.name

@@ -8,6 +8,7 @@ from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_safe
 
 from vlm import services
+from vlm.imaging import ImageUnreadable
 from vlm.views.access import Request, get_dataset
 from vlm.views.problems import Problem
 
@@ -25,11 +26,11 @@ PLACEHOLDER = (
 def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> HttpResponseBase:
     """Serve a thumbnail, or a drawing in its place when the file is gone or cannot be read."""
     dataset = get_dataset(request, dataset_id)
-    if size not in services.THUMBNAIL_SIZES:
-        raise Problem(f"Thumbnails are {', '.join(map(str, services.THUMBNAIL_SIZES))} pixels long.", 404)
+    if size not in services.samples.THUMBNAIL_SIZES:
+        raise Problem(f"Thumbnails are {', '.join(map(str, services.samples.THUMBNAIL_SIZES))} pixels long.", 404)
     try:
-        path = services.sample_thumbnail(dataset=dataset, sample_id=sample_id, size=size)
-    except services.ImageUnreadable:
+        path = services.samples.thumbnail(dataset=dataset, sample_id=sample_id, size=size)
+    except ImageUnreadable:
         return _placeholder(size)
     return _picture(request, path)
 
@@ -39,8 +40,8 @@ def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase
     """Serve the upright picture in a form that browsers read."""
     dataset = get_dataset(request, dataset_id)
     try:
-        path = services.sample_image(dataset=dataset, sample_id=sample_id)
-    except services.ImageUnreadable:
+        path = services.samples.image(dataset=dataset, sample_id=sample_id)
+    except ImageUnreadable:
         return _placeholder(640)
     return _picture(request, path)
 

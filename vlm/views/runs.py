@@ -11,8 +11,9 @@ from django.views.decorators.http import require_POST, require_safe
 from vlm import live, services
 from vlm.forms import ThresholdsForm, first_error
 from vlm.models import TaggingRun
-from vlm.services import NotResumable, RunActive
-from vlm.views.access import TAG, Request, back_to, get_dataset, get_run
+from vlm.permissions import TAG
+from vlm.runs.errors import NotResumable, RunActive
+from vlm.views.access import Request, back_to, get_dataset, get_run
 from vlm.views.autotag import started
 from vlm.views.problems import Problem
 
@@ -24,37 +25,37 @@ LISTED = 200
 def run_list(request: Request, dataset_id: int) -> HttpResponse:
     """List the runs of a data set, newest first."""
     dataset = get_dataset(request, dataset_id)
-    services.fail_stale_runs()
+    services.runs.fail_stale()
     found = TaggingRun.objects.filter(dataset=dataset).select_related("started_by")
     before = request.GET.get("before", "")
     if before.isdecimal() and len(before) < 12:
         found = found.filter(pk__lt=int(before))
     runs = list(found[: PAGE + 1])
     older = runs[PAGE - 1].pk if len(runs) > PAGE else None
-    rows = [(run, services.run_state(run=run)) for run in runs[:PAGE]]
+    rows = [(run, services.runs.state(run=run)) for run in runs[:PAGE]]
     return render(request, "vlm/runs.html", {"dataset": dataset, "rows": rows, "older": older})
 
 
 @require_safe
 def run(request: Request, run_id: int) -> HttpResponse:
     """Show one run: what it said, what it could not read, what was discarded."""
-    services.fail_stale_runs()
+    services.runs.fail_stale()
     run = get_run(request, run_id)
     return render(request, "vlm/run.html", _run_context(request, run))
 
 
 def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
-    state = services.run_state(run=run)
+    state = services.runs.state(run=run)
     can_tag = request.user.has_perm(TAG)
     words: dict[str, list[Any]] = {}
-    for count in services.run_words(run=run):
+    for count in services.runs.words(run=run):
         words.setdefault(count.dimension, []).append(count)
     return live.context(run.dataset_id, state, can_tag) | {
         "dataset": run.dataset,
         "run": run,
         "words": words,
-        "failures": services.run_failures(run=run, limit=LISTED),
-        "discards": services.run_discards(run=run, limit=LISTED),
+        "failures": services.runs.failures(run=run, limit=LISTED),
+        "discards": services.runs.discards(run=run, limit=LISTED),
         "listed": LISTED,
     }
 
@@ -63,10 +64,10 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
 def run_cancel(request: Request, run_id: int) -> HttpResponse:
     """Ask the run to stop after the batch at hand."""
     run = get_run(request, run_id, TAG)
-    services.run_cancel(run=run)
+    services.runs.cancel(run=run)
     run.refresh_from_db()
     if request.htmx:
-        values = live.context(run.dataset_id, services.run_state(run=run), True)
+        values = live.context(run.dataset_id, services.runs.state(run=run), True)
         return render(request, "vlm/_live.html", values)
     return redirect(back_to(request, reverse("run", args=[run.pk])))
 
@@ -76,7 +77,7 @@ def run_resume(request: Request, run_id: int) -> HttpResponse:
     """Go on where the run stopped."""
     run = get_run(request, run_id, TAG)
     try:
-        run = services.run_resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
+        run = services.runs.resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
     except RunActive as error:
         raise Problem(str(error), 409) from error
     except NotResumable as error:
@@ -89,7 +90,7 @@ def run_revert(request: Request, run_id: int) -> HttpResponse:
     """Take back what the run tagged."""
     run = get_run(request, run_id, TAG)
     try:
-        changed = services.run_revert(run=run)
+        changed = services.runs.revert(run=run)
     except RunActive as error:
         raise Problem(str(error), 409) from error
     messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
@@ -104,13 +105,13 @@ def run_thresholds(request: Request, run_id: int) -> HttpResponse:
     if not form.is_valid():
         raise Problem(first_error(form))
     if request.POST.get("action") == "apply":
-        done = services.run_reapply(run=run, **form.cleaned_data)
+        done = services.runs.reapply(run=run, **form.cleaned_data)
         messages.success(
             request,
             f"Thresholds applied: {done.accepted:,} tags accepted, {done.discarded:,} answers discarded, "
             f"{done.changed:,} of them changed.",
         )
         return redirect("run", run.pk)
-    preview = services.run_reapply_preview(run=run, **form.cleaned_data)
+    preview = services.runs.reapply_preview(run=run, **form.cleaned_data)
     values = _run_context(request, run) | {"preview": preview, "asked": form.cleaned_data}
     return render(request, "vlm/run.html", values)

@@ -6,8 +6,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from vlm import services
-from vlm.models import TaggingRun
-from vlm.views.access import EDIT, Request, get_dataset
+from vlm.models import TaggingRun, words_by_dimension
+from vlm.permissions import EDIT
+from vlm.views.access import Request, get_dataset
 from vlm.views.place import Place
 
 
@@ -15,10 +16,10 @@ from vlm.views.place import Place
 def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
-    detail = services.sample_detail(dataset=dataset, sample_id=sample_id)
+    detail = services.samples.detail(dataset=dataset, sample_id=sample_id)
     if detail is None:
         raise Http404("There is no such sample in this data set.")
-    before, after = services.sample_neighbours(
+    before, after = services.samples.neighbours(
         dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id
     )
     query = f"?{place.query}" if place.query else ""
@@ -47,7 +48,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "next": address(after),
         "back": place.url(dataset.pk),
         "here": request.get_full_path(),
-        "suggestions": [word for words in services.words_by_dimension().values() for word in words],
+        "suggestions": [word for words in words_by_dimension().values() for word in words],
         "can_edit": request.user.has_perm(EDIT),
     }
     return render(request, "vlm/sample.html", values)

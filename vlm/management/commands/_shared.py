@@ -10,17 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlm import services
 from vlm.exporting import ExportFailed
+from vlm.importing import ImportFailed
 from vlm.models import Dataset, TaggingRun
 from vlm.moondream import EngineError, ModelUnavailable
+from vlm.runs.errors import RunError
 from vlm.samples import FilterError, SampleFilter, StoreError, TagError
 from vlm.vocabulary import VocabularyError
 
 SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing is folded there
 EXPECTED = (
-    *(services.RunError, services.ImportFailed, ExportFailed, VocabularyError, FilterError, TagError),
+    *(RunError, ImportFailed, ExportFailed, VocabularyError, FilterError, TagError),
     *(StoreError, EngineError),
 )
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vlm import services
-from vlm.formats import pace
+from vlm.figures import pace
 from vlm.management.commands._shared import (
     INTERRUPTED,
     NO_MODEL,
@@ -32,6 +32,9 @@ from vlm.management.commands._shared import (
     to_json,
 )
 from vlm.models import Dataset, TaggingRun
+from vlm.runs.errors import NothingToTag
+from vlm.runs.options import RunOptions
+from vlm.runs.state import RunState
 
 LOOK_SECONDS = 0.3
 STAGES = {
@@ -101,7 +104,7 @@ class Command(DoorCommand):
             for name in ("detail", "batch_size", "min_probability", "min_mass")
             if options[name] is not None
         }
-        run_options = services.RunOptions(
+        run_options = RunOptions(
             scope=options["scope"],
             filter=read_filter(options["filter"]),
             limit=options["limit"],
@@ -123,21 +126,21 @@ class Command(DoorCommand):
         if (code := exit_code(run)) != 0:
             sys.exit(code)
 
-    def _created(self, dataset: Dataset, options: services.RunOptions) -> TaggingRun | None:
+    def _created(self, dataset: Dataset, options: RunOptions) -> TaggingRun | None:
         try:
-            return services.run_create(dataset=dataset, options=options, user=None, origin=TaggingRun.Origin.COMMAND)
-        except services.NothingToTag:
+            return services.runs.create(dataset=dataset, options=options, user=None, origin=TaggingRun.Origin.COMMAND)
+        except NothingToTag:
             return None
 
     def _resumed(self, dataset: Dataset, device: str) -> TaggingRun:
-        services.fail_stale_runs()
+        services.runs.fail_stale()
         runs = TaggingRun.objects.filter(dataset=dataset, reverted=None)
         last = runs.filter(Q(status__in=TaggingRun.RESUMABLE) | Q(status__in=TaggingRun.ACTIVE)).first()
         if last is None:
             raise CommandError(
                 f"“{dataset.name}” has no unfinished run. Leave out --resume to start one.", returncode=USAGE
             )
-        return services.run_requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND, device=device)
+        return services.runs.requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND, device=device)
 
     def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
         """Work on the run in a thread, so that this one can draw and hear signals."""
@@ -158,7 +161,7 @@ class Command(DoorCommand):
                 while worker.is_alive():
                     worker.join(LOOK_SECONDS)
                     run.refresh_from_db()
-                    draw(bar, task, services.run_state(run=run), stopping=stop.is_set())
+                    draw(bar, task, services.runs.state(run=run), stopping=stop.is_set())
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -167,12 +170,12 @@ class Command(DoorCommand):
 
     def _execute(self, run_id: int, stop: threading.Event) -> None:
         try:
-            services.run_execute(run_id=run_id, stop=stop)
+            services.runs.execute(run_id=run_id, stop=stop)
         finally:
             connections.close_all()
 
     def _report(self, run: TaggingRun, as_json: bool) -> None:
-        words = services.run_words(run=run)
+        words = services.runs.words(run=run)
         if as_json:
             counts: dict[str, int] = {}
             for word in words:
@@ -202,7 +205,7 @@ class Command(DoorCommand):
             f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
             f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
         )
-        for failure in services.run_failures(run=run, limit=20):
+        for failure in services.runs.failures(run=run, limit=20):
             console.print(f"failed: {failure.file_name}: {failure.reason}")
         if run.error:
             self.stderr.write(run.error)
@@ -224,7 +227,7 @@ class Command(DoorCommand):
         else:
             self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
 
-    def _preview(self, dataset: Dataset, options: services.RunOptions, *, as_json: bool, no_progress: bool) -> None:
+    def _preview(self, dataset: Dataset, options: RunOptions, *, as_json: bool, no_progress: bool) -> None:
         bar = progress_bar(progress_console(), hidden=no_progress)
         with bar:
             task = bar.add_task("starting", total=None, counts="")
@@ -233,7 +236,7 @@ class Command(DoorCommand):
                 counts = f"{done}/{total}" if stage == "ask" else gigabytes(done, total)
                 bar.update(task, description=STAGES[stage], completed=done, total=total or None, counts=counts)
 
-            previews = services.run_preview(dataset=dataset, options=options, report=report)
+            previews = services.runs.preview(dataset=dataset, options=options, report=report)
         if as_json:
             rows = [
                 {
@@ -274,7 +277,7 @@ class Command(DoorCommand):
 def exit_code(run: TaggingRun) -> int:
     """Return 0 all fine, 1 some images failed, 2 the run failed, 3 no model, 130 interrupted."""
     if run.status == TaggingRun.Status.FAILED:
-        return NO_MODEL if services.current_model_state() == "not loaded" else USAGE
+        return NO_MODEL if services.runs.model_state() == "not loaded" else USAGE
     if run.status in (TaggingRun.Status.INTERRUPTED, TaggingRun.Status.CANCELLED):
         return INTERRUPTED
     return SOME_FAILED if run.failed else 0
@@ -293,7 +296,7 @@ def progress_bar(console: Console, *, hidden: bool) -> Progress:
     )
 
 
-def draw(bar: Progress, task: TaskID, state: services.RunState, *, stopping: bool) -> None:
+def draw(bar: Progress, task: TaskID, state: RunState, *, stopping: bool) -> None:
     if state.status == TaggingRun.Status.LOADING and state.download_total:
         bar.update(
             task,
@@ -318,7 +321,7 @@ def gigabytes(done: int, total: int) -> str:
     return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
 
 
-def counts_line(state: services.RunState) -> str:
+def counts_line(state: RunState) -> str:
     """Return done, rate, time left, tagged, discarded and failed: short enough to leave room for a bar in 80 columns."""
     parts = [f"{short(state.processed)}/{short(state.total)}", pace(state.rate)]
     if state.eta is not None:

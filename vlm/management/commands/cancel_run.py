@@ -17,6 +17,6 @@ class Command(DoorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         run = find_run(options["run"])
-        if not services.run_cancel(run=run):
+        if not services.runs.cancel(run=run):
             raise CommandError(f"Run {run.pk} is not active: it is {run.get_status_display()}.", returncode=USAGE)
         self.stdout.write(f"Run {run.pk} stops after the batch at hand.")

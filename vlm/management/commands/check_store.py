@@ -15,7 +15,7 @@ class Command(DoorCommand):
         parser.add_argument("--repair", action="store_true", help="derive differing samples anew, remove orphans")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        report = services.store_check(repair=options["repair"])
+        report = services.datasets.check_store(repair=options["repair"])
         self.stdout.write(f"{report.samples:,} samples checked, {report.differing:,} differ from the ledger.")
         if report.examples:
             self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")

@@ -19,7 +19,7 @@ class Command(DoorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("dataset", help="name or number of the data set")
         add_filter_argument(parser)
-        parser.add_argument("--format", required=True, choices=list(services.EXPORT_FORMATS), help="of the file")
+        parser.add_argument("--format", required=True, choices=list(services.exports.FORMATS), help="of the file")
         parser.add_argument(
             "--output", type=Path, metavar="FILE", help="instead of stdout; put in place when it is complete"
         )
@@ -27,7 +27,7 @@ class Command(DoorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
         output: Path | None = options["output"]
-        stream = services.export_stream(
+        stream = services.exports.stream(
             dataset=dataset, filter=read_filter(options["filter"]), format=options["format"]
         )
         try:

@@ -37,7 +37,7 @@ class Command(DoorCommand):
         )
         with bar:
             task = bar.add_task("reading", total=None)
-            done = services.dataset_import(
+            done = services.datasets.import_folder(
                 path=options["path"],
                 name=options["name"],
                 format=options["format"],

@@ -31,9 +31,9 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
 from vlm.management.commands._shared import EXPECTED, INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
-from vlm.model import keeper
 from vlm.models import Dataset, TaggingRun
-from vlm.store import sample_store
+from vlm.process import keeper, sample_store
+from vlm.runs.options import RunOptions
 
 DEMO_DATASET = "Bundled photographs"
 START_SECONDS = 60
@@ -175,9 +175,9 @@ def chosen_model(asked: str | None, data: Path | None) -> str:
 
 def _waiting(dataset: Dataset, model: str) -> int:
     """Return how many samples lack an answer. Those that could not be read are left to ``autotag --scope failed``."""
-    options = services.RunOptions(model=model)
-    missing = services.run_scope_count(dataset=dataset, options=options)
-    return missing and missing - services.run_scope_count(dataset=dataset, options=replace(options, scope="failed"))
+    options = RunOptions(model=model)
+    missing = services.runs.scope_count(dataset=dataset, options=options)
+    return missing and missing - services.runs.scope_count(dataset=dataset, options=replace(options, scope="failed"))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -15,5 +15,5 @@ class Command(DoorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         run = find_run(options["run"])
-        count = services.run_revert(run=run)
+        count = services.runs.revert(run=run)
         self.stdout.write(f"Run {run.pk} is reverted: its answers about {count:,} samples are gone.")

@@ -7,7 +7,7 @@ from django.utils.timezone import localtime
 from rich.console import Console
 
 from vlm import services
-from vlm.formats import pace
+from vlm.figures import pace
 from vlm.management.commands._shared import DoorCommand, find_dataset, find_run, print_table, result_console, to_json
 from vlm.models import TaggingRun
 
@@ -21,7 +21,7 @@ class Command(DoorCommand):
         parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        services.fail_stale_runs()
+        services.runs.fail_stale()
         console = result_console(self.stdout)
         if options["run"]:
             self._show(find_run(options["run"]), console, options["json"])
@@ -29,7 +29,7 @@ class Command(DoorCommand):
         runs = TaggingRun.objects.select_related("dataset")
         if options["dataset"]:
             runs = runs.filter(dataset=find_dataset(options["dataset"]))
-        states = [(run, services.run_state(run=run)) for run in runs[:200]]
+        states = [(run, services.runs.state(run=run)) for run in runs[:200]]
         if options["json"]:
             self.stdout.write(to_json([state.to_json() for _, state in states]))
             return
@@ -54,8 +54,8 @@ class Command(DoorCommand):
         print_table(console, "", columns, rows, right=4)
 
     def _show(self, run: TaggingRun, console: Console, as_json: bool) -> None:
-        state, words = services.run_state(run=run), services.run_words(run=run)
-        failures = services.run_failures(run=run)
+        state, words = services.runs.state(run=run), services.runs.words(run=run)
+        failures = services.runs.failures(run=run)
         if as_json:
             found = {
                 **state.to_json(),

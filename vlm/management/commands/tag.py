@@ -24,7 +24,7 @@ class Command(DoorCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        edits = [("add", services.tags_add), ("remove", services.tags_remove), ("confirm", services.tags_confirm)]
+        edits = [("add", services.tags.add), ("remove", services.tags.remove), ("confirm", services.tags.confirm)]
         if not any(options[name] for name, _ in edits):
             raise CommandError("Say what to do: --add TAG, --remove TAG or --confirm TAG.", returncode=USAGE)
         dataset, chosen = find_dataset(options["dataset"]), read_filter(options["filter"])

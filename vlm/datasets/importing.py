@@ -12,16 +12,15 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
-from vlm.imaging import remove_thumbnails
+from vlm.datasets.deleting import forget
 from vlm.importing import ImportFailed, Scan, Skip, scan
 from vlm.models import Dataset, ImportJob
+from vlm.process import sample_store
 from vlm.samples import Imported, StoreError
 from vlm.samples.ingest import import_rows, staged
-from vlm.samples.merging import dataset_delete
-from vlm.store import sample_store
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class ImportPreview:
     examples: list[str]
 
 
-def dataset_import(
+def import_folder(
     *, path: Path, name: str = "", format: str = "auto", dry_run: bool = False, report: Report = lambda _, __: None
 ) -> ImportDone:
     """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
@@ -90,7 +89,7 @@ def dataset_import(
     dataset.sample_count, dataset.missing_count = done.total, done.missing
     fields = ("format", "imported", "sample_count", "missing_count")
     if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
-        dataset_forget(dataset_id=dataset.pk, root=dataset.root)
+        forget(dataset_id=dataset.pk, root=dataset.root)
         raise ImportFailed(f"The data set “{name}” was deleted during the import. Import it again.")
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
@@ -131,7 +130,7 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
     return job
 
 
-def fail_stale_imports() -> None:
+def fail_stale() -> None:
     """Mark imports whose process died as failed; their transaction left nothing behind."""
     stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
     dead = ImportJob.objects.filter(status=ImportJob.Status.RUNNING, heartbeat__lt=stale)
@@ -168,20 +167,6 @@ def allowed_path(path: str) -> Path:
     if not any(folder.is_relative_to(root) for root in roots):
         raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
     return folder
-
-
-def dataset_forget(*, dataset_id: int, root: str) -> None:
-    """Remove what the store and the thumbnail cache hold of a deleted data set."""
-    with sample_store().write() as cursor:
-        dataset_delete(cursor, dataset_id=dataset_id)
-    if not Dataset.objects.filter(root=root).exists():
-        remove_thumbnails(settings.THUMBNAIL_DIR, Path(root))
-
-
-def dataset_deleted(sender: type[Dataset], instance: Dataset, **kwargs: object) -> None:
-    """Remove what store and thumbnail cache hold of a data set, once its row is gone for good."""
-    dataset_id, root = instance.pk, instance.root
-    transaction.on_commit(lambda: dataset_forget(dataset_id=dataset_id, root=root))
 
 
 def _check_name(name: str, found: Scan) -> None:
@@ -236,7 +221,7 @@ def _run_job(job: ImportJob) -> None:
 
     try:
         with _beating(job):
-            done = dataset_import(path=Path(job.path), name=job.name, format=job.format, report=report)
+            done = import_folder(path=Path(job.path), name=job.name, format=job.format, report=report)
     except (ImportFailed, StoreError) as error:
         job.status, job.error = ImportJob.Status.FAILED, str(error)
     except Exception as error:

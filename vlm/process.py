@@ -1,16 +1,23 @@
-"""The one loaded model of this process: loaded on first need, used by one run at a time, given back when idle."""
+"""What this process holds: one sample store, and one model.
+
+Both are opened on first need. The model is used by one run at a time, and given back when idle.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from django.conf import settings
+
+from vlm.samples import SampleStore
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress, Tagger
@@ -119,3 +126,21 @@ class ModelKeeper:
 
 
 keeper = ModelKeeper(settings.VLM_IDLE_MINUTES * 60)
+
+
+@cache
+def sample_store() -> SampleStore:
+    """Return the store of ``DATAVISOR_DATA_DIR``."""
+    return SampleStore(
+        settings.DUCKDB_PATH,
+        memory_limit=settings.DUCKDB_MEMORY,
+        threads=settings.DUCKDB_THREADS,
+        wait=settings.STORE_WAIT,
+    )
+
+
+# Registered before ``vlm.runs.worker`` registers the end of its runs, so called after it: their last batch needs the store.
+@atexit.register
+def _close() -> None:
+    if sample_store.cache_info().currsize:
+        sample_store().close()

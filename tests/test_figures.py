@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm.formats import duration, number, pace, share
+from vlm.figures import duration, number, pace, share
 
 
 @pytest.mark.parametrize(

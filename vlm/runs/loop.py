@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vlm.files import locate
 from vlm.imaging import ImageUnreadable, read_image
 from vlm.moondream.crops import Detail
+from vlm.runs.errors import ModelMismatch
+from vlm.runs.options import Mode
 from vlm.samples import Answer, Merged, Pending, Result, SampleStore
 from vlm.samples.filters import Condition
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["score", "generate"]
-
 MOST_DECODERS = 16  # threads; Pillow lets go of the interpreter while it decodes
 READ_AHEAD = 256  # ids that are read from the store together
 COMMIT_SECONDS = 0.5  # batches that are quicker than this are committed together
@@ -39,10 +39,6 @@ COMMIT_SECONDS = 0.5  # batches that are quicker than this are committed togethe
 MISMATCH_ANSWERS = 20  # of four images: at 22 s each on a small CPU, the page should not wait for more
 MISMATCH_SHARE = 0.95
 MISMATCH_MASS = 0.02
-
-
-class ModelMismatch(Exception):
-    """Nearly no answer lies on the list: weights and tokenizer do not belong together."""
 
 
 @dataclass(frozen=True, slots=True)

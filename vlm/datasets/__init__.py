@@ -1,0 +1,1 @@
+"""The life of a data set: imported, imported again, deleted."""

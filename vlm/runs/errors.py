@@ -1,0 +1,33 @@
+"""What a run can be refused for; each message says what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlm.models import TaggingRun
+
+
+class RunError(Exception):
+    """A run cannot be started or changed as asked; the message says why."""
+
+
+class RunActive(RunError):
+    """Another run of the data set is active: ``run``, if it still is."""
+
+    def __init__(self, run: TaggingRun | None) -> None:
+        self.run = run
+        number = f"Run {run.pk}" if run else "A run"
+        super().__init__(f"{number} of this data set is active. Wait for its end, or cancel it.")
+
+
+class NothingToTag(RunError):
+    """The scope holds no sample."""
+
+
+class NotResumable(RunError):
+    """The run is complete, reverted, or still active."""
+
+
+class ModelMismatch(Exception):
+    """Nearly no answer lies on the list: weights and tokenizer do not belong together."""

@@ -1,0 +1,55 @@
+"""What to tag and how, as every door asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from django.conf import settings
+
+from vlm.moondream.crops import Detail
+from vlm.runs.errors import RunError
+from vlm.samples import SampleFilter
+
+Scope = Literal["missing", "all", "failed"]
+Mode = Literal["score", "generate"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What to tag and how.
+
+    Attributes:
+        scope: ``missing`` takes samples that lack an answer of this vocabulary and model, ``failed`` those whose image could
+            not be read (by the run ``failed_of``, or by the last run that tried).
+        filter: within which the scope applies.
+        limit: samples at most.
+        dimensions: of the vocabulary; none means all.
+        model, device: empty for the settings'.
+        batch_size: images per pass; 0 for what fits.
+    """
+
+    scope: Scope = "missing"
+    filter: SampleFilter = field(default_factory=SampleFilter)
+    limit: int | None = None
+    dimensions: tuple[str, ...] = ()
+    detail: Detail = field(default_factory=lambda: cast(Detail, settings.VLM_DETAIL))
+    mode: Mode = "score"
+    min_probability: float = field(default_factory=lambda: settings.VLM_MIN_PROBABILITY)
+    min_mass: float = field(default_factory=lambda: settings.VLM_MIN_MASS)
+    batch_size: int = field(default_factory=lambda: settings.VLM_BATCH_SIZE)
+    model: str = ""
+    device: str = ""
+    failed_of: int | None = None
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.min_probability, self.min_mass)
+
+    @classmethod
+    def defaults(cls) -> RunOptions:
+        return cls()
+
+
+def check_thresholds(min_probability: float, min_mass: float) -> None:
+    if not (0 <= min_probability <= 1 and 0 <= min_mass <= 1):
+        raise RunError("A threshold is a probability: give a number between 0 and 1.")

@@ -1,0 +1,122 @@
+"""A run as viewers see it, and who is told when it changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.db.models import F
+from django.utils import timezone
+
+from vlm.demo import DEMO_CHECKPOINT
+from vlm.models import Dataset, TaggingRun
+
+logger = logging.getLogger(__name__)
+
+Status = TaggingRun.Status
+
+STALE_SECONDS = 30.0
+
+_subscribers: list[Callable[[int], None]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as viewers see it; ``rate`` in images per second, ``seconds`` and ``eta`` in seconds, downloads in bytes."""
+
+    run: int
+    dataset: int
+    status: str
+    status_label: str
+    total: int
+    processed: int
+    tagged: int
+    discarded: int
+    failed: int
+    rate: float
+    seconds: float
+    eta: float | None
+    download_done: int
+    download_total: int
+    error: str
+    active: bool
+    resumable: bool
+    model: str
+    device: str
+    demonstration: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def subscribe(callback: Callable[[int], None]) -> None:
+    """Have ``callback(dataset_id)`` called, from a run's thread, whenever a run of this process changes."""
+    _subscribers.append(callback)
+
+
+def notify(dataset_id: int) -> None:
+    for callback in _subscribers:
+        try:
+            callback(dataset_id)
+        except Exception:
+            logger.exception("A viewer of data set %s could not be told", dataset_id)
+
+
+def run_state(*, run: TaggingRun) -> RunState:
+    remaining = max(0, run.total - run.processed)
+    return RunState(
+        run=run.pk,
+        dataset=run.dataset_id,
+        status=run.status,
+        status_label=str(Status(run.status).label),
+        total=run.total,
+        processed=run.processed,
+        tagged=run.tagged,
+        discarded=run.discarded,
+        failed=run.failed,
+        rate=round(run.rate, 3),
+        seconds=round(run.seconds, 1),
+        eta=round(remaining / run.rate, 1) if run.rate and run.is_active else None,
+        download_done=run.download_done,
+        download_total=run.download_total,
+        error=run.error,
+        active=run.is_active,
+        resumable=is_resumable(run),
+        model=run.model,
+        device=run.device,
+        demonstration=is_demonstration(run.model),
+    )
+
+
+def is_resumable(run: TaggingRun) -> bool:
+    return run.status in TaggingRun.RESUMABLE and run.reverted is None
+
+
+def is_demonstration(model: str) -> bool:
+    """Whether ``model`` is the bundled checkpoint, whose words are good for a demonstration only."""
+    return bool(model) and Path(model).expanduser().resolve() == DEMO_CHECKPOINT.resolve()
+
+
+def current(*, dataset: Dataset) -> TaggingRun | None:
+    """Return the active run, else the newest."""
+    fail_stale()
+    runs = TaggingRun.objects.filter(dataset=dataset)
+    return runs.filter(status__in=TaggingRun.ACTIVE).first() or runs.first()
+
+
+def fail_stale() -> int:
+    """Mark runs whose process died as interrupted; returns how many."""
+    stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
+    dead = TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE, heartbeat__lt=stale)
+    if not dead.exists():  # every look at a page asks, and should not write for it
+        return 0
+    return dead.update(
+        status=Status.INTERRUPTED,
+        finished=F("heartbeat"),
+        rate=0,
+        error="The process that worked on it ended without a word. Resume to go on where it was.",
+    )

@@ -1,0 +1,209 @@
+"""Starting, stopping and changing runs, and looking what one would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from vlm.models import Dataset, TaggingRun
+from vlm.process import ModelSpec, keeper, sample_store
+from vlm.runs import scope
+from vlm.runs.errors import NothingToTag, NotResumable, RunActive, RunError
+from vlm.runs.loop import answer_batch, decode
+from vlm.runs.options import RunOptions, check_thresholds
+from vlm.runs.state import fail_stale, notify
+from vlm.samples import Reapplied, SampleRow, merging, reading
+
+Status = TaggingRun.Status
+
+PREVIEW_SAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would say about a sample: dimension → (word, probability, whether it would become a tag)."""
+
+    sample: SampleRow
+    words: dict[str, tuple[str, float | None, bool]]
+    error: str = ""
+
+
+def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: str) -> TaggingRun:
+    """Claim the data set for a new run.
+
+    Raises:
+        RunActive: another run has it.
+        NothingToTag: the scope is empty.
+        VocabularyError: nothing to ask, or an unknown dimension.
+        FilterError: the filter names an unknown dimension.
+    """
+    fail_stale()
+    run = scope.draft(dataset, options)
+    run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
+    if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
+        raise RunActive(active)
+    run.total = scope.count(run)
+    if not run.total:
+        raise NothingToTag(
+            "No sample of this scope waits for an answer. Choose “all samples”, or another filter."
+            if options.scope == "missing"
+            else "No sample is in this scope."
+        )
+    try:
+        with transaction.atomic():
+            run.save()
+    except IntegrityError:
+        raise RunActive(TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) from None
+    return run
+
+
+def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = "") -> TaggingRun:
+    """Make an unfinished run ready to go on, with its own model, vocabulary and settings.
+
+    Device and number format are those of the settings, as for a new run: they belong to the machine that goes on.
+
+    Raises:
+        NotResumable, RunActive
+    """
+    fail_stale()
+    spec = ModelSpec.from_settings(device=device)
+    claimed: dict[str, Any] = {
+        "status": Status.QUEUED,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "worker": "",
+        "error": "",
+        "finished": None,
+        "heartbeat": timezone.now(),
+        "origin": origin,
+    }
+    if user is not None:
+        claimed["started_by"] = user
+    try:
+        with transaction.atomic():
+            count = TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.RESUMABLE, reverted=None).update(
+                **claimed
+            )
+    except IntegrityError:
+        active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
+        raise RunActive(active) from None
+    run.refresh_from_db()
+    if not count:
+        why = "was reverted" if run.reverted else f"is {Status(run.status).label}"
+        raise NotResumable(f"Run {run.pk} {why}: only a cancelled, failed or interrupted run can go on.")
+    return run
+
+
+def cancel(*, run: TaggingRun) -> bool:
+    """Ask an active run to stop after the batch at hand; returns whether it was active.
+
+    A run that nobody works on yet is cancelled at once.
+    """
+    fail_stale()
+    now = timezone.now()
+    idle = TaggingRun.objects.filter(pk=run.pk, status=Status.QUEUED, worker="")
+    asked = idle.update(status=Status.CANCELLED, finished=now) or TaggingRun.objects.filter(
+        pk=run.pk, status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)
+    ).update(status=Status.CANCELLING)
+    run.refresh_from_db()
+    if asked:
+        notify(run.dataset_id)
+    return bool(asked) or run.status == Status.CANCELLING
+
+
+def revert(*, run: TaggingRun) -> int:
+    """Take back what a finished run added; returns how many samples it had answered.
+
+    Raises:
+        RunActive: the run, or another of its data set, is active.
+    """
+    fail_stale()
+    active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
+    if active is not None:
+        raise RunActive(active)
+    # Said first, so that nobody resumes it meanwhile; a revert that was killed can be repeated.
+    _claim_finished(run, reverted=timezone.now())
+    try:
+        with sample_store().write() as cursor:
+            count = merging.revert_run(cursor, run_id=run.pk)
+    except BaseException:
+        TaggingRun.objects.filter(pk=run.pk).update(reverted=run.reverted)
+        raise
+    run.refresh_from_db()
+    notify(run.dataset_id)
+    return count
+
+
+def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, preview: bool = False) -> Reapplied:
+    """Decide a finished run's answers by other thresholds, without the model.
+
+    Raises:
+        RunError: the run is active or reverted, or a threshold is no probability.
+    """
+    check_thresholds(min_probability, min_mass)
+    run.refresh_from_db()
+    if run.is_active or run.reverted:
+        raise RunError(f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are.")
+    thresholds = {"run_id": run.pk, "min_probability": min_probability, "min_mass": min_mass}
+    if preview:
+        with sample_store().read() as cursor:
+            return merging.preview_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+    # Said first, so that whoever resumes it meanwhile decides by the new ones.
+    _claim_finished(run, min_probability=min_probability, min_mass=min_mass)
+    try:
+        with sample_store().write() as cursor:
+            result = merging.apply_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+            _, tagged, discarded, _ = reading.run_counts(cursor, run.pk)
+    except BaseException:
+        TaggingRun.objects.filter(pk=run.pk).update(min_probability=run.min_probability, min_mass=run.min_mass)
+        raise
+    TaggingRun.objects.filter(pk=run.pk).update(tagged=tagged, discarded=discarded)
+    run.refresh_from_db()
+    notify(run.dataset_id)
+    return result
+
+
+def preview(
+    *, dataset: Dataset, options: RunOptions, report: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Preview]:
+    """Score twenty samples of a scope, spread over it, and write nothing.
+
+    Args:
+        report: called with what goes on (``download``, ``verify`` or ``load``, in bytes, then ``ask``, in samples), how
+            much of it is done, and of how much.
+
+    Raises:
+        ModelUnavailable, VocabularyError, FilterError
+    """
+    run = scope.draft(dataset, replace(options, limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES)))
+    job = scope.job(run)
+    with sample_store().read() as cursor:
+        waiting = reading.pending_spread(
+            cursor, job.scope, run_id=0, answered_by=job.answered_by, limit=run.sample_limit or PREVIEW_SAMPLES
+        )
+        samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
+    previews = []
+    if waiting:
+        with keeper.use(scope.spec(run), progress=lambda part: report(part.stage, part.done, part.total)) as tagger:
+            for number, item in enumerate(waiting):
+                report("ask", number, len(waiting))
+                (found,) = answer_batch([decode(item, job, tagger)], job, tagger)
+                words = {a.dimension: (a.word or a.text, a.probability, a.accepted) for a in found.answers}
+                previews.append(Preview(samples[item.id], words, found.error))
+    return previews
+
+
+def scope_count(*, dataset: Dataset, options: RunOptions) -> int:
+    """Return how many samples a run with these options would work on."""
+    return scope.count(scope.draft(dataset, options))
+
+
+def _claim_finished(run: TaggingRun, **changes: object) -> None:
+    """Change the row of a run that nobody works on, in one step with looking whether somebody does. Raises ``RunActive``."""
+    if not TaggingRun.objects.filter(pk=run.pk).exclude(status__in=TaggingRun.ACTIVE).update(**changes):
+        raise RunActive(run)

@@ -1,0 +1,8 @@
+"""The one door: page, admin, commands and HTTP call the functions of these modules and nothing behind them.
+
+Everything takes keywords. Reading functions open the store themselves; writing ones commit before they return.
+"""
+
+from vlm.services import datasets, exports, runs, samples, tags
+
+__all__ = ["datasets", "exports", "runs", "samples", "tags"]

@@ -1,0 +1,92 @@
+"""Samples: pages of them, what a filter could be narrowed to, one in full, their pictures."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from vlm import imaging
+from vlm.files import locate
+from vlm.models import Dataset, words_by_dimension
+from vlm.process import sample_store
+from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, reading
+
+THUMBNAIL_SIZES = (160, 320, 640)
+KEPT_COUNTS, KEPT_DATASETS = 1000, 20  # of the facets, in memory
+VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page
+
+_counts: dict[tuple[Any, ...], tuple[int, dict[Any, Any]]] = {}
+_counts_lock = threading.Lock()
+
+
+def page(*, dataset: Dataset, filter: SampleFilter, order: str = "name", after: str = "", limit: int = 60) -> Page:
+    """Return the samples behind the cursor ``after``. Raises ``FilterError`` on an unknown order, dimension or cursor."""
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        return reading.samples_page(cursor, dataset.pk, filter, words, order=order, after=after, limit=limit)
+
+
+def facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
+    """Count what a filter could be narrowed to.
+
+    Counts are kept until the store changes: neighbouring filters share most of them, and so do all viewers.
+    """
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        memory = _counts_known(dataset.pk, words, reading.revision(cursor))
+        return reading.facets(cursor, dataset.pk, filter, words, memory)
+
+
+def count(*, dataset: Dataset, filter: SampleFilter) -> int:
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        return reading.count(cursor, dataset.pk, filter, words)
+
+
+def by_id(*, dataset: Dataset, ids: Sequence[int]) -> list[SampleRow]:
+    with sample_store().read() as cursor:
+        return reading.samples_by_id(cursor, dataset.pk, ids)
+
+
+def detail(*, dataset: Dataset, sample_id: int) -> SampleDetail | None:
+    with sample_store().read() as cursor:
+        return reading.sample_detail(cursor, dataset.pk, sample_id)
+
+
+def neighbours(*, dataset: Dataset, filter: SampleFilter, order: str, sample_id: int) -> tuple[int | None, int | None]:
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        return reading.neighbours(cursor, dataset.pk, filter, words, order=order, sample_id=sample_id)
+
+
+def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Path | None:
+    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``."""
+    found = by_id(dataset=dataset, ids=[sample_id])
+    if not found:
+        return None
+    return imaging.thumbnail(
+        locate(Path(dataset.root), found[0].path),
+        size=size,
+        cache_dir=settings.THUMBNAIL_DIR,
+        key=found[0].content_key,
+        max_pixels=settings.MAX_PIXELS,
+    )
+
+
+def image(*, dataset: Dataset, sample_id: int) -> Path | None:
+    """Return the sample as a browser can show it, at most ``VIEW_SIZE`` pixels long. Raises ``ImageUnreadable``."""
+    return thumbnail(dataset=dataset, sample_id=sample_id, size=VIEW_SIZE)
+
+
+def _counts_known(dataset_id: int, words: dict[str, tuple[str, ...]], revision: int) -> dict[Any, Any]:
+    """Return the counts that :func:`facets` made at this revision of the store."""
+    key = (str(settings.DUCKDB_PATH), dataset_id, tuple(words.items()))
+    with _counts_lock:
+        known = _counts.get(key)
+        if known is None or known[0] != revision or len(known[1]) > KEPT_COUNTS:
+            if len(_counts) >= KEPT_DATASETS:
+                _counts.clear()
+            known = _counts[key] = (revision, {})
+        return known[1]
