@@ -1,9 +1,9 @@
 """The engine's face: images and questions in; probabilities, log-likelihoods or text out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 from typing import Any, TypeVar, get_args
 
@@ -26,6 +26,8 @@ Images = Sequence["Image.Image | PreparedImage"]
 Crop = np.ndarray[Any, np.dtype[np.uint8]]
 T = TypeVar("T")
 
+LEAST = 1e-30  # of a probability whose logarithm is taken
+
 
 @dataclass(frozen=True, slots=True)
 class DimensionScore:
@@ -36,11 +38,13 @@ class DimensionScore:
         probabilities: their probabilities given that the answer is one of them; they sum to 1.
         mass: the probability, 0 … 1, that the answer begins with an allowed word at all. Where one allowed word begins
             with another (“sun”, “sunny”), the answer counts for the longest that fits, and once.
+        wordings: the scores of the question and its other wordings, whose mean this is; empty for a single question.
     """
 
     words: tuple[str, ...]
     probabilities: tuple[float, ...]
     mass: float
+    wordings: tuple["DimensionScore", ...] = ()
 
     @property
     def best(self) -> tuple[str, float]:
@@ -65,6 +69,8 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class _VocabularyTree:
+    """The questions of all dimensions, each with its wordings, one after another in ``tree``."""
+
     tree: PromptTree
     spellings: tuple[tuple[Spelling, ...], ...]  # per dimension, in the order of the tree's answers
 
@@ -159,8 +165,9 @@ class Tagger:
     ) -> list[dict[str, DimensionScore]]:
         """Ask every question of ``vocabulary`` about every image, in one pass of the language model per batch.
 
-        A word's probability is the sum over its usual spellings (with and without a leading space, in lower case and
-        capitalised), divided by the sum over all allowed words; that sum itself is the ``mass``.
+        A word's probability is the sum over its spellings (its own and the dimension's further ones, each with and without
+        a leading space, in lower case and capitalised), divided by the sum over all allowed words; that sum itself is the
+        ``mass``. Where a question has other wordings, they are asked in the same pass, and :func:`mean_score` joins them.
 
         Returns:
             Per image: dimension name → score.
@@ -171,13 +178,7 @@ class Tagger:
         layout = self._vocabulary_tree(vocabulary)
 
         def run(batch: list[PreparedImage]) -> list[dict[str, DimensionScore]]:
-            return [
-                {
-                    dimension.name: dimension_score(dimension.words, values, spelled)
-                    for dimension, values, spelled in zip(vocabulary, image, layout.spellings, strict=True)
-                }
-                for image in self._sequence_scores(layout.tree, batch)
-            ]
+            return [_scores_of(vocabulary, layout, iter(image)) for image in self._sequence_scores(layout.tree, batch)]
 
         return self._batched(images, detail, run)
 
@@ -302,14 +303,17 @@ class Tagger:
         answers, spelled = [], []
         for dimension in vocabulary:
             words: dict[tuple[int, ...], int] = {}
-            for index, word in enumerate(dimension.words):
-                for spelling in spellings(word):
+            for index, word in enumerate(dimension.answers):
+                for spelling in chain.from_iterable(map(spellings, dimension.spelled(word))):
                     words.setdefault(tuple(self._encode(spelling)), index)
             places = {ids: place for place, ids in enumerate(words)}
             answers.append(list(words))
             spelled.append(tuple(Spelling(word, _longest_prefix(ids, places)) for ids, word in words.items()))
-        tree = self._plant([dimension.question for dimension in vocabulary], answers)
-        return _VocabularyTree(tree, tuple(spelled))
+        questions = [question for dimension in vocabulary for question in dimension.questions]
+        repeated = [
+            own for dimension, own in zip(vocabulary, answers, strict=True) for _ in dimension.questions
+        ]  # each wording has the same answers
+        return _VocabularyTree(self._plant(questions, repeated), tuple(spelled))
 
     def _plant(
         self, questions: Sequence[str], answers: Sequence[Sequence[Sequence[int]]], new_tokens: int = 0
@@ -376,6 +380,34 @@ def spellings(word: str) -> tuple[str, ...]:
 def _longest_prefix(ids: tuple[int, ...], places: dict[tuple[int, ...], int]) -> int | None:
     shorter = (places.get(ids[:length]) for length in range(len(ids) - 1, 0, -1))
     return next((place for place in shorter if place is not None), None)
+
+
+def _scores_of(
+    vocabulary: Vocabulary, layout: _VocabularyTree, values: Iterator[Sequence[float]]
+) -> dict[str, DimensionScore]:
+    """Return the scores of one image from the log-likelihoods ``values``, one list per wording of each dimension."""
+    return {
+        dimension.name: mean_score(
+            [dimension_score(dimension.answers, next(values), spelled) for _ in dimension.questions]
+        )
+        for dimension, spelled in zip(vocabulary, layout.spellings, strict=True)
+    }
+
+
+def mean_score(scores: Sequence[DimensionScore]) -> DimensionScore:
+    """Join the scores of a question's wordings: the mean of the log probabilities, made to sum to 1, and of the masses.
+
+    The mean of logarithms (the normalised geometric mean) is the distribution nearest to all wordings in the sense of the
+    Kullback–Leibler divergence from it (Heskes, Selecting weighting factors in logarithmic opinion pools, 1998).
+    """
+    if len(scores) == 1:
+        return scores[0]
+    columns = list(zip(*(score.probabilities for score in scores), strict=True))
+    logs = [sum(math.log(max(value, LEAST)) for value in column) / len(scores) for column in columns]
+    weights = [math.exp(value - max(logs)) for value in logs]
+    probabilities = tuple(weight / sum(weights) for weight in weights)
+    mass = sum(score.mass for score in scores) / len(scores)
+    return DimensionScore(scores[0].words, probabilities, mass, tuple(scores))
 
 
 def dimension_score(

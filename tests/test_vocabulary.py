@@ -1,0 +1,184 @@
+"""The terms of the vocabulary: what may be asked, what identifies a question, and what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm.vocabulary import (
+    DEFAULT_VOCABULARY,
+    Dimension,
+    Only,
+    Vocabulary,
+    VocabularyError,
+    check_vocabulary,
+    normalise,
+    orders_of,
+    question_key,
+)
+
+SETTING = Dimension("setting", "Is this scene indoor or outdoor?", ("indoor", "outdoor"))
+PEOPLE = Dimension(
+    "people", "Are there people?", ("people",), kind="yes-no", spellings={"yes": ("ja",), "no": ("nein",)}
+)
+WEATHER = DEFAULT_VOCABULARY["weather"]
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12).map(normalise)
+
+
+def key(dimension: Dimension, **changes: Any) -> str:
+    return question_key(replace(dimension, **changes), model="m", revision="r", mode="score")
+
+
+def test_the_default_is_what_the_mission_names() -> None:
+    assert DEFAULT_VOCABULARY.names == ("lighting", "clarity", "setting", "weather", "density")
+    assert [len(dimension.words) for dimension in DEFAULT_VOCABULARY] == [4, 3, 2, 7, 4]
+    assert DEFAULT_VOCABULARY["lighting"].scale == ("dark", "dim", "normal", "bright")
+    assert DEFAULT_VOCABULARY["density"].scale == ("empty", "sparse", "moderate", "crowded")
+    check_vocabulary(DEFAULT_VOCABULARY)
+
+
+def test_json_goes_back_and_forth_with_everything() -> None:
+    full = replace(
+        WEATHER,
+        kind="ordered",
+        levels=WEATHER.words[::-1],
+        spellings={"sunny": ("sun shine", "sonnig")},
+        wordings=("Which weather?",),
+        only=Only("setting", ("outdoor",)),
+        label="Wetter",
+        labels={"sunny": "sonnig"},
+    )
+    vocabulary = Vocabulary((SETTING, full, PEOPLE))
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+def test_a_run_of_the_first_release_is_read() -> None:
+    stored = [{"name": "weather", "question": "What weather?", "words": ["sunny", "a  b"]}]
+    assert Vocabulary.from_json(stored).to_json() == stored
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "time"},
+        {"only": Only("setting", ("outdoor",))},
+        {"label": "Wetter"},
+        {"labels": {"sunny": "sonnig"}},
+        {"words": WEATHER.words[::-1]},
+        {"kind": "ordered"},
+        {"question": f" {WEATHER.question} "},
+    ],
+)
+def test_what_changes_no_answer_keeps_the_identity(changes: dict[str, Any]) -> None:
+    assert key(WEATHER, **changes) == key(WEATHER)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question": "What weather?"},
+        {"words": (*WEATHER.words, "windy")},
+        {"spellings": {"sunny": ("sun",)}},
+        {"wordings": ("Which weather?",)},
+    ],
+)
+def test_what_decides_an_answer_is_the_identity(changes: dict[str, Any]) -> None:
+    assert key(WEATHER, **changes) != key(WEATHER)
+
+
+def test_model_revision_and_mode_are_the_identity_too() -> None:
+    same = {"model": "m", "revision": "r", "mode": "score"}
+    assert question_key(WEATHER, **same) == key(WEATHER)
+    for name in same:
+        assert question_key(WEATHER, **{**same, name: "other"}) != key(WEATHER)
+
+
+def test_yes_and_no() -> None:
+    assert PEOPLE.answers == ("yes", "no")
+    assert (PEOPLE.tag_of("yes"), PEOPLE.tag_of("no")) == ("people", "")
+    assert (PEOPLE.answer_of("people"), PEOPLE.spelled("no")) == ("yes", ("no", "nein"))
+    with pytest.raises(VocabularyError, match="one word"):
+        replace(PEOPLE, words=("people", "nobody"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"words": ("sunny",)}, "at least two"),
+        ({"words": ("sunny", "Sunny")}, "twice"),
+        ({"words": ("sunny", " rainy")}, "spaces"),
+        ({"words": tuple(map(str, range(101)))}, "more than 100"),
+        ({"words": ("sunny", "x" * 61)}, "longer than 60"),
+        ({"kind": "many"}, "no kind"),
+        ({"wordings": ("a", "a")}, "wording twice"),
+        ({"wordings": tuple(map(str, range(8)))}, "more than 8"),
+        ({"levels": WEATHER.words}, "ordered"),
+        ({"kind": "ordered", "levels": ("sunny",)}, "each word once"),
+        ({"spellings": {"windy": ("wind",)}}, "no word"),
+        ({"spellings": {"sunny": ("rainy",)}}, "of “sunny” and of “rainy”"),
+        ({"spellings": {"sunny": (" x",)}}, "untidy"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(VocabularyError, match=complaint):
+        replace(WEATHER, **changes)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "complaint"),
+    [
+        ((SETTING, replace(WEATHER, words=("Indoor", "fog"))), "a word of “setting” and of “weather”"),
+        ((replace(WEATHER, only=Only("setting", ("outdoor",))), SETTING), "does not stand before"),
+        ((SETTING, replace(WEATHER, only=Only("setting", ("rainy",)))), "the words of “setting” are"),
+        ((SETTING, replace(WEATHER, only=Only("setting", ()))), "the words of “setting” are"),
+        ((replace(SETTING, name="a b"),), "no name"),
+        ((replace(SETTING, question="?" * 1001),), "longer than 1000"),
+        ((SETTING, replace(WEATHER, name="Setting")), "called"),
+        ((replace(SETTING, words=("in\u200bdoor", "outdoor")),), "invisible"),
+        ((replace(SETTING, words=("in  door", "outdoor")),), "stray"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(dimensions: tuple[Dimension, ...], complaint: str) -> None:
+    with pytest.raises(VocabularyError, match=complaint):
+        check_vocabulary(dimensions)
+
+
+def test_words_of_any_language() -> None:
+    odd = Dimension(
+        "was", "Was ist zu sehen?", ("stop sign", "T-Shirt", "l'été", "Fußgängerübergang", "停车场", "car", "cars")
+    )
+    check_vocabulary([odd])
+    assert Vocabulary.from_json(Vocabulary((odd,)).to_json())["was"] == odd
+
+
+@given(st.lists(words.filter(bool), min_size=2, max_size=6, unique_by=str.casefold))
+def test_any_words_go_back_and_forth(given_words: list[str]) -> None:
+    dimension = Dimension("d", "Which?", tuple(given_words))
+    assert Vocabulary.from_json(Vocabulary((dimension,)).to_json()).dimensions == (dimension,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "d", "question": "?", "words": "ab"},
+        {"name": 1, "question": "?", "words": ["a", "b"]},
+        {"name": "d", "question": "?", "words": ["a", "b"], "spellings": ["a"]},
+        {"name": "d", "question": "?", "words": ["a", "b"], "only": "setting"},
+        {"name": "d", "question": "?", "words": ["a", "b"], "wording": []},
+    ],
+)
+def test_a_file_with_a_slip_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(VocabularyError):
+        Dimension.from_json(value)
+
+
+def test_orders_put_each_word_first_and_change_nothing_else() -> None:
+    wordings = orders_of(WEATHER, 7)
+    assert len(set(wordings)) == 7
+    assert WEATHER.question not in wordings
+    assert all(sorted(wording) == sorted(WEATHER.question) for wording in wordings)
+    assert orders_of(SETTING, 7) == ("Is this scene outdoor or indoor?",)
+    assert orders_of(replace(SETTING, question="Where is this?"), 7) == ()
