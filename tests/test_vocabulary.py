@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlm import vocabulary_file
 from vlm.vocabulary import (
     DEFAULT_VOCABULARY,
     Dimension,
@@ -14,6 +15,7 @@ from vlm.vocabulary import (
     Vocabulary,
     VocabularyError,
     check_vocabulary,
+    differences,
     normalise,
     orders_of,
     question_key,
@@ -182,3 +184,66 @@ def test_orders_put_each_word_first_and_change_nothing_else() -> None:
     assert all(sorted(wording) == sorted(WEATHER.question) for wording in wordings)
     assert orders_of(SETTING, 7) == ("Is this scene outdoor or indoor?",)
     assert orders_of(replace(SETTING, question="Where is this?"), 7) == ()
+
+
+# -- as a file -----------------------------------------------------------------------------------------------------------
+FULL = replace(
+    WEATHER,
+    kind="ordered",
+    levels=WEATHER.words[::-1],
+    spellings={"sunny": ("sun shine", 'a "quoted" one')},
+    wordings=("Which\nweather?",),
+    only=Only("setting", ("outdoor",)),
+    label="Wetter",
+    labels={"sunny": "sonnig"},
+)
+
+
+def test_a_file_goes_back_and_forth_exactly() -> None:
+    entries = tuple(vocabulary_file.Entry(d, d is not SETTING) for d in (SETTING, FULL, PEOPLE))
+    assert vocabulary_file.load(vocabulary_file.dump(entries)) == entries
+    assert vocabulary_file.load(("\ufeff" + vocabulary_file.dump(entries)).encode()) == entries
+
+
+@given(st.text(max_size=40), st.lists(words.filter(bool), min_size=2, max_size=5, unique_by=str.casefold))
+def test_any_file_goes_back_and_forth(question: str, given_words: list[str]) -> None:
+    entries = (vocabulary_file.Entry(Dimension("d", f"?{question}", tuple(given_words))),)
+    assert vocabulary_file.load(vocabulary_file.dump(entries)) == entries
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "no .*table"),
+        (b"[[dimension]\n", "no valid TOML.*line 1"),
+        ("häh".encode("latin-1"), "UTF-8"),
+        (b"dimension = 3", "no .*table"),
+        (b"[[dimensions]]\nname='a'", "“dimensions” has no meaning"),
+        (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c','d']\nenabled=1", "true or false"),
+        (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c']", "at least two"),
+        (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c','d']\nanswers=[]", "“answers”"),
+        (b"x" * (1 << 20) + b"y", "larger"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(content: bytes, complaint: str) -> None:
+    with pytest.raises(VocabularyError, match=complaint):
+        vocabulary_file.load(content)
+
+
+def test_what_changed_is_said() -> None:
+    before = Vocabulary((SETTING, WEATHER))
+    assert differences(before, before) == ()
+    after = [
+        replace(WEATHER, words=(*WEATHER.words[1:], "windy"), question="?", only=Only("density", ("empty",))),
+        PEOPLE,
+    ]
+    told = "\n".join(differences(before, after))
+    for part in (
+        "setting is not asked",
+        "weather: the question was",
+        "sunny went",
+        "windy came in",
+        "no condition",
+        "people came in",
+    ):
+        assert part in told

@@ -349,6 +349,30 @@ def question_key(dimension: Dimension, *, model: str, revision: str, mode: str) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def differences(before: Vocabulary, after: Iterable[Dimension]) -> tuple[str, ...]:
+    """Say in sentences what has changed from one vocabulary to another, empty where nothing has."""
+    now = {dimension.name: dimension for dimension in after}
+    told = []
+    for old in before:
+        new = now.pop(old.name, None)
+        if new is None:
+            told.append(f"{old.name} is not asked any more.")
+            continue
+        if new.questions != old.questions:
+            told.append(f"{old.name}: the question was “{'” and “'.join(old.questions)}”.")
+        if gone := [word for word in old.words if word not in new.words]:
+            told.append(f"{old.name}: {', '.join(gone)} went away.")
+        if come := [word for word in new.words if word not in old.words]:
+            told.append(f"{old.name}: {', '.join(come)} came in.")
+        if (new.kind, new.scale) != (old.kind, old.scale):
+            told.append(f"{old.name} was {KINDS[old.kind]}.")
+        if dict(new.spellings) != dict(old.spellings):
+            told.append(f"{old.name}: other spellings count.")
+        if new.only != old.only:
+            told.append(f"{old.name} had {'no condition' if old.only is None else f'the condition “{old.only}”'}.")
+    return (*told, *(f"{name} came in." for name in now))
+
+
 def orders_of(dimension: Dimension, count: int) -> tuple[str, ...]:
     """Return up to ``count`` wordings of the question in which its words stand in other orders.
 
