@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import machine, show
-from vlm.importing import scan
+from vlm.formats import scan
 from vlm.moondream import load_tagger
 from vlm.runs.loop import Job, tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where

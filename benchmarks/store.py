@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.million import WORDS, add_samples, answer_samples
 from benchmarks.report import machine, median_ms, show
-from vlm.importing.coco import scan_coco
+from vlm.formats.coco import scan_coco
 from vlm.samples import Answer, Result, SampleFilter, SampleStore
 from vlm.samples.database import Cursor
 from vlm.samples.ingest import import_rows, staged

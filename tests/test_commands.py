@@ -24,7 +24,7 @@ from rich.console import Console
 
 from tests.images import make_images
 from vlm import services
-from vlm.exporting import ExportFailed
+from vlm.formats import EXPORTS, ExportFailed
 from vlm.management.commands import _shared, autotag, export_tags
 from vlm.models import Dataset, TaggingRun
 from vlm.process import keeper, sample_store
@@ -355,12 +355,12 @@ def names_in(format: str, path: Path) -> set[str]:
     return {Path(sample["filepath"]).name for sample in samples["samples"]}
 
 
-@pytest.mark.parametrize("format", list(services.exports.FORMATS))
+@pytest.mark.parametrize("format", list(EXPORTS))
 def test_every_format_to_a_file_and_to_stdout(
     dataset: Dataset, tmp_path: Path, format: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     manage("tag", "photos", "--add", "mine")
-    target = tmp_path / f"out{services.exports.FORMATS[format].suffix}"
+    target = tmp_path / f"out{EXPORTS[format].suffix}"
     asked = ["photos", "--format", format, "--filter", "all=mine"]
     assert manage("export_tags", *asked, "--output", str(target)) == (0, "", "")
     assert names_in(format, target) == {f"{index:03}.jpg" for index in range(6)}

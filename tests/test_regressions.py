@@ -20,7 +20,7 @@ from tests.images import make_images
 from vlm import services
 from vlm.datasets import importing
 from vlm.datasets.importing import ImportDone
-from vlm.importing import ImportFailed
+from vlm.formats import ImportFailed
 from vlm.models import Dataset, Dimension, ImportJob, TaggingRun
 from vlm.process import keeper, sample_store
 from vlm.runs import loop, worker

@@ -18,8 +18,8 @@ from django.utils.safestring import SafeString
 
 from vlm import services
 from vlm.figures import pace
+from vlm.formats import ImportFailed, asked_choices
 from vlm.forms import read_filter
-from vlm.importing import ImportFailed
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
 from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
@@ -80,7 +80,7 @@ class ImportForm(forms.Form):
 
     path = forms.CharField(max_length=4096, help_text="A folder below the import roots.")
     name = forms.CharField(max_length=200, required=False, help_text="The folder's name if empty.")
-    format = forms.ChoiceField(choices=[("auto", "find out"), *Dataset.Format.choices])
+    format = forms.ChoiceField(choices=asked_choices)
 
 
 @admin.register(Dataset)

@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
+from vlm.formats import AUTO, asked_choices
 from vlm.models import Dimension, TaggingRun
 from vlm.runs.options import RunOptions
 from vlm.samples import FilterError, SampleFilter
@@ -129,14 +130,12 @@ class ThresholdsForm(forms.Form):
 
 
 class ImportForm(forms.Form):
-    FORMATS = (("auto", "find out"), ("folder", "folder of images"), ("coco", "COCO JSON"), ("yolo", "YOLO"))
-
     path = forms.CharField(max_length=4096, label="Folder", error_messages={"required": "Write the folder’s path."})
     name = forms.CharField(max_length=200, required=False, label="Name")
-    format = forms.ChoiceField(choices=FORMATS, required=False, label="Format")
+    format = forms.ChoiceField(choices=asked_choices, required=False, label="Format")
 
     def clean_format(self) -> str:
-        return self.cleaned_data["format"] or "auto"
+        return self.cleaned_data["format"] or AUTO
 
 
 class SavedViewForm(forms.Form):

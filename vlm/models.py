@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from vlm.formats import import_choices
 from vlm.vocabulary import Dimension as AskedDimension
 from vlm.vocabulary import Vocabulary
 
@@ -15,14 +16,9 @@ from vlm.vocabulary import Vocabulary
 class Dataset(models.Model):
     """A folder of images that was imported."""
 
-    class Format(models.TextChoices):
-        FOLDER = "folder", _("folder of images")
-        COCO = "coco", _("COCO JSON")
-        YOLO = "yolo", _("YOLO")
-
     name = models.CharField(max_length=200, unique=True)
     root = models.CharField(max_length=4096, help_text=_("The folder below which all its files lie."))
-    format = models.CharField(max_length=16, choices=Format)
+    format = models.CharField(max_length=16, choices=import_choices)
     sample_count = models.PositiveIntegerField(default=0, editable=False)
     missing_count = models.PositiveIntegerField(default=0, editable=False)
     created = models.DateTimeField(auto_now_add=True)

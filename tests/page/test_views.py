@@ -15,6 +15,7 @@ from django.urls import URLPattern, get_resolver, reverse
 
 from tests.page.conftest import HOSTILE, PASSWORD, allow, draw_images, sample_ids
 from vlm import services
+from vlm.formats import EXPORTS
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.samples import DatasetStats, SampleFilter, StoreBusy
 from vlm.views.place import Place
@@ -422,7 +423,7 @@ def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, adm
 
 def test_exports_stream_the_filter(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
-    for name in services.exports.FORMATS:
+    for name in EXPORTS:
         answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": ids[0]})
         assert answer.status_code == 200
         assert answer.headers["Content-Disposition"].startswith("attachment")

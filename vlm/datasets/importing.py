@@ -16,7 +16,7 @@ from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from vlm.datasets.deleting import forget
-from vlm.importing import ImportFailed, Scan, Skip, scan
+from vlm.formats import ImportFailed, Scan, Skip, scan
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
 from vlm.samples import Imported, StoreError

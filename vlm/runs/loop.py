@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm.files import locate
+from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, read_image
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch

@@ -3,20 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlm import exporting
-from vlm.exporting import FORMATS as FORMATS
-from vlm.exporting import ExportContext, ExportRow
+from vlm.formats import ExportContext, ExportRow, export_rows
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import SampleFilter, reading, where
 
 
 def stream(*, dataset: Dataset, filter: SampleFilter, format: str) -> Iterator[bytes]:
-    """Return the samples of a filter as a stream in one of ``FORMATS``. Raises ``FilterError``."""
+    """Return the samples of a filter as a stream in one of ``vlm.formats.EXPORTS``. Raises ``FilterError``."""
     words = words_by_dimension()
     where(dataset.pk, filter, words)  # a bad filter is told before the stream begins
     context = ExportContext(dataset.name, Path(dataset.root), dataset.format)
-    return exporting.export_rows(_rows(dataset, filter, words), format=format, context=context)
+    return export_rows(_rows(dataset, filter, words), format=format, context=context)
 
 
 def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ...]]) -> Iterator[ExportRow]:

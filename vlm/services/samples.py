@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 
 from vlm import imaging
-from vlm.files import locate
+from vlm.formats.files import locate
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, reading

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django_htmx.http import trigger_client_event
 
 from vlm import live, services
+from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
@@ -91,7 +92,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
         "saved": SavedView.objects.filter(dataset=dataset, user=user),
-        "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in services.exports.FORMATS],
+        "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in EXPORTS],
         "can_tag": user.has_perm(TAG),
         "can_edit": user.has_perm(EDIT),
         "here": place.url(dataset.pk),
@@ -190,9 +191,9 @@ def export(request: Request, dataset_id: int) -> HttpResponseBase:
     """Stream the samples of the filter as a file."""
     dataset = get_dataset(request, dataset_id)
     name = request.GET.get("format", "csv")
-    if name not in services.exports.FORMATS:
-        raise Problem(f"There is no format “{name}”. There are: {', '.join(services.exports.FORMATS)}.")
-    kind = services.exports.FORMATS[name]
+    if name not in EXPORTS:
+        raise Problem(f"There is no format “{name}”. There are: {', '.join(EXPORTS)}.")
+    kind = EXPORTS[name]
     chunks = services.exports.stream(dataset=dataset, filter=Place.of(request.GET).filter, format=name)
     first = next(chunks, b"")  # a store that cannot be read is a page with a reason, not a broken download
     file_name = f"{slugify(dataset.name) or 'dataset'}-{name}{kind.suffix}"

@@ -8,8 +8,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from vlm import services
+from vlm.formats import ImportFailed, asked_choices
 from vlm.forms import ImportForm, first_error
-from vlm.importing import ImportFailed
 from vlm.models import ImportJob
 from vlm.permissions import IMPORT
 from vlm.views.access import Request, require
@@ -21,7 +21,7 @@ def import_new(request: Request) -> HttpResponse:
     require(request, IMPORT)
     values: dict[str, Any] = {
         "roots": settings.IMPORT_ROOTS,
-        "formats": ImportForm.FORMATS,
+        "formats": asked_choices(),
         "asked": request.POST,
         "name": request.POST.get("name", ""),
         "recent": ImportJob.objects.select_related("dataset")[:5],

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlm.exporting import ExportFailed
-from vlm.importing import ImportFailed
+from vlm.formats import ExportFailed, ImportFailed
 from vlm.models import Dataset, TaggingRun
 from vlm.moondream import EngineError, ModelUnavailable
 from vlm.runs.errors import RunError

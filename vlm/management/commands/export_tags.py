@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from vlm import services
+from vlm.formats import EXPORTS
 from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
 
 
@@ -19,7 +20,7 @@ class Command(DoorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("dataset", help="name or number of the data set")
         add_filter_argument(parser)
-        parser.add_argument("--format", required=True, choices=list(services.exports.FORMATS), help="of the file")
+        parser.add_argument("--format", required=True, choices=list(EXPORTS), help="of the file")
         parser.add_argument(
             "--output", type=Path, metavar="FILE", help="instead of stdout; put in place when it is complete"
         )

@@ -7,6 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from vlm import services
+from vlm.formats import AUTO, IMPORTS
 from vlm.management.commands._shared import DoorCommand, progress_console, to_json
 
 SHOWN_SKIPS = 20
@@ -18,9 +19,7 @@ class Command(DoorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("path", type=Path, help="the data set's folder, or its JSON or data.yaml")
         parser.add_argument("--name", default="", help="of the data set (default: the folder's name)")
-        parser.add_argument(
-            "--format", default="auto", choices=["auto", "folder", "coco", "yolo"], help="auto (default): find out"
-        )
+        parser.add_argument("--format", default=AUTO, choices=[AUTO, *IMPORTS], help="auto (default): find out")
         parser.add_argument("--dry-run", action="store_true", help="say what would be found, write nothing")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlm.importing import SampleRecord, Scan, scan
+from vlm.formats import SampleRecord, Scan, scan
 
 
 def write_image(path: Path, size: tuple[int, int] = (40, 30)) -> Path:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm.importing import json_stream
-from vlm.importing.json_stream import JSONBroken, stream_sections
+from vlm.formats import json_stream
+from vlm.formats.json_stream import JSONBroken, stream_sections
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(

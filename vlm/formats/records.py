@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from vlm.samples import Annotation
 
-__all__ = ["Annotation", "Format", "ImportFailed", "SampleRecord", "Scan", "Skip"]
+__all__ = ["Annotation", "ImportFailed", "SampleRecord", "Scan", "Skip"]
 
-Format = Literal["folder", "coco", "yolo"]
 MAX_KEPT_SKIPS = 10_000  # the rest is counted only
 
 ReportSkip = Callable[[str, str], None]  # takes a path and the reason
@@ -63,7 +61,7 @@ class Scan:
     """
 
     root: Path
-    format: Format
+    format: str
     total: int | None
     records: Callable[[ReportSkip], Iterator[SampleRecord]] = field(repr=False)
     skips: list[Skip] = field(default_factory=list)

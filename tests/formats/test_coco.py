@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.importing.material import coco, read, skips, write_image, write_images, write_json
-from vlm.importing import Annotation, ImportFailed, scan
+from tests.formats.material import coco, read, skips, write_image, write_images, write_json
+from vlm.formats import Annotation, ImportFailed, scan
 
 
 def test_a_flat_data_set(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_all_images_missing_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_more_images_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.importing.coco._BATCH", 3)
+    monkeypatch.setattr("vlm.formats.coco._BATCH", 3)
     names = [f"{number:02}.jpg" for number in range(20)]
     write_images(tmp_path, *names)
     annotations = [

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from vlm.imaging import ImageUnreadable, image_size
-from vlm.importing.files import Files, Refused, walk_images
-from vlm.importing.folder import split_name
-from vlm.importing.records import (
+from vlm.formats.base import ImportFormat
+from vlm.formats.files import Files, Refused, walk_images
+from vlm.formats.folder import split_name
+from vlm.formats.records import (
     Annotation,
     ImportFailed,
     ReportSkip,
@@ -25,6 +25,7 @@ from vlm.importing.records import (
     distinct_categories,
     printable,
 )
+from vlm.imaging import ImageUnreadable, image_size
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 _MAX_YAML = 10_000_000  # bytes
@@ -58,14 +59,16 @@ def find_descriptions(files: Files) -> list[str]:
     return ["data.yaml"] if "data.yaml" in found else found
 
 
-def scan_yolo(root: Path, path: str | None) -> Scan:
-    """Read a YOLO data set; ``path`` is its YAML file relative to ``root``, ``None`` where there is none.
+def scan_yolo(root: Path, paths: list[str]) -> Scan:
+    """Read a YOLO data set; ``paths`` has its YAML file relative to ``root``, if there is one.
 
     Raises:
-        ImportFailed: the YAML file cannot be read, or it leads to no images.
+        ImportFailed: there are several, the YAML file cannot be read, or it leads to no images.
     """
     files = Files(root)
-    description = _describe(files, path) if path is not None else _without_description(files)
+    if len(paths) > 1:
+        raise ImportFailed(f"“{root}” has several descriptions ({', '.join(paths)}). Give the path of one of them.")
+    description = _describe(files, paths[0]) if paths else _without_description(files)
     total = sum(1 for _ in _images(files, description, lambda path, reason: None))
     if not total:
         raise ImportFailed(
@@ -332,3 +335,14 @@ def _object(words: list[str], description: _Description) -> _Object:
     if width < 0 or height < 0 or min(left, top) < -0.01 or left + width > 1.01 or top + height > 1.01:
         raise ValueError("the box is not within the image; fractions from 0 to 1 are expected")
     return index, max(left, 0.0), max(top, 0.0), width, height
+
+
+FORMAT = ImportFormat(
+    name="yolo",
+    label="YOLO",
+    layout="`data.yaml` with names and splits, `images/` and `labels/` in parallel; boxes, polygons or key points",
+    find=find_descriptions,
+    scan=scan_yolo,
+    suffixes=(".yaml", ".yml"),
+    describing="a YOLO data.yaml",
+)

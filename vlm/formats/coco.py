@@ -21,10 +21,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm.importing.files import OUTSIDE, Files, Refused
-from vlm.importing.folder import split_name
-from vlm.importing.json_stream import JSONBroken, stream_sections
-from vlm.importing.records import (
+from vlm.formats.base import ImportFormat
+from vlm.formats.files import OUTSIDE, Files, Refused
+from vlm.formats.folder import split_name
+from vlm.formats.json_stream import JSONBroken, stream_sections
+from vlm.formats.records import (
     Annotation,
     ImportFailed,
     ReportSkip,
@@ -72,9 +73,13 @@ def scan_coco(root: Path, paths: list[str]) -> Scan:
     """Read COCO JSONs; ``paths`` are relative to ``root``.
 
     Raises:
-        ImportFailed: none of them can be read, or they list no images.
+        ImportFailed: there are none, none of them can be read, or they list no images.
     """
     files = Files(root)
+    if not paths:
+        raise ImportFailed(
+            f"There is no COCO JSON in “{root}” or the folders directly below. Give the path of the JSON."
+        )
     read: list[_Spool] = []
     broken: list[tuple[str, str]] = []
     for path in paths:
@@ -335,3 +340,23 @@ def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
 def _split_in(folder: str) -> str:
     """Return the split that the first fitting part of a folder's path stands for."""
     return next(filter(None, map(split_name, folder.split("/"))), "")
+
+
+def _root_of(path: Path) -> Path:
+    """Return the folder around ``annotations``, where a JSON lies in such a folder; else the JSON's own."""
+    return path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
+
+
+FORMAT = ImportFormat(
+    name="coco",
+    label="COCO JSON",
+    layout=(
+        "COCO JSON at the root or in a folder directly below (`annotations/instances_train2017.json`), "
+        "images beside it or in folders of their own"
+    ),
+    find=find_annotation_files,
+    scan=scan_coco,
+    suffixes=(".json",),
+    describing="a COCO JSON",
+    root_of=_root_of,
+)

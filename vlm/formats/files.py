@@ -1,4 +1,4 @@
-"""Files below a data set's root, and nothing outside it.
+"""Files below a data set's root, and nothing outside it: the one rule of containment.
 
 Whatever a JSON, a ``data.yaml`` or a symbolic link says: a path is used only where it lies below the root after every
 link is resolved.
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from vlm.imaging import SUFFIXES
-from vlm.importing.records import ReportSkip, is_unicode
+from vlm.formats.records import ReportSkip, is_unicode
+from vlm.imaging import SUFFIXES, ImageUnreadable
 
 SMALL = 1024  # bytes; only files below it are opened at an import, to tell images from pointers and error pages
 OUTSIDE = "It leads out of the data set's folder; copy the file into the folder to import it."
@@ -193,8 +193,7 @@ class Files:
             raise Refused(f"It cannot be read ({error.strerror}).") from error
 
     def _resolves_inside(self, full: str) -> bool:
-        resolved = os.path.realpath(full)
-        return resolved == self.root or resolved.startswith(self._prefix)
+        return _lies_in(self.root, os.path.realpath(full))
 
     def _check_head(self, path: str) -> None:
         try:
@@ -206,6 +205,27 @@ class Files:
             raise Refused("It is a Git LFS pointer, not the image itself; run “git lfs pull” in its repository.")
         if not _IMAGE_HEAD.match(head):
             raise Refused("It is no image: its content begins like none of the formats that are read.")
+
+
+def _lies_in(root: str, resolved: str) -> bool:
+    """Tell whether a path is ``root`` or below it; both have been resolved."""
+    return resolved == root or resolved.startswith(root.rstrip("/") + "/")
+
+
+def locate(root: Path, path: str) -> Path:
+    """Return the file of a sample, which must lie below the root whatever links have been laid since the import.
+
+    Raises:
+        ImageUnreadable: it is gone, or leads out of ``root``.
+    """
+    try:
+        base = os.path.realpath(root, strict=True)
+        found = os.path.realpath(Path(base, path), strict=True)
+    except (OSError, RuntimeError, ValueError):
+        raise ImageUnreadable(f"The file {path} is not there (any more).") from None
+    if not _lies_in(base, found):
+        raise ImageUnreadable(f"{path} leads out of the data set's folder, so it is not read.")
+    return Path(found)
 
 
 def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:

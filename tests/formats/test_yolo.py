@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.importing.material import coco, read, skips, write_image, write_images, write_json
-from vlm.importing import Annotation, ImportFailed, scan
+from tests.formats.material import coco, read, skips, write_image, write_images, write_json
+from vlm.formats import Annotation, ImportFailed, scan
 
 NAMES = "names: [cat, dog]\n"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.importing.material import read, skips, write_image, write_images
-from vlm.importing import Annotation, ImportFailed, scan
+from tests.formats.material import read, skips, write_image, write_images
+from vlm.formats import Annotation, ImportFailed, scan
 
 
 def test_a_flat_folder(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_reading_again_starts_anew(tmp_path: Path) -> None:
 
 
 def test_a_million_skips_are_counted_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.importing.records.MAX_KEPT_SKIPS", 2)
+    monkeypatch.setattr("vlm.formats.records.MAX_KEPT_SKIPS", 2)
     write_images(tmp_path, "good.jpg")
     for number in range(5):
         (tmp_path / f"{number}.jpg").touch()

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlm.importing.files import Files, Refused, walk_images
-from vlm.importing.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan
+from vlm.formats.base import ImportFormat
+from vlm.formats.files import Files, Refused, walk_images
+from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan
 
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing)(\d{4})?", re.IGNORECASE)
 # One such folder around everything says where the images are, not what is on them.
@@ -103,3 +104,12 @@ def _understand(path: str, layout: _Layout) -> tuple[str, str]:
 
 def _ignore(path: str, reason: str) -> None:
     """Take no note: while looking over, for what will be reported while reading."""
+
+
+FORMAT = ImportFormat(
+    name="folder",
+    label="folder of images",
+    layout="images, nested or flat; folders `train`, `val`, `test` become splits, class folders become categories",
+    find=lambda files: [],
+    scan=lambda root, descriptions: scan_folder(root),
+)

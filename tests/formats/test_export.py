@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.importing.material import coco, read, write_images, write_json
-from vlm.exporting import FORMATS, ExportContext, ExportFailed, ExportRow, export_rows
-from vlm.importing import Annotation
+from tests.formats.material import coco, read, write_images, write_json
+from vlm.formats import EXPORTS, Annotation, ExportContext, ExportFailed, ExportRow, export_rows
 from vlm.samples import Tag
 
 NAMES = ["写真.jpg", 'a "quoted", name.jpg', "new\nline.jpg", "=cmd|calc.jpg", "<img src=x>.jpg", "plain.jpg"]
@@ -77,7 +76,7 @@ def test_parquet(tmp_path: Path) -> None:
         assert [dict(zip(names, row, strict=True)) for row in table.fetchall()] == expected_objects()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORTS)
 def test_nothing_exports_as_an_empty_file_of_its_kind(tmp_path: Path, format: str) -> None:
     content = export([], format, tmp_path)
     if format == "csv":

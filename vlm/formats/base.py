@@ -1,0 +1,95 @@
+"""What a format is, to be read or to be written; ``vlm.formats.registry`` lists them all."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm.formats.files import Files
+from vlm.formats.records import Annotation, Scan
+from vlm.samples import Tag
+
+CHUNK = 1 << 16  # bytes of a piece of an export, roughly
+
+
+class ExportFailed(Exception):
+    """An export cannot be written; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFormat:
+    """A format in which data sets are read.
+
+    Attributes:
+        name: what ``--format`` takes, and what the data set's row holds.
+        label: what people choose from.
+        layout: what such a data set looks like, for the README.
+        suffixes: of the files that describe such a data set, and may be given in place of its folder.
+        describing: what such a file is called, for a sentence.
+        find: returns the paths of the descriptions in a folder.
+        scan: takes the root and the descriptions to read, relative to it.
+        root_of: returns the root of the data set that a description belongs to.
+    """
+
+    name: str
+    label: str
+    layout: str
+    find: Callable[[Files], list[str]]
+    scan: Callable[[Path, list[str]], Scan]
+    suffixes: tuple[str, ...] = ()
+    describing: str = ""
+    root_of: Callable[[Path], Path] = lambda path: path.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRow:
+    """A sample as it is exported; see ``SampleRecord`` for what the fields mean."""
+
+    id: int
+    path: str
+    file_name: str
+    split: str
+    width: int | None
+    height: int | None
+    external_id: str
+    categories: tuple[str, ...]
+    annotations: tuple[Annotation, ...]
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportContext:
+    """The data set that is exported: its name, its root folder, and the format that it was imported from."""
+
+    dataset_name: str
+    root: Path
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A format in which samples and their tags are written.
+
+    Attributes:
+        name: what ``--format`` takes.
+        meaning: what the file holds, for the README.
+        mime: how the file is announced to a browser.
+        suffix: how its name ends.
+        write: returns the file's content, piece by piece.
+    """
+
+    name: str
+    meaning: str
+    mime: str
+    suffix: str
+    write: Callable[[Iterable[ExportRow], ExportContext], Iterator[bytes]]
+
+
+def tag_objects(row: ExportRow) -> list[dict[str, Any]]:
+    """Return the tags of a sample as every export writes them."""
+    return [asdict(tag) for tag in row.tags]
+
+
+def json_bytes(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

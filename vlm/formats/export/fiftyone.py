@@ -1,0 +1,106 @@
+"""FiftyOne: a zip of what its importer reads."""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vlm.formats.base import ExportContext, ExportFormat, ExportRow
+from vlm.formats.records import Annotation
+
+_NOT_A_FIELD = re.compile(r"\W+")
+
+
+def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
+    """Write a zip of ``metadata.json`` and ``samples.json``; unpack it and read it with::
+
+        fiftyone.Dataset.from_dir(dataset_dir="FOLDER", dataset_type=fiftyone.types.FiftyOneDataset)
+
+    ``FiftyOneDataset`` has two forms on disk. Since FiftyOne 0.8 it is a dump of a MongoDB, bound to a version by the
+    ``version`` in ``metadata.json``; without that key, FiftyOne reads the earlier form (``LegacyFiftyOneDataset``),
+    which is written here. Images are referred to by their absolute paths and are not copied.
+
+    Samples get their tags as FiftyOne's ``tags``, their split as ``split``, every dimension's word as a classification
+    ``tag_DIMENSION`` with its confidence, and the data set's own annotations as ``ground_truth`` (with boxes) and
+    ``categories`` (without).
+    """
+    sink = _Sink()
+    root = context.root.resolve()
+    metadata = {"name": context.dataset_name, "media_type": "image", "info": {"exported_by": "DataVisor"}}
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", json.dumps(metadata))
+        with archive.open("samples.json", "w", force_zip64=True) as file:
+            file.write(b'{"samples": [')
+            opening = b""
+            for row in rows:
+                file.write(opening + json.dumps(_fiftyone_sample(row, root)).encode())
+                opening = b",\n"
+                yield sink.take()
+            file.write(b"]}\n")
+    yield sink.take()
+
+
+def _fiftyone_sample(row: ExportRow, root: Path) -> dict[str, Any]:
+    sample: dict[str, Any] = {
+        "filepath": str(root / row.path),
+        "tags": list(dict.fromkeys(tag.tag for tag in row.tags)),
+        "_media_type": "image",
+    }
+    if row.split:
+        sample["split"] = row.split
+    for tag in row.tags:
+        if tag.dimension is not None:
+            label = {"_cls": "Classification", "label": tag.tag, "confidence": tag.probability}
+            sample.setdefault(f"tag_{_NOT_A_FIELD.sub('_', tag.dimension)}", label)
+    detections = [
+        {"_cls": "Detection", "label": annotation.category, "bounding_box": box}
+        for annotation in row.annotations
+        if (box := _relative_box(annotation, row)) is not None
+    ]
+    if detections:
+        sample["ground_truth"] = {"_cls": "Detections", "detections": detections}
+    unboxed = dict.fromkeys(a.category for a in row.annotations if a.category and _relative_box(a, row) is None)
+    if unboxed:
+        labels = [{"_cls": "Classification", "label": category} for category in unboxed]
+        sample["categories"] = {"_cls": "Classifications", "classifications": labels}
+    return sample
+
+
+def _relative_box(annotation: Annotation, row: ExportRow) -> list[float] | None:
+    """Return x, y, width and height as fractions of the image, as FiftyOne wants them."""
+    if annotation.box is None or not row.width or not row.height:
+        return None
+    x, y, width, height = annotation.box
+    return [x / row.width, y / row.height, width / row.width, height / row.height]
+
+
+class _Sink(io.RawIOBase):
+    """Takes what is written and gives it away again; it cannot seek, as a socket cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
+
+
+FORMAT = ExportFormat(
+    "fiftyone",
+    "a zip of `metadata.json` and `samples.json`, with absolute paths to the images",
+    "application/zip",
+    ".zip",
+    _fiftyone,
+)

@@ -1,0 +1,70 @@
+"""Rows and columns: CSV, JSON lines, Parquet."""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from vlm.formats.base import CHUNK, ExportContext, ExportFormat, ExportRow, json_bytes, tag_objects
+
+
+def _plain(row: ExportRow) -> dict[str, Any]:
+    return {"file_name": row.file_name, "split": row.split, "tags": tag_objects(row)}
+
+
+def _csv(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)  # the excel dialect is that of RFC 4180
+    writer.writerow(("file_name", "split", "tags"))
+    for row in rows:
+        writer.writerow((row.file_name, row.split, json.dumps(tag_objects(row), ensure_ascii=False)))
+        if buffer.tell() >= CHUNK:
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def _jsonl(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
+    for row in rows:
+        yield json_bytes(_plain(row)) + b"\n"
+
+
+def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
+    """Let DuckDB turn the lines of ``jsonl`` into Parquet, from one temporary file to another."""
+    with tempfile.TemporaryDirectory(prefix="datavisor-export-") as folder:
+        lines, target = Path(folder, "rows.jsonl"), Path(folder, "rows.parquet")
+        with lines.open("wb") as file:
+            file.writelines(_jsonl(rows, context))
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": folder,
+            "memory_limit": "1GB",
+            "autoinstall_known_extensions": False,
+        }
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute(
+                """
+                COPY (
+                    SELECT * FROM read_json($lines, format = 'newline_delimited', columns = {
+                        file_name: 'VARCHAR',
+                        split: 'VARCHAR',
+                        tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT)[]'
+                    })
+                ) TO $target (FORMAT parquet, COMPRESSION zstd)
+                """,
+                {"lines": str(lines), "target": str(target)},
+            )
+        lines.unlink()
+        with target.open("rb") as file:
+            while piece := file.read(CHUNK):
+                yield piece
+
+
+CSV = ExportFormat("csv", "`file_name`, `split`, `tags` (a JSON list)", "text/csv; charset=utf-8", ".csv", _csv)
+JSONL = ExportFormat("jsonl", "one object per sample, with the same fields", "application/x-ndjson", ".jsonl", _jsonl)
+PARQUET = ExportFormat("parquet", "the same as typed columns", "application/vnd.apache.parquet", ".parquet", _parquet)
