@@ -1,25 +1,32 @@
-"""Every test has a data folder of its own; nothing reaches a hub."""
+"""What all tests share: a data folder of their own, and an end that leaves nothing to the next test."""
 
-import os
-import tempfile
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# Before Django reads its settings: they make the data folder when they are imported.
-os.environ["DATAVISOR_DATA_DIR"] = tempfile.mkdtemp(prefix="datavisor-tests-")
-os.environ["HF_HUB_OFFLINE"] = "1"
-for name in [name for name in os.environ if name.startswith("DATAVISOR_") and name != "DATAVISOR_DATA_DIR"]:
-    del os.environ[name]
+from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
+
+BROWSER_SECONDS = 600
 
 
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
-    """Put the test database into a file: a run's thread has a connection of its own, which memory cannot share."""
-    from django.conf import settings
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that drive a browser, and keep them together where tests are spread over processes."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(BROWSER_SECONDS))
 
-    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(settings.DATA_DIR / "test.sqlite3")
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """Take back what a command called in this process does to its signals."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Path]:
     """Give the test a store, thumbnails and a model of its own."""
     from vlm.process import keeper, sample_store
+    from vlm.runs.worker import stop_all
 
     folder = tmp_path / "data"
     folder.mkdir()
@@ -47,6 +55,7 @@ def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Pat
     settings.VLM_MIN_MASS, settings.VLM_MIN_PROBABILITY = 0.0, 0.0  # type: ignore[attr-defined]
     sample_store.cache_clear()
     yield folder
+    stop_all()  # a test that failed may have left a run at work
     sample_store().close()
     sample_store.cache_clear()
     keeper.release()

@@ -1,17 +1,14 @@
 """A data set in the test database and store, and a real server with a real browser."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -19,7 +16,10 @@ from django.test import Client
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.brake import Brake
 from tests.browser import ARGUMENTS, find_chromium
+from tests.children import PATIENCE, environment, wait_for
+from tests.outcome import failed
 from vlm import services
 from vlm.models import Dataset
 from vlm.samples import SampleFilter
@@ -40,11 +40,6 @@ def draw_images(folder: Path, count: int, *, size: int = 200, broken: int = 0) -
     for index in range(broken):
         (folder / f"broken-{index}.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 # -- without a browser -------------------------------------------------------------------------------------------------
@@ -85,24 +80,33 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        # Ours as long as the tests last, also while the server is down: a port that is bound and not listened to is given
+        # to nobody else, refuses whoever comes, and may be listened to by the server.
+        self.reserved = socket.socket()
+        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.reserved.bind(("127.0.0.1", 0))
+        self.port: int = self.reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DATAVISOR_")} | {
-            "DATAVISOR_DATA_DIR": str(folder / "data"),
-            "DATAVISOR_IMPORT_ROOTS": str(folder),
-            "DATAVISOR_VLM_MODEL": str(WEIGHTS),
-            "DATAVISOR_VLM_MIN_PROBABILITY": "0",
-            "DATAVISOR_VLM_MIN_MASS": "0",
-            "DATAVISOR_VLM_BATCH_SIZE": "1",
-            "DJANGO_SETTINGS_MODULE": "datavisor.settings",
-            "PYTHONPATH": str(ROOT),
-        }
+        self.brake = Brake(folder / "brake.json")
+        self.environment = environment(
+            folder / "data",
+            **self.brake.environment,
+            DATAVISOR_IMPORT_ROOTS=str(folder),
+            DATAVISOR_VLM_MODEL=str(WEIGHTS),
+            DATAVISOR_VLM_MIN_PROBABILITY="0",
+            DATAVISOR_VLM_MIN_MASS="0",
+            DATAVISOR_VLM_BATCH_SIZE="1",
+        )
         self.process: subprocess.Popen[bytes] | None = None
 
     def python(self, code: str) -> None:
-        subprocess.run([sys.executable, "-c", code], env=self.environment, cwd=self.folder, check=True)
+        subprocess.run(
+            [sys.executable, "-c", code], env=self.environment, cwd=self.folder, check=True, timeout=PATIENCE
+        )
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
@@ -110,21 +114,27 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, "datavisor.asgi:application"], env=self.environment, cwd=self.folder, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError((self.folder / "server.log").read_text(errors="replace"))
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
-                return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.1)
-        raise AssertionError("The server did not answer within two minutes.")
+        wait_for(self._answers, "An answer of the server")
+
+    def _answers(self) -> bool:
+        if not self.is_up:
+            raise AssertionError((self.folder / "server.log").read_text(errors="replace"))
+        try:
+            urllib.request.urlopen(f"{self.url}/healthz", timeout=PATIENCE).close()
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+        return True
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_up:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(90)
+            self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """End it at once, with whatever it is at: a test has failed, and the next one starts afresh."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +147,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "from django.contrib.auth.models import User\n"
         f"User.objects.create_superuser('ada', password={PASSWORD!r})\n"
     )
-    server.start()
     yield server
-    server.stop()
+    server.kill()
+    server.reserved.close()
 
 
 # For each module anew: an open Playwright has an event loop in this thread, in which Django's ORM refuses to work.
@@ -157,7 +167,7 @@ class Visitor:
     def __init__(self, server: Server, context: BrowserContext) -> None:
         self.server, self.context = server, context
         self.complaints: list[str] = []
-        self.context.set_default_timeout(60_000)
+        self.context.set_default_timeout(1000 * PATIENCE)
 
     def page(self) -> Page:
         page = self.context.new_page()
@@ -192,20 +202,27 @@ class Visitor:
             f"{self.server.url}/imports/new", form=form, headers={"Referer": self.server.url}
         )
         assert answer.ok, answer.text()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            found = re.search(r"/datasets/\d+/", self.context.request.get(answer.url).text())
-            if found:
-                return self.server.url + found.group()
-            time.sleep(0.2)
-        raise AssertionError(f"The import did not end: {answer.url}")
+        found: list[str] = []
+
+        def is_done() -> bool:
+            found.extend(re.findall(r"/datasets/\d+/", self.context.request.get(answer.url).text()))
+            return bool(found)
+
+        wait_for(is_done, f"The end of the import {answer.url}")
+        return self.server.url + found[0]
 
 
 @pytest.fixture
-def visitor(server: Server, browser: Browser) -> Iterator[Visitor]:
+def visitor(server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visitor]:
     """A visitor who must have had nothing to complain about in the end."""
+    server.brake.release()
+    if not server.is_up:
+        server.start()
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     visitor = Visitor(server, context)
     yield visitor
     context.close()
-    assert visitor.complaints == []
+    if failed(request.node):
+        server.kill()  # with the run that it may be at; the next test starts it again
+    else:
+        assert visitor.complaints == []

@@ -1,0 +1,45 @@
+"""The settings that pytest runs with: the product's own, read where nothing of the developer's machine can reach them.
+
+Each process that imports this has a data folder of its own, which ends with it. So two runs of the tests in one checkout
+never meet, and neither ``data/`` nor a variable of the shell decides what a test sees. Servers and commands that the tests
+start are given their environment by :func:`tests.children.environment`.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+FOREIGN = ("DATAVISOR_", "DATABASE_", "DJANGO_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "RAY_")
+KEPT = ("DATAVISOR_CHROMIUM", "DJANGO_SETTINGS_MODULE")
+# How wide and how colourful a terminal is would change what commands print.
+TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+for _name in list(os.environ):
+    if _name in TERMINAL or (_name.startswith(FOREIGN) and _name not in KEPT):
+        del os.environ[_name]
+
+_owner = os.getpid()
+_folder = tempfile.mkdtemp(prefix="datavisor-tests-")
+
+
+@atexit.register
+def _remove() -> None:
+    if os.getpid() == _owner:  # a forked child's end is not ours
+        shutil.rmtree(_folder, ignore_errors=True)
+
+
+os.environ |= {
+    "DATAVISOR_DATA_DIR": f"{_folder}/data",
+    "HF_HOME": f"{_folder}/hub",
+    "HF_HUB_OFFLINE": "1",  # nothing reaches a hub
+    # Small weights gain nothing from threads, and waiting for one another costs them dearly on a busy machine.
+    "OMP_NUM_THREADS": "1",
+}
+
+from datavisor.settings import *  # noqa: E402, F403  (only now: importing them reads the environment)
+from datavisor.settings import DATA_DIR, DATABASES  # noqa: E402
+
+# A file: a run's thread has a connection of its own, which a database in memory could not share.
+DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # what makes passwords safe makes tests slow
