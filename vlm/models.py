@@ -9,8 +9,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from vlm.formats import import_choices
+from vlm.vocabulary import KINDS, Only, Vocabulary
 from vlm.vocabulary import Dimension as AskedDimension
-from vlm.vocabulary import Vocabulary
 
 
 class Dataset(models.Model):
@@ -37,18 +37,44 @@ class Dataset(models.Model):
 
 
 class Dimension(models.Model):
-    """One question of the vocabulary."""
+    """One question of the vocabulary; ``vlm.vocabulary.Dimension`` says what the fields mean."""
 
     name = models.SlugField(max_length=60, unique=True)
     question = models.TextField()
+    kind = models.CharField(max_length=16, choices=KINDS, default="one-of")
     position = models.PositiveSmallIntegerField(default=0)
-    enabled = models.BooleanField(default=True, help_text=_("Asked in new runs."))
+    enabled = models.BooleanField(default=True, help_text="Asked in new runs.")
+    label = models.CharField(max_length=60, blank=True, help_text="How the page calls it; the name if empty.")
+    levels = models.JSONField(
+        default=list, blank=True, help_text="Words of an ordered dimension, lowest first, if they stand otherwise."
+    )
+    wordings = models.JSONField(default=list, blank=True, help_text="Further wordings of the question.")
+    spellings = models.JSONField(default=dict, blank=True, help_text="Word → what else counts as it.")
+    labels = models.JSONField(default=dict, blank=True, help_text="Word → how the page calls it.")
+    only_dimension = models.CharField(max_length=60, blank=True, help_text="Tags are made only where this dimension")
+    only_words = models.JSONField(default=list, blank=True, help_text="has one of these words.")
 
     class Meta:
         ordering = ["position", "name"]
 
     def __str__(self) -> str:
         return self.name
+
+    def asked(self) -> AskedDimension:
+        """Return what is asked. Raises ``VocabularyError`` where that cannot be."""
+        only = Only(self.only_dimension, tuple(self.only_words)) if self.only_dimension else None
+        return AskedDimension(
+            name=self.name,
+            question=self.question,
+            words=tuple(word.text for word in self.words.all()),
+            kind=self.kind,  # type: ignore[arg-type]
+            spellings={word: tuple(others) for word, others in self.spellings.items()},
+            wordings=tuple(self.wordings),
+            only=only,
+            label=self.label,
+            labels=dict(self.labels),
+            levels=tuple(self.levels),
+        )
 
 
 class Word(models.Model):
@@ -73,9 +99,7 @@ def current_vocabulary() -> Vocabulary:
         VocabularyError: nothing is enabled, or a dimension lacks words.
     """
     dimensions = Dimension.objects.filter(enabled=True).prefetch_related("words")
-    return Vocabulary(
-        tuple(AskedDimension(d.name, d.question, tuple(word.text for word in d.words.all())) for d in dimensions)
-    )
+    return Vocabulary(tuple(dimension.asked() for dimension in dimensions))
 
 
 def words_by_dimension() -> dict[str, tuple[str, ...]]:
