@@ -24,8 +24,8 @@ from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Wor
 from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
 from vlm.samples import StoreError
-from vlm.vocabulary import Dimension as AskedDimension
-from vlm.vocabulary import VocabularyError, normalise
+from vlm.vocabulary import KINDS, VocabularyError, normalise
+from vlm.vocabulary_forms import LinesField, PairsField
 
 admin.site.site_header = admin.site.site_title = "DataVisor"
 
@@ -353,8 +353,18 @@ class WordFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
         if any(self.errors):
             return
         kept = [form.cleaned_data for form in self.forms if form.cleaned_data and not form.cleaned_data.get("DELETE")]
+        words = [data["text"] for data in kept]
+        dimension = self.instance
+        dimension.forget_words_but(words)
         try:
-            AskedDimension(self.instance.name or "new", "Any?", tuple(data["text"] for data in kept))
+            Dimension(
+                name=dimension.name or "new",
+                question="Any?",
+                kind=dimension.kind,
+                levels=dimension.levels,
+                spellings=dimension.spellings,
+                wordings=dimension.wordings,
+            ).asked(words)
         except VocabularyError as error:
             raise forms.ValidationError(str(error)) from error
         super().clean()
@@ -368,6 +378,21 @@ class WordFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
         return super().save(commit)
 
 
+class DimensionAdminForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Writes in lines what the database keeps as JSON."""
+
+    kind = forms.ChoiceField(choices=list(KINDS.items()), required=False, initial="one-of")
+    levels = LinesField(help_text="Words of an ordered dimension, lowest first, if they stand otherwise.")
+    wordings = LinesField(tidy=False, help_text="Further wordings of the question, one per line.")
+    spellings = PairsField(many=True, help_text="A line for each word: rainy = rain, wet")
+    labels = PairsField(many=False, help_text="A line for each word, as the page calls it: sunny = sonnig")
+    only_words = LinesField(help_text="One per line; tags are made only where that dimension has one of them.")
+
+    def clean_kind(self) -> str:
+        kind: str = self.cleaned_data["kind"] or self.instance.kind
+        return kind
+
+
 class WordInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Word
     form = WordForm
@@ -379,6 +404,7 @@ class WordInline(admin.TabularInline):  # type: ignore[type-arg]
 class DimensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["name", "question", "words_shown", "enabled", "position"]
     list_editable = ["enabled", "position"]
+    form = DimensionAdminForm
     inlines = [WordInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dimension]:

@@ -3,6 +3,8 @@
 Samples and tags are in DuckDB (``vlm.samples``); the ids of ``Dataset`` and ``TaggingRun`` are their keys there.
 """
 
+from collections.abc import Collection, Sequence
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -60,13 +62,13 @@ class Dimension(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def asked(self) -> AskedDimension:
-        """Return what is asked. Raises ``VocabularyError`` where that cannot be."""
+    def asked(self, words: Sequence[str] | None = None) -> AskedDimension:
+        """Return what is asked, with other ``words`` if they are given. Raises ``VocabularyError`` where that cannot be."""
         only = Only(self.only_dimension, tuple(self.only_words)) if self.only_dimension else None
         return AskedDimension(
             name=self.name,
             question=self.question,
-            words=tuple(word.text for word in self.words.all()),
+            words=tuple((word.text for word in self.words.all()) if words is None else words),
             kind=self.kind,  # type: ignore[arg-type]
             spellings={word: tuple(others) for word, others in self.spellings.items()},
             wordings=tuple(self.wordings),
@@ -75,6 +77,15 @@ class Dimension(models.Model):
             labels=dict(self.labels),
             levels=tuple(self.levels),
         )
+
+    def forget_words_but(self, words: Collection[str]) -> None:
+        """Drop what belongs to words that are gone; levels that do not name each word are those of the words' order."""
+        answers = ("yes", "no") if self.kind == "yes-no" else words
+        self.spellings = {word: others for word, others in self.spellings.items() if word in answers}
+        self.labels = {word: label for word, label in self.labels.items() if word in words}
+        self.levels = [word for word in self.levels if word in words]
+        if len(self.levels) != len(words):
+            self.levels = []
 
 
 class Word(models.Model):
