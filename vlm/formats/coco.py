@@ -13,7 +13,6 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 
 from vlm.formats.base import ImportFormat
 from vlm.formats.files import OUTSIDE, Files, Refused
-from vlm.formats.folder import split_name
 from vlm.formats.json_stream import JSONBroken, stream_sections
+from vlm.formats.matching import split_in, split_name
 from vlm.formats.records import (
     Annotation,
     ImportFailed,
@@ -244,7 +243,7 @@ def _records(files: Files, spool: _Spool, seen: set[int], report: ReportSkip) ->
             yield SampleRecord(
                 path=path,
                 file_name=name,
-                split=split or _split_in(path.rpartition("/")[0]),
+                split=split or split_in(path.rpartition("/")[0]),
                 width=width,
                 height=height,
                 categories=distinct_categories(annotations),
@@ -334,12 +333,6 @@ def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
                 bases.insert(0, bases.pop(index))
             return path, key
     raise Refused(OUTSIDE if outside else "The image is listed in the JSON, but the file is missing.")
-
-
-@lru_cache(maxsize=65_536)
-def _split_in(folder: str) -> str:
-    """Return the split that the first fitting part of a folder's path stands for."""
-    return next(filter(None, map(split_name, folder.split("/"))), "")
 
 
 def _root_of(path: Path) -> Path:

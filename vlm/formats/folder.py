@@ -1,7 +1,6 @@
 """A folder of images: nested or flat, with class folders and split folders where there are any."""
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 
 from vlm.formats.base import ImportFormat
 from vlm.formats.files import Files, Refused, walk_images
+from vlm.formats.matching import split_name
 from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan
 
-_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing)(\d{4})?", re.IGNORECASE)
 # One such folder around everything says where the images are, not what is on them.
 _CONTAINERS = frozenset(
     ["image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "data", "dataset", "jpegimages"]
@@ -25,12 +24,6 @@ class _Layout:
     base: int
     has_splits: bool
     has_classes: bool
-
-
-def split_name(folder: str) -> str:
-    """Return the split that a folder's name stands for ('train' for 'train2017'), '' where it is no split."""
-    match = _SPLIT.fullmatch(folder)
-    return match[1] if match else ""
 
 
 def scan_folder(root: Path) -> Scan:

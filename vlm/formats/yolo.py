@@ -15,7 +15,7 @@ import yaml
 
 from vlm.formats.base import ImportFormat
 from vlm.formats.files import Files, Refused, walk_images
-from vlm.formats.folder import split_name
+from vlm.formats.matching import split_in
 from vlm.formats.records import (
     Annotation,
     ImportFailed,
@@ -199,7 +199,7 @@ def _images(files: Files, description: _Description, report: ReportSkip) -> Iter
             continue
         paths = _listed(files, source, report) if source.endswith(".txt") else walk_images(files, source, report)
         for path in paths:
-            yield key or _split_in(path), path
+            yield key or split_in(path.rpartition("/")[0]), path
 
 
 def _source(files: Files, description: _Description, written: str) -> str:
@@ -235,10 +235,6 @@ def _listed(files: Files, source: str, report: ReportSkip) -> Iterator[str]:
             yield next((path for path in candidates if files.status(path) is not None), candidates[0])
         except Refused as refused:
             report(source, f"Line {number:,}: {refused}")
-
-
-def _split_in(path: str) -> str:
-    return next(filter(None, map(split_name, path.split("/")[:-1])), "")
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------

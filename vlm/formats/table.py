@@ -1,0 +1,287 @@
+"""Tables that users bring: a CSV with a row per file, such as ``file,dimension,value``.
+
+Encoding, delimiter and header are found out; what is wrong is listed with its line and never guessed away. Which sample a
+row means is found like any path that was written elsewhere; see ``vlm.formats.matching``.
+"""
+
+import codecs
+import csv
+import io
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlm.formats.matching import Ambiguous, best, fold, name_of, readings
+
+MAX_BYTES = 100_000_000
+MAX_COLUMNS = 200
+MAX_CELL = 10_000  # characters
+MAX_PROBLEMS = 10_000  # the rest is counted only
+DELIMITERS = (",", ";", "\t", "|")
+FILE_COLUMNS = (
+    "file",
+    "file_name",
+    "filename",
+    "path",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "image_name",
+    "name",
+)
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # what Excel writes, and reads, as a first line
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+class TableBroken(Exception):
+    """A table cannot be read at all; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a table that is not used, and why; ``line`` counts from 1, the header included."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Line {self.line:,}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: the file it is about, as written, and the other cells by the name of their column."""
+
+    line: int
+    file: str
+    values: dict[str, str]
+
+
+@dataclass
+class Table:
+    """A table that was read.
+
+    Attributes:
+        columns: names of the columns but that of the file, as written.
+        file_column: name of the column that says which file a row is about.
+        encoding: utf-8-sig, utf-16, utf-8, or cp1252 where it is none of them.
+        delimiter: between the cells.
+        key: the columns that tell rows of one file apart.
+        rows: those that can be used.
+        problems: the first 10,000 things that cannot, with their lines.
+        problem_count: how many there are.
+    """
+
+    columns: tuple[str, ...]
+    file_column: str
+    encoding: str
+    delimiter: str
+    key: tuple[str, ...] = ()
+    rows: list[Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+
+    def complain(self, line: int, reason: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(line, reason))
+
+    def column(self, *names: str) -> str:
+        """Return the name, as written, of the column that is called one of ``names`` (in any case).
+
+        Raises:
+            TableBroken: there is none.
+        """
+        by_name = {fold(column): column for column in self.columns}
+        for name in names:
+            if fold(name) in by_name:
+                return by_name[fold(name)]
+        there = ", ".join(f"“{column}”" for column in self.columns) or "none"
+        raise TableBroken(f"The table has no column “{names[0]}”. Beside “{self.file_column}” there are: {there}.")
+
+
+def read_table(content: bytes, *, key: Sequence[str] = ()) -> Table:
+    """Read a table.
+
+    Args:
+        content: the file's bytes.
+        key: names of the columns that tell rows of one file apart, such as ``dimension``: a row that repeats the file
+            and all of these is a duplicate. The first one counts, the others are listed.
+
+    Raises:
+        TableBroken: it is too large, no text, has no header, or lacks a column of ``key``.
+    """
+    if len(content) > MAX_BYTES:
+        raise TableBroken(f"The table has {len(content):,} bytes, more than the {MAX_BYTES:,} that are read. Split it.")
+    text, encoding = _decoded(content)
+    delimiter = ""
+    if match := _SEPARATOR_LINE.match(text):
+        delimiter, text = match[1], text[match.end() :]
+    first_line = 2 if match else 1
+    delimiter = delimiter or _delimiter(text)
+    cells = _cells(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    header = next(cells, None)
+    names = [name.strip() for name in header[1]] if header else []
+    if not any(names):
+        raise TableBroken("The table is empty. Its first line must name its columns, such as “file,dimension,value”.")
+    if len(names) > MAX_COLUMNS:
+        raise TableBroken(f"The table has {len(names):,} columns; at most {MAX_COLUMNS} are read.")
+    repeated = next((name for name in names if name and sum(fold(name) == fold(other) for other in names) > 1), None)
+    if repeated is not None:
+        raise TableBroken(f"Two columns are called “{repeated}”. Give each a name of its own.")
+    file_place = next((names.index(name) for want in FILE_COLUMNS for name in names if fold(name) == want), None)
+    if file_place is None:
+        raise TableBroken(
+            f"No column says which file a row is about. Call one of them “file”; there are: {', '.join(names)}."
+        )
+    others = [(place, name) for place, name in enumerate(names) if place != file_place and name]
+    table = Table(tuple(name for _, name in others), names[file_place], encoding, delimiter)
+    table.key = tuple(table.column(name) for name in key)
+    seen: dict[tuple[str, ...], int] = {}
+    for number, row in cells:
+        line = number + first_line - 1
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
+            table.complain(line, f"it has {len(row)} cells, the header {len(names)}")
+            continue
+        row = [cell.strip() for cell in row] + [""] * (len(names) - len(row))
+        file = row[file_place]
+        if not file:
+            table.complain(line, f"“{table.file_column}” is empty")
+            continue
+        if any(len(cell) > MAX_CELL for cell in row):
+            table.complain(line, f"a cell has more than {MAX_CELL:,} characters")
+            continue
+        values = {name: row[place] for place, name in others}
+        identity = (file, *(fold(values[name]) for name in table.key))
+        if identity in seen:
+            table.complain(line, f"it repeats line {seen[identity]:,}, which counts")
+            continue
+        seen[identity] = line
+        table.rows.append(Row(line, file, values))
+    return table
+
+
+def number(text: str, *, decimal_comma: bool = False) -> float:
+    """Return the number that a cell holds.
+
+    Args:
+        decimal_comma: also read “0,5”, where the comma does not part the cells.
+
+    Raises:
+        ValueError: it is no finite number; the message says so.
+    """
+    plain = text.strip()
+    if decimal_comma and _DECIMAL_COMMA.fullmatch(plain):
+        plain = plain.replace(",", ".")
+    value = float(plain) if len(plain) < 400 and _NUMBER.fullmatch(plain) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"“{text[:40]}” is no number")
+    return value
+
+
+def numbers(table: Table, column: str) -> Iterator[tuple[Row, float]]:
+    """Yield the rows with the number of a column; empty cells are passed over, others are complained about."""
+    for row in table.rows:
+        if not row.values[column]:
+            continue
+        try:
+            yield row, number(row.values[column], decimal_comma=table.delimiter != ",")
+        except ValueError as error:
+            table.complain(row.line, f"{error} (column “{column}”)")
+
+
+def match_files(table: Table, known: Iterable[tuple[int, str]]) -> dict[int, int]:
+    """Return the sample of each row, by the row's line; rows whose file is unknown or unclear are complained about.
+
+    A file is meant by its path below the data set's root, or by an end of its path that no other file has. Where two rows
+    spell the same file differently and the key columns do not tell them apart, the first counts.
+
+    Args:
+        known: id and path of every sample; it is gone through once and not kept.
+    """
+    wanted = {fold(parts[-1]) for row in table.rows for parts in readings(row.file)}
+    asked = {row.file for row in table.rows}
+    exact: dict[str, int] = {}
+    by_name: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for sample, path in known:
+        if path in asked:
+            exact[path] = sample
+        if (name := fold(name_of(path))) in wanted:
+            by_name[name][path] = sample
+    found: dict[int, int] = {}
+    lines: dict[tuple[object, ...], int] = {}
+    for row in table.rows:
+        try:
+            meant = exact[row.file] if row.file in exact else _by_end(row.file, by_name)
+        except Ambiguous as error:
+            table.complain(row.line, f"“{row.file}”: {error}")
+            continue
+        if meant is None:
+            table.complain(row.line, f"“{row.file}” is no file of the data set")
+            continue
+        identity = (meant, *(fold(row.values[name]) for name in table.key))
+        if identity in lines:
+            table.complain(row.line, f"“{row.file}” is the file of line {lines[identity]:,}, which counts")
+            continue
+        lines[identity] = row.line
+        found[row.line] = meant
+    return found
+
+
+def _by_end(written: str, by_name: dict[str, dict[str, int]]) -> int | None:
+    for parts in readings(written):
+        candidates = by_name.get(fold(parts[-1]), {})
+        match = best(parts, candidates)
+        if match is not None:
+            return candidates[match]
+    return None
+
+
+def _decoded(content: bytes) -> tuple[str, str]:
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding), encoding
+            except UnicodeDecodeError as error:
+                raise TableBroken(
+                    f"The table is no {encoding.upper()} text, though it begins so. Save it as UTF-8."
+                ) from error
+    if b"\0" in content[:4096]:
+        raise TableBroken("The table is no text. Save it as CSV (UTF-8), not as a workbook or a picture.")
+    try:
+        return content.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        pass
+    try:
+        return content.decode("cp1252"), "cp1252"  # what Excel writes in western Europe
+    except UnicodeDecodeError as error:
+        raise TableBroken(f"The table is no UTF-8 text (byte {error.start + 1:,}). Save it as CSV (UTF-8).") from error
+
+
+def _delimiter(text: str) -> str:
+    """Return what parts the cells of the header: the delimiter that it has most of, outside quotes."""
+    head = re.sub(r'"[^"]*"', "", text.lstrip("\r\n").splitlines()[0] if text.strip() else "")
+    return max(DELIMITERS, key=head.count)
+
+
+def _cells(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row of a ``csv.reader`` that has any."""
+    while True:
+        begins = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise TableBroken(f"Line {begins:,} is no CSV: {error}. Check its quotes.") from error
+        if row:
+            yield begins, row
