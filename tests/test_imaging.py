@@ -1,10 +1,16 @@
 """Pixels come back upright, in RGB, or with a reason why not."""
 
+import hashlib
 import os
 import struct
+import subprocess
+import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -13,7 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from vlm.imaging import ImageUnreadable, image_size, read_image, remove_thumbnails, thumbnail
+from vlm import imaging
+from vlm.demo import DEMO_PHOTOS
+from vlm.imaging import ImageUnreadable, image_size, read_image, read_picture, remove_thumbnails, thumbnail
+from vlm.measures import distance, measure
 
 LIMIT = 1_000_000
 QUADRANTS = {"red": (0, 0), "lime": (1, 0), "blue": (0, 1), "white": (1, 1)}
@@ -304,3 +313,205 @@ def test_removing_thumbnails_spares_other_data_sets(tmp_path: Path) -> None:
     remove_thumbnails(cache, tmp_path / "one")
     assert [path.exists() for path in thumbnails.values()] == [False, False, True]
     remove_thumbnails(tmp_path / "no cache", tmp_path / "one")
+
+
+# -- deep gray, missing ends, digests, measures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_gray_of_fewer_bits_in_a_file_of_sixteen_is_not_black(tmp_path: Path, bits: int, suffix: str) -> None:
+    white = (1 << bits) - 1
+    values = np.array([[0, white // 4, white // 2, white]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"image{suffix}")
+    assert np.asarray(read(tmp_path / f"image{suffix}"))[0, :, 0].tolist() == pytest.approx([0, 64, 127, 255], abs=1)
+
+
+def test_gray_of_32_bits_is_scaled_too(tmp_path: Path) -> None:
+    values = np.array([[-5, 0, 1 << 19, (1 << 20) - 1]], dtype=np.int32)
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    assert np.asarray(read(tmp_path / "image.tif"))[0, :, 0].tolist() == [0, 0, 128, 255]
+
+
+def test_black_of_sixteen_bits_stays_black(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(tmp_path / "image.png")
+    assert np.asarray(read(tmp_path / "image.png")).max() == 0
+
+
+def detailed(width: int = 203, height: int = 149) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+JPEG_KINDS = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "unsubsampled": {"subsampling": 0, "quality": 95},
+    "restarts": {"restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_without_its_end_marker_is_read(tmp_path: Path, kind: str, missing: int) -> None:
+    path = tmp_path / "image.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    detailed().save(path, exif=exif, **JPEG_KINDS[kind])
+    whole = read(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert difference(read(path), whole) == 0
+    assert read_picture(path, max_pixels=LIMIT, digested=True).image.size == whole.size == (149, 203)
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("missing", [8, 20, 200, 3000])
+def test_a_jpeg_that_lacks_more_than_its_end_marker_is_not(tmp_path: Path, kind: str, missing: int) -> None:
+    path = tmp_path / "image.jpg"
+    detailed().save(path, **JPEG_KINDS[kind])
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ImageUnreadable, match="cut short"):
+        read(path)
+
+
+@pytest.mark.parametrize("held", [1 << 20, 100])
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(imaging, "_HELD_AT_MOST", held)
+    path = tmp_path / "image.png"
+    picture().save(path)
+    seen = read_picture(path, max_pixels=LIMIT, digested=True)
+    assert seen.digest == hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    assert difference(seen.image, picture()) == 0
+    assert read_picture(path, max_pixels=LIMIT).digest == ""
+
+
+def test_digest_and_measures_take_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "image.jpg", []
+    detailed().save(path)
+    own = Path.open
+
+    def counting(self: Path, *args: Any, **kwargs: Any) -> Any:
+        opened.append(self)
+        return own(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", counting)
+    seen = read_picture(path, max_pixels=LIMIT, digested=True, measured=True)
+    assert opened == [path]
+    assert seen.measures == measure(seen.image)
+
+
+def test_measures_hardly_depend_on_how_much_was_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    with Image.open(sorted(DEMO_PHOTOS.glob("*.jpg"))[5]) as photo:
+        photo.resize((2400, 1800), Image.Resampling.BICUBIC).save(path, quality=92)
+    whole, part = (
+        read_picture(path, max_pixels=10_000_000, enough=lambda _, side=side: (side, side), measured=True)
+        for side in (2400, 400)
+    )
+    assert (whole.image.width, part.image.width) == (2400, 600)
+    assert whole.measures is not None
+    assert part.measures is not None
+    assert part.measures.aspect == whole.measures.aspect
+    assert distance(part.measures.phash, whole.measures.phash) <= 4
+    for name in ("luminance", "p05", "p95", "contrast", "colourfulness"):
+        assert getattr(part.measures, name) == pytest.approx(getattr(whole.measures, name), rel=0.05, abs=2)
+
+
+# -- what decoding may take -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
+def test_much_larger_images_are_averaged_as_they_are_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(imaging, "_CONVERTED_AT_ONCE", 5000)
+    path = tmp_path / "image.tif"
+    picture(601, 403).convert(mode).save(path)
+    whole = read(path)
+    seen = read_picture(path, max_pixels=LIMIT, enough=lambda _: (60, 40))
+    assert (seen.size, seen.image.size) == ((601, 403), (121, 81))
+    assert difference(seen.image, whole.reduce(5)) == 0
+
+
+def test_conversion_in_parts_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.png"
+    chance = np.random.default_rng(0)
+    Image.fromarray(chance.integers(0, 256, (90, 70, 4), dtype=np.uint8)).save(path)
+    whole = read(path)
+    monkeypatch.setattr(imaging, "_CONVERTED_AT_ONCE", 500)
+    assert difference(read(path), whole) == 0
+
+
+def test_images_that_are_decoded_together_keep_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imaging, "DECODE_MEMORY", 100)
+    room = imaging._Room()
+    order: list[str] = []
+    inside, gone = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with room.taken(70):
+            order.append("first in")
+            inside.set()
+            gone.wait(60)
+            order.append("first out")
+
+    def later(name: str, size: int) -> None:
+        with room.taken(size):
+            order.append(name)
+
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert inside.wait(60)
+    # One that is larger than everything waits until it is alone, and who comes later does not overtake it.
+    for name, size in (("large", 1000), ("small", 10)):
+        threads.append(threading.Thread(target=later, args=(name, size)))
+        threads[-1].start()
+        while len(room._queue) < len(threads) - 1:
+            gone.wait(0.01)
+    assert order == ["first in"]
+    gone.set()
+    for thread in threads:
+        thread.join(60)
+    assert order[:2] == ["first in", "first out"]
+    assert sorted(order[2:]) == ["large", "small"]
+    assert (room._taken, room._inside, len(room._queue)) == (0, 0, 0)
+
+
+def test_only_so_many_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imaging, "DECODERS", 2)
+    monkeypatch.setattr(imaging, "_room", imaging._Room())
+    picture().save(tmp_path / "image.png")
+    lock, inside, most = threading.Lock(), 0, 0
+    own = imaging._loaded
+
+    def watched(*args: Any) -> Image.Image:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        try:
+            return own(*args)
+        finally:
+            with lock:
+                inside -= 1
+
+    monkeypatch.setattr(imaging, "_loaded", watched)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(read, [tmp_path / "image.png"] * 40))) == 40
+    assert most <= 2
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="a system that does not tell how much memory was used"
+)
+def test_a_huge_image_takes_its_own_pixels_and_little_more(tmp_path: Path) -> None:
+    """In a process of its own, whose peak is that of this image."""
+    path = tmp_path / "huge.png"
+    Image.new("RGBA", (6000, 6000), (10, 20, 30, 200)).save(path)  # 144 MB decoded
+    code = (
+        "import resource, sys; from pathlib import Path; from vlm.imaging import thumbnail\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak(); path = Path(sys.argv[1])\n"
+        "thumbnail(path, size=320, cache_dir=path.parent, key='1', max_pixels=10**8); print(peak() - before)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(out.stdout) < 300  # it was 700

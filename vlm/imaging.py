@@ -2,6 +2,10 @@
 
 Every image comes back upright, in RGB, as its first frame, or as ``ImageUnreadable`` with a reason for the user. Files
 are recognised by their content; the formats are an allow-list. Nothing here knows Django: limits are passed in.
+
+Whoever needs less than an image's pixels says how many are enough. Then a JPEG is decoded at a half, a quarter or an
+eighth, and what is still large is averaged as it is converted, some rows at a time: an image takes the memory of its
+decoded pixels and little more. However many threads read, those at work together keep within ``DECODE_MEMORY``.
 """
 
 import hashlib
@@ -9,15 +13,21 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
+
+from vlm.measures import SIDE, Measures, measure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # MPO opens as JPEG
 SUFFIXES = frozenset(
@@ -62,6 +72,15 @@ _UPRIGHT = {
 _WEBP_QUALITY = 80
 _FOLDER_MARK = "folder"  # names, inside a folder of thumbnails, the folder that they are made of
 
+DECODE_MEMORY = 1 << 30  # bytes that images which are decoded at the same time take together; one alone may take more
+DECODERS = max(4, min(16, os.cpu_count() or 4))  # images that are decoded at the same time
+_HELD_AT_MOST = 256 << 20  # bytes of a file that is held in memory to be hashed and decoded in one read
+_CONVERTED_AT_ONCE = 1 << 22  # pixels
+_DEPTHS = (8, 10, 12, 14, 16)  # bits in which cameras and scanners count
+_END = b"\xff\xd9"  # the marker at the end of a JPEG
+
+Enough = Callable[[tuple[int, int]], tuple[int, int]]  # size of an image → size that is enough of it
+
 pillow_heif.register_heif_opener()
 # Between the limit and twice the limit Pillow warns; here that is refused already.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -71,14 +90,62 @@ class ImageUnreadable(Exception):
     """An image cannot be read; the message is the reason, for the user."""
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that was read.
+
+    Attributes:
+        image: RGB, upright, alpha over white, eight bits per channel; smaller than the file's where less was enough.
+        size: width and height of the file's own upright image.
+        digest: BLAKE2b of the file's bytes, 32 hexadecimal digits; empty unless asked for.
+        measures: what was measured; ``None`` unless asked for.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    digest: str = ""
+    measures: Measures | None = None
+
+
 def read_image(path: Path, *, max_pixels: int) -> Image.Image:
     """Return the first frame of an image: RGB, upright, alpha over white, eight bits per channel.
 
     Raises:
         ImageUnreadable: it is gone, no image of a known format, damaged, or larger than ``max_pixels`` pixels.
     """
-    with _opened(path, max_pixels) as image:
-        return _decode(image)
+    return read_picture(path, max_pixels=max_pixels).image
+
+
+def read_picture(
+    path: Path, *, max_pixels: int, enough: Enough | None = None, digested: bool = False, measured: bool = False
+) -> Picture:
+    """Read the first frame of an image, and on request what else the file tells, in one read.
+
+    Args:
+        max_pixels: larger images are refused.
+        enough: called with the width and height of the upright image; returns those that are enough. A JPEG is then
+            decoded at the smallest fraction that reaches them, and any other image that has four times as many in
+            both directions is averaged to at least twice. ``None`` for all pixels.
+        digested: hash the file's bytes too.
+        measured: measure the picture too; its copy for that is then part of what is enough.
+
+    Raises:
+        ImageUnreadable: as for :func:`read_image`.
+    """
+
+    def needed(size: tuple[int, int]) -> tuple[int, int]:
+        wanted = size if enough is None else enough(size)
+        if not measured:
+            return wanted
+        factor = min(1.0, SIDE / max(size))
+        return max(wanted[0], round(size[0] * factor)), max(wanted[1], round(size[1] * factor))
+
+    with _reading(path, max_pixels) as file:
+        digest, held = _digest(file) if digested else ("", file)
+        with _opened(held, max_pixels) as image:
+            size = _upright_size(image)
+            picture = _decode(image, held, needed)
+    return Picture(picture, size, digest, measure(picture, size=size) if measured else None)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -87,11 +154,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageUnreadable: it is gone, or no image of a known format.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        # Pillow turns TIFFs by itself, and gives the upright size from the beginning.
-        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
-        return (height, width) if turned else (width, height)
+    with _reading(path) as file, _opened(file) as image:
+        return _upright_size(image)
 
 
 def thumbnail(path: Path, *, size: int, cache_dir: Path, key: str, max_pixels: int) -> Path:
@@ -108,14 +172,12 @@ def thumbnail(path: Path, *, size: int, cache_dir: Path, key: str, max_pixels: i
         ImageUnreadable: as for ``read_image``.
         OSError: the thumbnail cannot be written.
     """
-    folder = cache_dir / _digest(str(path.parent))
-    name = _digest(f"{path.name}\0{key}\0{size}")
+    folder = cache_dir / _name(str(path.parent))
+    name = _name(f"{path.name}\0{key}\0{size}")
     target = folder / name[:2] / f"{name}.webp"
     if target.is_file():
         return target
-    with _opened(path, max_pixels) as image:
-        image.draft("RGB", (size, size))  # a JPEG decodes at a half, a quarter or an eighth where that is enough
-        small = _decode(image)
+    small = read_picture(path, max_pixels=max_pixels, enough=lambda _: (size, size)).image
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     encoded = BytesIO()
     small.save(encoded, "WEBP", quality=_WEBP_QUALITY)
@@ -140,8 +202,8 @@ def remove_thumbnails(cache_dir: Path, dataset_root: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image lazily; whatever goes wrong within the block is raised as ``ImageUnreadable``."""
+def _reading(path: Path, max_pixels: int | None = None) -> Iterator[BinaryIO]:
+    """Open a file; whatever goes wrong with it or its image within the block is raised as ``ImageUnreadable``."""
     if max_pixels is not None:
         # Pillow looks at a process-wide limit too, in places where ours cannot: the extents of a GIF's frame.
         Image.MAX_IMAGE_PIXELS = max_pixels
@@ -151,10 +213,8 @@ def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
             raise ImageUnreadable("It is no regular file.")
         if not status.st_size:
             raise ImageUnreadable("The file is empty.")
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            if max_pixels is not None:
-                _check_pixels(image, max_pixels)
-            yield image
+        with path.open("rb") as file:
+            yield file
     except ImageUnreadable:
         raise
     except FileNotFoundError as error:
@@ -174,6 +234,33 @@ def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
         raise ImageUnreadable(f"The image is damaged or cut short ({error or type(error).__name__}).") from error
 
 
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """Open an image lazily."""
+    with Image.open(file, formats=FORMATS) as image:
+        if max_pixels is not None:
+            _check_pixels(image, max_pixels)
+        yield image
+
+
+def _digest(file: BinaryIO) -> tuple[str, BinaryIO]:
+    """Hash a file's bytes; returns the digest, and what to decode: the bytes that were read, unless they are too many."""
+    digest = hashlib.blake2b(digest_size=16)
+    held: list[bytes] | None = []  # until they are too many
+    done = 0
+    while block := file.read(1 << 22):
+        digest.update(block)
+        done += len(block)
+        if done > _HELD_AT_MOST:
+            held = None
+        elif held is not None:
+            held.append(block)
+    if held is None:
+        file.seek(0)
+        return digest.hexdigest(), file
+    return digest.hexdigest(), BytesIO(b"".join(held))
+
+
 def _reason_unidentified(path: Path) -> str:
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
@@ -190,11 +277,105 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _decode(image: Image.Image) -> Image.Image:
-    image.load()
-    method = _UPRIGHT.get(_orientation(image))  # after loading: Pillow turns TIFFs itself and then drops the tag
-    upright = _to_rgb(image)
-    return upright if method is None else upright.transpose(method)
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    # Pillow turns TIFFs by itself, and gives the upright size from the beginning.
+    turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def _decode(image: Image.Image, file: BinaryIO, enough: Enough) -> Image.Image:
+    """Decode an image that was opened: upright, in RGB, with at least as many pixels as are enough."""
+    upright = _upright_size(image)
+    wanted = enough(upright) if upright == image.size else enough(upright)[::-1]
+    wanted = max(1, wanted[0]), max(1, wanted[1])
+    whole = image.width * image.height
+    image.draft("RGB", wanted)  # which only JPEGs follow
+    with _room.taken(_memory(image, whole)):
+        image = _loaded(image, file, wanted)
+        method = _UPRIGHT.get(_orientation(image))  # after loading: Pillow turns TIFFs itself and then drops the tag
+        # What is four times too large is averaged down to at least twice: nothing that a good filter would miss.
+        factor = max(1, min(image.width // wanted[0], image.height // wanted[1]) // 2)
+        rgb = _to_rgb(image, factor)
+    return rgb if method is None else rgb.transpose(method)
+
+
+def _loaded(image: Image.Image, file: BinaryIO, wanted: tuple[int, int]) -> Image.Image:
+    """Decode the pixels; returns the image, or one with the same pixels and metadata that could be decoded in its place."""
+    try:
+        image.load()
+    except OSError:
+        mended = _without_its_end(file, wanted) if image.format in ("JPEG", "MPO") else None
+        if mended is None:
+            raise
+        return mended
+    return image
+
+
+def _without_its_end(file: BinaryIO, wanted: tuple[int, int]) -> Image.Image | None:
+    """Decode a JPEG that lacks nothing but its end marker, which some cameras and broken transfers leave out.
+
+    A decoder takes whatever follows for pixels while it needs more. So two different endings make the same picture exactly
+    if nothing is missing.
+    """
+    file.seek(0)
+    content = file.read().rstrip(b"\xff")
+    pictures = []
+    for filling in (b"\x00", b"\xaa"):
+        with Image.open(BytesIO(content + 64 * filling + _END), formats=FORMATS) as image:
+            image.draft("RGB", wanted)
+            image.load()
+            pictures.append(image.copy())
+    first, second = pictures
+    return first if first.tobytes() == second.tobytes() else None
+
+
+def _memory(image: Image.Image, whole: int) -> int:
+    """Estimate the bytes that decoding takes: the decoded pixels, the converted ones, and what the decoder needs itself.
+
+    Args:
+        whole: pixels in the file, of which a drafted JPEG decodes a fraction.
+    """
+    bands = 1 if len(image.getbands()) == 1 else 4  # bytes of a pixel in Pillow's memory
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        bands = 4
+    own = 6 * whole if image.info.get("progressive") or image.format in ("HEIF", "AVIF", "JPEG2000", "WEBP") else 0
+    return image.width * image.height * (bands + 4) + own
+
+
+class _Room:
+    """Room for images that are decoded at the same time. Threads get it in the order in which they ask."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._taken = self._inside = 0
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._fits(size))
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+            self._taken += size
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return not self._inside or (self._inside < DECODERS and self._taken + size <= DECODE_MEMORY)
+
+
+_room = _Room()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -206,33 +387,63 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode == "RGB" and not image.has_transparency_data:
+def _to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
+    """Convert a loaded image, some rows at a time, and average ``factor`` × ``factor`` pixels to one."""
+    convert = _conversion(image)
+    width, height = image.size
+    if convert is None and factor == 1:
         return image.copy() if image.readonly else image
+    rows = max(1, _CONVERTED_AT_ONCE // width // factor) * factor
+    out = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for top in range(0, height, rows):
+        part = image.crop((0, top, width, min(height, top + rows))) if rows < height else image
+        part = part if convert is None else convert(part)
+        out.paste(part if factor == 1 else part.reduce(factor), (0, top // factor))
+    return out
+
+
+def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
+    """Return what converts a part of an image to RGB; ``None`` where it is."""
+    mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
-        return _deep_gray_to_rgb(image)
+        white = _white_point(image)
+        return lambda part: _deep_gray_to_rgb(part, white)
     if mode in ("CMYK", "LAB"):
-        return _managed_to_rgb(image)
+        return _managed(image)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        return _over_white
+    return None if mode == "RGB" else lambda part: part.convert("RGB")
 
 
-def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray by its whole range, as viewers do; floats count from 0 to 1, or to 255 where they exceed 1."""
-    pixels = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    if image.mode != "F":
-        pixels /= 257
-    elif pixels.max(initial=0) <= 1:
-        pixels *= 255
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    return white
+
+
+def _white_point(image: Image.Image) -> float:
+    """Return the value of white in an image of deep gray.
+
+    Whole numbers count to the end of the least usual depth that holds them all: cameras and scanners of 10, 12 or 14 bits
+    write files of 16. Floats count to 1, or to 255 where they exceed 1.
+    """
+    rows = max(1, _CONVERTED_AT_ONCE // image.width)
+    parts = (image.crop((0, top, image.width, min(image.height, top + rows))) for top in range(0, image.height, rows))
+    highest = max(float(np.nan_to_num(np.asarray(part, dtype=np.float64)).max(initial=0)) for part in parts)
+    if image.mode == "F":
+        return 1.0 if highest <= 1 else 255.0
+    bits = next((depth for depth in _DEPTHS if highest < 1 << depth), int(highest).bit_length())
+    return float((1 << bits) - 1)
+
+
+def _deep_gray_to_rgb(image: Image.Image, white: float) -> Image.Image:
+    pixels = np.nan_to_num(np.asarray(image, dtype=np.float32)) * np.float32(255 / white)
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _managed_to_rgb(image: Image.Image) -> Image.Image:
-    """Convert CMYK and Lab to RGB, by the embedded profile where there is a usable one."""
+def _managed(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Return what converts CMYK and Lab to RGB, by the embedded profile where there is a usable one."""
     profile = image.info.get("icc_profile")
     if image.mode == "LAB":
         return _through_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
@@ -241,14 +452,19 @@ def _managed_to_rgb(image: Image.Image) -> Image.Image:
             return _through_profile(image, ImageCms.ImageCmsProfile(BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged profile, or one of another colour space
-    return image.convert("RGB")
+    return lambda part: part.convert("RGB")
 
 
-def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    if converted is None:
-        raise ImageUnreadable("The colours of this image cannot be converted.")
-    return converted
+def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Callable[[Image.Image], Image.Image]:
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+
+    def convert(part: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(part, transform)
+        if converted is None:
+            raise ImageUnreadable("The colours of this image cannot be converted.")
+        return converted
+
+    return convert
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -264,5 +480,5 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def _digest(text: str) -> str:
+def _name(text: str) -> str:
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:40]

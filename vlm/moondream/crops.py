@@ -1,10 +1,12 @@
 """An image as the encoder sees it: the whole, and overlapping windows of it.
 
 The cropping is upstream's (``moondream/torch/image_crops.py``) to the pixel, with Pillow's Lanczos filter; upstream
-itself switches to libvips where that is installed, whose pixels differ.
+itself switches to libvips where that is installed, whose pixels differ. Large images are prepared faster and a little
+differently, on every device alike: a JPEG of three times the size that is needed is decoded at a fraction of it, and the
+whole view of an image of four times its size is averaged before it is filtered. Pixels then differ by half a level on
+average. How an image is tiled always follows from the size of its file.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +19,7 @@ CROP = 378  # pixels along one side of a crop
 PATCH = 14  # pixels along one side of a patch
 MARGIN = 4  # patches by which neighbouring windows overlap on each side
 MAX_TILES = 12
+SPARE = 1.5  # how many times the pixels along a side that are needed a decoded image should have, to be filtered well
 
 Detail = Literal["full", "low"]
 Tiling = tuple[int, int]
@@ -31,12 +34,10 @@ class PreparedImage:
         crops: uint8, (crops, 378, 378, 3); the whole image first, then the windows row by row. Where the tiling is
             (1, 1) the one window is the whole image, and it is held once.
         tiling: rows and columns of windows.
-        digests: per crop, what tells whether it is the same as another one.
     """
 
     crops: Crops
     tiling: Tiling
-    digests: tuple[bytes, ...]
 
 
 def select_tiling(height: int, width: int, *, window: int, max_tiles: int = MAX_TILES) -> Tiling:
@@ -57,50 +58,79 @@ def select_tiling(height: int, width: int, *, window: int, max_tiles: int = MAX_
     return (max(1, rows), max(1, columns))
 
 
-def overlap_crops(
-    image: Image.Image,
-    *,
-    crop: int = CROP,
-    patch: int = PATCH,
-    margin: int = MARGIN,
-    max_tiles: int = MAX_TILES,
-) -> tuple[Crops, Tiling]:
-    """Cut ``image`` into upstream's crops.
+@dataclass(frozen=True, slots=True)
+class Cropping:
+    """How images are cropped: the configuration's sizes, in pixels but for ``margin``, which counts patches."""
+
+    crop: int = CROP
+    patch: int = PATCH
+    margin: int = MARGIN
+    max_tiles: int = MAX_TILES
+
+    @property
+    def border(self) -> int:
+        return 2 * self.margin * self.patch
+
+    @property
+    def window(self) -> int:
+        return self.crop - self.border
+
+    def tiling(self, width: int, height: int) -> Tiling:
+        border = self.border
+        return select_tiling(height - border, width - border, window=self.window, max_tiles=self.max_tiles)
+
+    def resized(self, tiling: Tiling) -> tuple[int, int]:
+        """Return the width and height of the image that windows are cut from."""
+        rows, columns = tiling
+        return columns * self.window + self.border, rows * self.window + self.border
+
+    def enough(self, size: tuple[int, int], detail: Detail) -> tuple[int, int]:
+        """Return which width and height are enough of an image of ``size`` pixels, so that its crops look as they should."""
+        tiling = (1, 1) if detail == "low" else self.tiling(*size)
+        width, height = (self.crop, self.crop) if tiling == (1, 1) else self.resized(tiling)
+        return math.ceil(SPARE * width), math.ceil(SPARE * height)
+
+
+UPSTREAM = Cropping()
+
+
+def overlap_crops(image: Image.Image, cropping: Cropping = UPSTREAM) -> tuple[Crops, Tiling]:
+    """Cut ``image`` into upstream's crops, to the pixel.
 
     Returns:
         The crops, uint8 (1 + rows · columns, crop, crop, 3), the whole image first; and (rows, columns).
     """
-    rgb = image.convert("RGB")
-    border = 2 * margin * patch
-    window = crop - border
-    rows, columns = select_tiling(rgb.height - border, rgb.width - border, window=window, max_tiles=max_tiles)
-    whole = np.asarray(rgb.resize((crop, crop), Image.Resampling.LANCZOS))
-    if (rows, columns) == (1, 1):
-        return np.stack([whole, whole]), (1, 1)
-    size = (columns * window + border, rows * window + border)
-    resized = np.asarray(rgb.resize(size, Image.Resampling.LANCZOS))
-    windows = [
-        resized[row * window : row * window + crop, column * window : column * window + crop]
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return np.stack([whole, *windows]), (rows, columns)
+    rgb, side = image.convert("RGB"), cropping.crop
+    tiling = cropping.tiling(*rgb.size)
+    whole = np.asarray(rgb.resize((side, side), Image.Resampling.LANCZOS))
+    return np.stack([whole, *(_windows(rgb, tiling, cropping) if tiling != (1, 1) else [whole])]), tiling
 
 
 def prepare(
     image: Image.Image,
     detail: Detail = "full",
     *,
-    crop: int = CROP,
-    patch: int = PATCH,
-    margin: int = MARGIN,
-    max_tiles: int = MAX_TILES,
+    size: tuple[int, int] | None = None,
+    cropping: Cropping = UPSTREAM,
 ) -> PreparedImage:
-    """Crop ``image`` for the encoder; ``detail="low"`` keeps the whole image only, as upstream does for small ones."""
-    if detail == "low":
-        whole = np.asarray(image.convert("RGB").resize((crop, crop), Image.Resampling.LANCZOS))
-        crops, tiling = whole[None], (1, 1)
-    else:
-        crops, tiling = overlap_crops(image, crop=crop, patch=patch, margin=margin, max_tiles=max_tiles)
-        crops = crops[:1] if tiling == (1, 1) else crops
-    return PreparedImage(crops, tiling, tuple(hashlib.blake2b(view, digest_size=16).digest() for view in crops))
+    """Crop ``image`` for the encoder; ``detail="low"`` keeps the whole image only, as upstream does for small ones.
+
+    Args:
+        image: the image, or a smaller copy of it that has at least as many pixels as are enough.
+        size: width and height of the image that ``image`` is a copy of.
+    """
+    rgb, side = image if image.mode == "RGB" else image.convert("RGB"), cropping.crop
+    tiling = (1, 1) if detail == "low" else cropping.tiling(*(size or image.size))
+    # Averaging begins where there are four times as many pixels along a side, and leaves twice as many.
+    whole = np.asarray(rgb.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0))
+    return PreparedImage(np.stack([whole, *(_windows(rgb, tiling, cropping) if tiling != (1, 1) else [])]), tiling)
+
+
+def _windows(rgb: Image.Image, tiling: Tiling, cropping: Cropping) -> list[Crops]:
+    resized = np.asarray(rgb.resize(cropping.resized(tiling), Image.Resampling.LANCZOS))
+    step, side = cropping.window, cropping.crop
+    return [
+        resized[row * step : row * step + side, column * step : column * step + side]
+        for row in range(tiling[0])
+        for column in range(tiling[1])
+    ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Lock
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor
 from vlm.vocabulary import Vocabulary
 
 from . import devices
-from .crops import Detail, PreparedImage, prepare
+from .crops import Cropping, Detail, PreparedImage, prepare
 from .errors import EngineError
 from .linear import QuantizedLinear, number_format
 from .modeling import CropLayout, KeyValue, MoondreamForTagging
 from .tree import PromptTree
 
 Images = Sequence["Image.Image | PreparedImage"]
-Crop = np.ndarray[Any, np.dtype[np.uint8]]
 T = TypeVar("T")
 
 LEAST = 1e-30  # of a probability whose logarithm is taken
@@ -103,6 +102,12 @@ class Tagger:
         self.demonstration: bool = model.config.demonstration
         self._text, self._vision, self._tokens = model.config.text, model.config.vision, model.config.tokens
         self._prefix_length = self._vision.grid**2 + 1
+        self._cropping = Cropping(
+            self._vision.crop_size,
+            self._vision.enc_patch_size,
+            self._vision.overlap_margin,
+            self._vision.max_crops,
+        )
 
     @property
     def device(self) -> str:
@@ -121,17 +126,19 @@ class Tagger:
         return weight
 
     # -- images --------------------------------------------------------------------------------------------------------
-    def prepare(self, image: Image.Image, detail: Detail | None = None) -> PreparedImage:
-        """Cut ``image`` into crops on the CPU, so that a pool of threads can do it while the model works."""
-        vision = self._vision
-        return prepare(
-            image,
-            detail or self.detail,
-            crop=vision.crop_size,
-            patch=vision.enc_patch_size,
-            margin=vision.overlap_margin,
-            max_tiles=vision.max_crops,
-        )
+    def enough(self, size: tuple[int, int], detail: Detail | None = None) -> tuple[int, int]:
+        """Return which width and height are enough of an image of ``size`` pixels; see :meth:`prepare`."""
+        return self._cropping.enough(size, detail or self.detail)
+
+    def prepare(
+        self, image: Image.Image, detail: Detail | None = None, *, size: tuple[int, int] | None = None
+    ) -> PreparedImage:
+        """Cut ``image`` into crops on the CPU, so that a pool of threads can do it while the model works.
+
+        Args:
+            size: width and height of the file's own image, where ``image`` was decoded at a fraction of it.
+        """
+        return prepare(image, detail or self.detail, size=size, cropping=self._cropping)
 
     def image_embeddings(self, images: Images, detail: Detail | None = None) -> Tensor:
         """Return the image tokens, (n, grid², text width), on the model's device."""
@@ -243,20 +250,16 @@ class Tagger:
         return results
 
     def _image_tokens(self, batch: list[PreparedImage]) -> Tensor:
-        """Encode each distinct crop of the batch once: (b, grid², text width)."""
-        places: dict[bytes, int] = {}
-        distinct: list[Crop] = []
-        layouts = []
+        """Encode the crops of a batch: (b, grid², text width)."""
+        layouts, first = [], 0
         for image in batch:
-            for crop, digest in zip(image.crops, image.digests, strict=True):
-                if places.setdefault(digest, len(distinct)) == len(distinct):
-                    distinct.append(crop)
-            indices = [places[digest] for digest in image.digests]
             # Where the tiling is (1, 1) the one window is the whole image.
-            layouts.append(CropLayout(indices[0], tuple(indices[1:]) or (indices[0],), image.tiling))
+            windows = tuple(range(first + 1, first + len(image.crops))) or (first,)
+            layouts.append(CropLayout(first, windows, image.tiling))
+            first += len(image.crops)
         device = self._weight.device
-        step = self._crops_per_pass(len(distinct))
-        crops = torch.from_numpy(np.stack(distinct))
+        step = self._crops_per_pass(first)
+        crops = torch.from_numpy(np.concatenate([image.crops for image in batch]))
         if device.type == "cuda":  # from pinned memory the copy does not wait for what the GPU still has to do
             crops = crops.pin_memory()
         features = [

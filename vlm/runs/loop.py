@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm.formats.files import locate
-from vlm.imaging import ImageUnreadable, read_image
+from vlm.imaging import ImageUnreadable, read_picture
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode
@@ -233,7 +234,8 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
     """Read and crop one image. Whatever is wrong with it is its own affair."""
     try:
         path = locate(job.root, sample.path)
-        return Decoded(sample, tagger.prepare(read_image(path, max_pixels=job.max_pixels), job.detail))
+        picture = read_picture(path, max_pixels=job.max_pixels, enough=partial(tagger.enough, detail=job.detail))
+        return Decoded(sample, tagger.prepare(picture.image, job.detail, size=picture.size))
     except ImageUnreadable as error:
         return Decoded(sample, None, str(error))
     except Exception as error:
