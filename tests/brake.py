@@ -76,8 +76,22 @@ def _read(path: Path) -> str:
         return ""
 
 
+def braked(tag_samples: Callable[..., Any], path: Path) -> Callable[..., Any]:
+    """Return the loop ``tag_samples`` with the brake of ``path`` in it."""
+    lining = Lining(path)
+
+    def loop(*args: Any, stop: threading.Event, publish: Callable[[Any], None] = lambda _: None, **options: Any) -> Any:
+        def publish_and_wait(merged: Any) -> None:
+            publish(merged)
+            lining.committed(merged.processed, stop)
+
+        return tag_samples(*args, stop=stop, publish=publish_and_wait, **options)
+
+    return loop
+
+
 class BrakeConfig(AppConfig):
-    """Puts the brake into the loop of this process's runs."""
+    """Puts the brake into the runs of a process."""
 
     name = "tests.brake"
     label = "tests_brake"
@@ -85,17 +99,5 @@ class BrakeConfig(AppConfig):
     def ready(self) -> None:
         from vlm.runs import loop, worker
 
-        lining = Lining(Path(os.environ[VARIABLE]))
-        unbraked = loop.tag_samples
-
-        def braked(
-            *args: Any, stop: threading.Event, publish: Callable[[Any], None] = lambda _: None, **options: Any
-        ) -> Any:
-            def publish_and_wait(merged: Any) -> None:
-                publish(merged)
-                lining.committed(merged.processed, stop)
-
-            return unbraked(*args, stop=stop, publish=publish_and_wait, **options)
-
         loop.COMMIT_SECONDS = 0.0
-        worker.tag_samples = braked
+        worker.tag_samples = braked(loop.tag_samples, Path(os.environ[VARIABLE]))

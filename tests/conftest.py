@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brake import Brake, braked
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
 BROWSER_SECONDS = 600
@@ -27,6 +28,17 @@ def own_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def brake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brake:
+    """A brake in the runs of this very process."""
+    from vlm.runs import loop, worker
+
+    brake = Brake(tmp_path / "brake.json")
+    monkeypatch.setattr(loop, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "tag_samples", braked(loop.tag_samples, brake.path))
+    return brake
 
 
 @pytest.fixture(scope="session")

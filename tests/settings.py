@@ -31,6 +31,7 @@ def _remove() -> None:
 
 os.environ |= {
     "DATAVISOR_DATA_DIR": f"{_folder}/data",
+    "DATAVISOR_STORE_WAIT": "200",  # the store is free in the end, however slow the machine
     "HF_HOME": f"{_folder}/hub",
     "HF_HUB_OFFLINE": "1",  # nothing reaches a hub
     # Small weights gain nothing from threads, and waiting for one another costs them dearly on a busy machine.

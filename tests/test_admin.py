@@ -1,8 +1,6 @@
 """Django's admin on the real engine and store: starting, steering and reading runs, importing, deleting, the vocabulary."""
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from tests.children import wait_for
 from tests.images import make_images
 from vlm import services
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word
@@ -24,13 +23,6 @@ from vlm.samples import SampleFilter
 pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def wait_for_runs() -> None:

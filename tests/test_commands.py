@@ -6,11 +6,10 @@ import json
 import os
 import re
 import signal
-import threading
-import time
 import zipfile
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ import duckdb
 import pytest
 from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import connection, connections
 from rich.console import Console
 
+from tests.children import wait_for
 from tests.images import make_images
 from vlm import services
 from vlm.formats import EXPORTS, ExportFailed
@@ -228,19 +228,22 @@ def test_a_stopped_run_makes_exit_code_130_and_resumes(dataset: Dataset, how: st
     """The run waits for the model, which somebody else has, and is stopped meanwhile."""
 
     def stop() -> None:
-        deadline = time.monotonic() + 30
-        while not TaggingRun.objects.exclude(worker="").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if how == "signal":
-            os.kill(os.getpid(), signal.SIGINT)
-        else:
-            services.runs.cancel(run=TaggingRun.objects.get())
+        try:
+            wait_for(lambda: TaggingRun.objects.exclude(worker="").exists(), "A run with a worker")
+            if how == "signal":
+                # Only where the command listens: else it would be pytest that is interrupted.
+                assert signal.getsignal(signal.SIGINT) is not before
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                services.runs.cancel(run=TaggingRun.objects.get())
+        finally:
+            connections.close_all()
 
-    stopper = threading.Thread(target=stop)
-    with keeper._using:
-        stopper.start()
+    before = signal.getsignal(signal.SIGINT)
+    with keeper._using, ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(stop)
         code, result = tag_all()
-        stopper.join()
+        stopping.result()
     assert (code, result["status"]) == (130, "interrupted" if how == "signal" else "cancelled")
     code, resumed = tag_all("--resume")
     assert (code, resumed["run"], resumed["status"], resumed["processed"]) == (0, result["run"], "completed", 6)

@@ -2,9 +2,7 @@
 
 import json
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +14,10 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
+from tests.brake import Brake
+from tests.children import PATIENCE, end, environment, python, wait_for
 from tests.images import make_images
+from tests.queueing import wait_for_a_second_turn
 from vlm import services
 from vlm.datasets import importing
 from vlm.datasets.importing import ImportDone
@@ -34,7 +35,6 @@ Status = TaggingRun.Status
 DAY = timedelta(days=1)
 
 HOLD = """
-import sys
 from filelock import FileLock
 lock = FileLock(sys.argv[1]); lock.acquire(); print("held", flush=True); sys.stdin.read()
 """
@@ -61,6 +61,15 @@ def interrupted(dataset: Dataset) -> TaggingRun:
     return services.runs.execute(run_id=create(dataset).pk, stop=stop)
 
 
+def presume_dead(run: TaggingRun) -> None:
+    """Do as another process does that has not heard of the run for a day."""
+    for _ in range(1000):  # its heart may beat in between
+        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
+        if services.runs.fail_stale():
+            return
+    raise AssertionError("The run could not be taken for dead.")
+
+
 def once(what: str, act: Callable[[], object]) -> Callable[[str, float], None]:
     """Return a ``waited`` that calls ``act`` the first time that the run has spent time on ``what``."""
     calls: list[str] = []
@@ -73,29 +82,20 @@ def once(what: str, act: Callable[[], object]) -> Callable[[str, float], None]:
     return waited
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @contextmanager
 def held_by_another_process() -> Iterator[None]:
     """Keep the store's lock in a process that does not look whether anybody queues."""
     store = sample_store()
-    store.wait = 0.1
+    patience, store.wait = store.wait, 0.1
     store.close()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, f"{store.path}.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    holder = python("-c", HOLD, f"{store.path}.lock", env=environment(store.path.parent), stdin=subprocess.PIPE)
     try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
         yield
     finally:
-        holder.communicate("")
-        store.wait = 5
+        end(holder)
+        store.wait = patience
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------------
@@ -105,9 +105,9 @@ def test_a_run_waits_for_a_busy_store(dataset: Dataset) -> None:
     with held_by_another_process():
         worker.start()
         wait_for(lambda: keeper.state == "loaded")
-        time.sleep(1)  # several times what the store waits
+        wait_for_a_second_turn(sample_store().path)
         assert TaggingRun.objects.get(pk=run.pk).is_active
-    worker.join(30)
+    worker.join(PATIENCE)
     run.refresh_from_db()
     assert (run.status, run.processed) == (Status.COMPLETED, 12), run.error
 
@@ -119,37 +119,47 @@ def test_a_run_that_waits_for_a_busy_store_can_be_cancelled(dataset: Dataset) ->
         worker.start()
         wait_for(lambda: TaggingRun.objects.get(pk=run.pk).status != Status.QUEUED)
         assert services.runs.cancel(run=run)
-        worker.join(30)
+        worker.join(PATIENCE)
     run.refresh_from_db()
     assert run.status == Status.CANCELLED
 
 
-def test_a_run_taken_for_dead_leaves_its_successor_alone(dataset: Dataset) -> None:
+@contextmanager
+def at_work(run: TaggingRun, brake: Brake) -> Iterator[list[TaggingRun]]:
+    """Have a run wait after its first image while the block does something to it; then wait until it notices.
+
+    Yields a list in which the run stands as it was when it ended.
+    """
+    ended: list[TaggingRun] = []
+    brake.allow(1)
+    thread = threading.Thread(target=lambda: ended.append(execute(run)))
+    thread.start()
+    try:
+        brake.wait_until_reached()
+        yield ended
+    finally:
+        thread.join(PATIENCE)  # the brake holds until the run is to stop
+        assert not thread.is_alive()
+
+
+def test_a_run_taken_for_dead_leaves_its_successor_alone(dataset: Dataset, brake: Brake) -> None:
     """A machine that slept: another process marked the run as interrupted, and somebody resumed it."""
     run = create(dataset, batch_size=1)
-
-    def resume_elsewhere() -> None:
-        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
-        assert services.runs.fail_stale() == 1
+    with at_work(run, brake):
+        presume_dead(run)
         services.runs.requeue(run=TaggingRun.objects.get(pk=run.pk), user=None, origin="page")
-        time.sleep(1)  # the heart beats twice meanwhile
-
-    execute(run, once("model", resume_elsewhere))
+    brake.release()
     run.refresh_from_db()
     assert (run.status, run.worker) == (Status.QUEUED, "")
     done = execute(run)
     assert (done.status, done.processed, done.tagged) == (Status.COMPLETED, 12, 12)
 
 
-def test_a_run_taken_for_dead_is_interrupted_not_cancelled(dataset: Dataset) -> None:
+def test_a_run_taken_for_dead_is_interrupted_not_cancelled(dataset: Dataset, brake: Brake) -> None:
     run = create(dataset, batch_size=1)
-
-    def presume_dead() -> None:
-        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
-        assert services.runs.fail_stale() == 1
-        time.sleep(1)
-
-    done = execute(run, once("model", presume_dead))
+    with at_work(run, brake) as ended:
+        presume_dead(run)
+    (done,) = ended
     assert done.status == Status.INTERRUPTED
     assert "Resume" in done.error
 
@@ -234,7 +244,7 @@ def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
         wait_for(lambda: TaggingRun.objects.get(pk=run.pk).reverted is not None)
         with pytest.raises(NotResumable, match="reverted"):
             services.runs.requeue(run=run, user=None, origin="page")
-    reverting.join(10)
+    reverting.join(PATIENCE)
     assert TaggingRun.objects.get(pk=run.pk).reverted
 
 
@@ -301,8 +311,8 @@ def test_an_import_waits_for_a_busy_store(tmp_path: Path) -> None:
     with held_by_another_process():
         worker.start()
         wait_for(lambda: Dataset.objects.exists())
-        time.sleep(0.6)
-    worker.join(20)
+        wait_for_a_second_turn(sample_store().path)
+    worker.join(PATIENCE)
     assert done[0].total == 2
 
 

@@ -1,12 +1,12 @@
 """The life of a run on the real engine and a real store: start, watch, cancel, resume, revert, fail."""
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.brake import Brake
+from tests.children import PATIENCE, wait_for
 from tests.images import make_images
 from vlm import services
 from vlm.models import Dataset, Dimension, TaggingRun
@@ -42,13 +42,6 @@ def answered(run: TaggingRun) -> list[tuple[int, int]]:
         return cursor.execute(
             "select sample_id, count(*) from answers where run_id = ? group by 1 order by 1", [run.pk]
         ).fetchall()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_run_tags_every_sample_in_every_dimension(dataset: Dataset) -> None:
@@ -98,28 +91,17 @@ def test_a_second_start_is_refused_while_one_is_active(dataset: Dataset) -> None
     assert run.status == Status.CANCELLED  # nobody worked on it yet
 
 
-def test_cancel_keeps_the_batch_at_hand_and_resume_goes_on(dataset: Dataset) -> None:
+def test_cancel_keeps_what_was_done_and_resume_goes_on(dataset: Dataset, brake: Brake) -> None:
     run = services.runs.create(dataset=dataset, options=RunOptions(batch_size=1), user=None, origin="page")
-    seen: list[int] = []
-    committed = threading.Event()
-
-    def stop_early(kind: str, seconds: float) -> None:
-        if kind == "store":
-            committed.set()
-        if kind == "model" and len(seen) < 3:
-            seen.append(1)
-            time.sleep(0.6)  # so that each batch is committed on its own
-
-    worker = threading.Thread(
-        target=lambda: services.runs.execute(run_id=run.pk, stop=threading.Event(), waited=stop_early)
-    )
+    brake.allow(3)
+    worker = threading.Thread(target=lambda: services.runs.execute(run_id=run.pk, stop=threading.Event()))
     worker.start()
-    assert committed.wait(20)
+    brake.wait_until_reached()
     assert services.runs.cancel(run=run)
-    worker.join(20)
+    worker.join(PATIENCE)
     run.refresh_from_db()
-    assert run.status == Status.CANCELLED
-    assert 0 < run.processed < 12
+    assert (run.status, run.processed) == (Status.CANCELLED, 3)
+    brake.release()
     before = answered(run)
     resumed = services.runs.resume(run=run, user=None, origin="page")
     wait_for(lambda: TaggingRun.objects.get(pk=run.pk).status == Status.COMPLETED)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import environment
+
 
 def start(tmp_path: Path, shown: str = "settings.SECRET_KEY", **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
     return subprocess.run(
         [sys.executable, "-c", f"from datavisor import settings; print({shown})"],
-        env=environment | variables,
+        env=bare | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -59,11 +61,10 @@ def test_a_bad_value_says_what_to_write(tmp_path: Path, name: str, value: str, c
 
 
 def test_a_command_ends_with_the_sentence_alone(tmp_path: Path) -> None:
-    environment = os.environ | {"DATAVISOR_DATA_DIR": str(tmp_path), "DATAVISOR_VLM_DTYPE": "int4"}
     for command in ("check", "quickstart"):
         refused = subprocess.run(
             [sys.executable, "-c", "import sys; from datavisor.cli import main; sys.exit(main())", command],
-            env=environment, capture_output=True, text=True, check=False,
+            env=environment(tmp_path, DATAVISOR_VLM_DTYPE="int4"), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert refused.returncode == 2
         assert refused.stderr.startswith("DATAVISOR_VLM_DTYPE is “int4”")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import PATIENCE
 from vlm.samples import Annotation, Answer, Result, SampleStore
 from vlm.samples.ingest import import_rows, staged
 
@@ -47,7 +48,7 @@ def result(sample_id: int, *answers: Answer, error: str = "") -> Result:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SampleStore]:
-    store = SampleStore(tmp_path / "samples.duckdb", memory_limit="512MB", threads=2, wait=5)
+    store = SampleStore(tmp_path / "samples.duckdb", memory_limit="512MB", threads=2, wait=PATIENCE)
     yield store
     store.close()
 

@@ -5,49 +5,77 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tests.children import PATIENCE, end, environment, finish, python
+from tests.queueing import wait_for_a_queue
 from vlm.samples import SampleStore, StoreBusy, StoreCorrupt, StoreError, merging, schema
 from vlm.samples.checking import check_store
 
 from .conftest import answer, fill, result
 
-ROOT = Path(__file__).parent.parent.parent
 KILLS = 30
 
-# A process that merges batches and says after each commit which run it was.
-MERGER = """
-import random, sys
+# Imports everything once, then forks a worker whenever it is told to. A worker merges batches, and says after each commit
+# which run it was, until the file beside the store is there.
+WORKSHOP = """
+import os, random, sys
 from pathlib import Path
 from tests.samples.conftest import answer, result
 from vlm.samples import SampleStore, merging
-store = SampleStore(Path(sys.argv[1]), memory_limit="256MB", threads=1, wait=20)
-run, count, size = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-for run in range(run, run + count):
-    with store.write() as cursor:
-        ids = [row[0] for row in cursor.execute("select id from samples order by id limit ?", [size]).fetchall()]
-        words = [random.choice(("dark", "bright")) for _ in ids]
-        results = [result(i, answer(run, word), answer(run, "indoor")) for i, word in zip(ids, words)]
-        merging.merge_batch(cursor, dataset_id=1, run_id=run, results=results)
-    print(run, flush=True)
-store.close()
+path, run, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+def work(run):
+    store = SampleStore(path, memory_limit="256MB", threads=1, wait=200)
+    while not path.with_name("enough").exists():
+        with store.write() as cursor:
+            ids = [row[0] for row in cursor.execute("select id from samples order by id limit ?", [size]).fetchall()]
+            words = [random.choice(("dark", "bright")) for _ in ids]
+            results = [result(i, answer(run, word), answer(run, "indoor")) for i, word in zip(ids, words)]
+            merging.merge_batch(cursor, dataset_id=1, run_id=run, results=results)
+        print(run, flush=True)
+        run += 1
+    store.close()
+
+if run:
+    work(run)
+for line in sys.stdin if not run else ():
+    child = os.fork()
+    if not child:
+        print(f"worker {os.getpid()}", flush=True)
+        work(int(line))
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
-def spawn(script: str, *args: object, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, args)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a script in a process that is gone when the test is over."""
+    children: list[subprocess.Popen[str]] = []
+
+    def spawn(script: str, *args: object) -> subprocess.Popen[str]:
+        children.append(python("-c", script, *map(str, args), env=environment(tmp_path), stdin=subprocess.PIPE))
+        return children[-1]
+
+    yield spawn
+    for child in children:
+        end(child)
+
+
+Spawn = Callable[..., subprocess.Popen[str]]
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    """Return the next line that ``child`` writes; one that has ended instead is told."""
+    assert child.stdout is not None
+    return child.stdout.readline() or pytest.fail(f"{child.args} ended: {finish(child)[1]}")
 
 
 def runs_in(store: SampleStore) -> dict[int, int]:
@@ -55,20 +83,22 @@ def runs_in(store: SampleStore) -> dict[int, int]:
         return dict(cursor.execute("select run_id, count(*) from answers group by 1").fetchall())
 
 
-def test_a_killed_process_loses_nothing_that_it_committed(store: SampleStore) -> None:
+def test_a_killed_process_loses_nothing_that_it_committed(store: SampleStore, spawn: Spawn) -> None:
     size, chance = 40, random.Random(3)
     fill(store, size)
     store.close()
+    workshop = spawn(WORKSHOP, store.path, 0, size)
+    assert workshop.stdin is not None
     run, committed = 1, set()
     for _ in range(KILLS):
-        child = spawn(MERGER, store.path, run, 10_000, size)
-        assert child.stdout is not None
-        seen = [int(child.stdout.readline())]  # it is at work
-        time.sleep(chance.random() * 0.15)
-        child.kill()
-        seen += [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        child.wait()
-        committed |= set(seen)
+        workshop.stdin.write(f"{run}\n")
+        workshop.stdin.flush()
+        worker = int(line(workshop).removeprefix("worker "))
+        committed.add(int(line(workshop)))  # it is at work
+        time.sleep(chance.random() * 0.15)  # any moment will do: reading, committing, or between
+        os.kill(worker, signal.SIGKILL)
+        while (said := line(workshop)) != "ended\n":
+            committed.add(int(said))
         there = runs_in(store)
         assert committed <= set(there)
         assert set(there.values()) == {2 * size}  # no batch in part
@@ -78,45 +108,42 @@ def test_a_killed_process_loses_nothing_that_it_committed(store: SampleStore) ->
         store.close()
 
 
-def test_several_processes_take_turns(store: SampleStore) -> None:
+def test_several_processes_take_turns(store: SampleStore, spawn: Spawn) -> None:
+    """Two write and one reads, each again and again, and nobody starves."""
     fill(store, 50)
-    children = [spawn(MERGER, store.path, 1000 * index, 12, 50) for index in (1, 2)]
-    reads, slowest = 0, 0.0
-    while any(child.poll() is None for child in children):
-        start = time.monotonic()
+    children = [spawn(WORKSHOP, store.path, 1000 * index, 50) for index in (1, 2)]
+    commits = [0, 0]
+    while min(commits) < 12:
         with store.read() as cursor:
             assert cursor.execute("select count(*) from samples").fetchall() == [(50,)]
-        slowest = max(slowest, time.monotonic() - start)
-        reads += 1
+            runs = [row[0] for row in cursor.execute("select distinct run_id from answers").fetchall()]
+        commits = [sum(run // 1000 == index for run in runs) for index in (1, 2)]
+        assert [child.poll() for child in children] == [None, None]
         time.sleep(0.005)
+    store.path.with_name("enough").touch()
     for child in children:
-        _, errors = child.communicate()
+        _, errors = finish(child)
         assert child.returncode == 0, errors
-    assert len(runs_in(store)) == 24
-    assert reads > 20
-    assert slowest < store.wait
     with store.read() as cursor:
         assert check_store(cursor, datasets=[1]).is_sound
 
 
-def test_who_does_not_get_the_file_is_told(store: SampleStore) -> None:
+def test_who_does_not_get_the_file_is_told(store: SampleStore, spawn: Spawn) -> None:
     fill(store, 1)
     store.close()
     holder = spawn(
-        "import sys, time, duckdb\n"
+        "import sys\n"
         "from filelock import FileLock\n"
-        "lock = FileLock(sys.argv[1] + '.lock'); lock.acquire(); print('held', flush=True); time.sleep(60)",
+        "lock = FileLock(sys.argv[1] + '.lock'); lock.acquire(); print('held', flush=True); sys.stdin.read()",
         store.path,
     )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        impatient = SampleStore(store.path, wait=0.3)
-        with pytest.raises(StoreBusy, match="Try again"), impatient.read():
-            pass
-    finally:
-        holder.kill()
-        holder.wait()
+    assert line(holder) == "held\n"
+    impatient = SampleStore(store.path, wait=0.3)
+    with pytest.raises(StoreBusy, match="Try again"), impatient.read():
+        pass
+    holder.kill()
+    holder.wait()
+    impatient.wait = PATIENCE
     with impatient.read() as cursor:  # the lock died with its process
         assert cursor.execute("select count(*) from samples").fetchall() == [(1,)]
     impatient.close()
@@ -146,12 +173,12 @@ except StoreFull as error:
 """
 
 
-def test_a_full_disk_keeps_what_was_committed(store: SampleStore) -> None:
+def test_a_full_disk_keeps_what_was_committed(store: SampleStore, spawn: Spawn) -> None:
     """The limit of a file's size stands in for the disk's: the same write fails in the same place."""
     fill(store, 500)
     store.close()
     child = spawn(FULL, store.path)
-    out, errors = child.communicate()
+    out, errors = finish(child)
     assert out, errors
     done, readable, advised = out.split()
     assert int(done) >= 1
@@ -177,7 +204,7 @@ except StoreReadOnly as error:
 """
 
 
-def test_a_folder_without_rights_is_named(store: SampleStore) -> None:
+def test_a_folder_without_rights_is_named(store: SampleStore, spawn: Spawn) -> None:
     fill(store, 1)
     store.close()
     folder = store.path.parent
@@ -189,7 +216,7 @@ def test_a_folder_without_rights_is_named(store: SampleStore) -> None:
         for parent in parents:
             parent.chmod(before[parent] | 0o111)
         child = spawn(READ_ONLY, store.path)
-        out, errors = child.communicate()
+        out, errors = finish(child)
         assert out.strip() == "True", errors
     finally:
         folder.chmod(0o755)
@@ -286,15 +313,16 @@ def test_a_forked_process_is_refused(store: SampleStore) -> None:
     assert os.waitstatus_to_exitcode(status) == 7
 
 
-def test_signals_reach_a_waiting_process(store: SampleStore) -> None:
+def test_signals_reach_a_waiting_process(store: SampleStore, spawn: Spawn) -> None:
     """Ctrl-C while queueing for the file ends the command at once."""
     fill(store, 1)
     with store.read():  # holds the file for as long as the block lasts
         # A background job of a shell inherits a deaf ear for Ctrl-C.
         listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        waiting = spawn(listening + MERGER, store.path, 1, 1, 1)
-        time.sleep(1.5)
+        waiting = spawn(listening + WORKSHOP, store.path, 1, 1)
+        wait_for_a_queue(store.path)
         waiting.send_signal(signal.SIGINT)
-        waiting.communicate(timeout=10)
+        _, errors = finish(waiting)
         assert waiting.returncode != 0
+        assert "KeyboardInterrupt" in errors
     assert runs_in(store) == {}
