@@ -2,25 +2,25 @@
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
+from tests.brake import Brake
 from tests.checkpoints import make_checkpoint
+from tests.children import PATIENCE, end, environment, finish, python, wait_for
 from tests.images import make_images
-from vlm.moondream import load_tagger
-from vlm.vocabulary import DEFAULT_VOCABULARY
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.processes
+
 KILLS = 10
 IMAGES = 40
-SECONDS_PER_IMAGE = 0.06
 
 # Imports everything once, then forks a worker per line that it reads; a worker goes on with the run until it ends.
 WORKSHOP = """
@@ -49,78 +49,46 @@ for line in sys.stdin:
 """
 
 
-def slow_checkpoint(folder: Path) -> Path:
-    """Write a checkpoint so deep that a run can be caught at work, however fast the machine is."""
-    folder.mkdir()
-    images = [Image.effect_noise((96, 72), 90).convert("RGB") for _ in range(3)]
-    layers, seconds = 2, 0.0
-    while seconds < SECONDS_PER_IMAGE:
-        layers *= 2
-        model = make_checkpoint(folder, layers=layers, width=64)
-        tagger = load_tagger(str(model), device="cpu", dtype="float32", detail="low", batch_size=1)
-        tagger.score(images, DEFAULT_VOCABULARY)
-        began = time.monotonic()
-        tagger.score(images, DEFAULT_VOCABULARY)
-        seconds = (time.monotonic() - began) / len(images)
-    return model
-
-
 class Home:
-    """A data folder with a data set, and commands that work on it."""
+    """A data folder with a data set, and commands that work on it, with a brake for their runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.photos = make_images(folder / "photos", IMAGES)
-        model = slow_checkpoint(folder / "checkpoint")
-        self.environment = os.environ | {
-            "DATAVISOR_DATA_DIR": str(folder / "data"),
-            "DATAVISOR_VLM_MODEL": str(model),
-            "DATAVISOR_VLM_DEVICE": "cpu",
-            "DATAVISOR_VLM_DTYPE": "float32",
-            "DATAVISOR_VLM_DETAIL": "low",
-            "DATAVISOR_VLM_BATCH_SIZE": "1",
-            "DATAVISOR_VLM_MIN_MASS": "0",
-            "DATAVISOR_VLM_MIN_PROBABILITY": "0",
-            "DJANGO_SETTINGS_MODULE": "datavisor.settings",
-        }
+        (folder / "checkpoint").mkdir()
+        self.brake = Brake(folder / "brake.json")
+        self.environment = environment(
+            folder / "data",
+            **self.brake.environment,
+            DATAVISOR_VLM_MODEL=str(make_checkpoint(folder / "checkpoint")),
+            DATAVISOR_VLM_DEVICE="cpu",
+            DATAVISOR_VLM_DTYPE="float32",
+            DATAVISOR_VLM_DETAIL="low",
+            DATAVISOR_VLM_BATCH_SIZE="1",
+            DATAVISOR_VLM_MIN_MASS="0",
+            DATAVISOR_VLM_MIN_PROBABILITY="0",
+        )
+        self.children: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=self.environment, **pipes)  # type: ignore[call-overload]
+        self.children.append(python(*arguments, env=self.environment, **options))
+        return self.children[-1]
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         child = self.start("manage.py", *arguments)
-        out, errors = child.communicate()
+        out, errors = finish(child)
         return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
 
     def python(self, script: str) -> str:
         child = self.start("-c", "import django; django.setup()\n" + script)
-        out, errors = child.communicate()
+        out, errors = finish(child)
         assert child.returncode == 0, errors
         return out
 
-    def _newest(self) -> tuple[int, str, int]:
-        with sqlite3.connect(self.folder / "data" / "datavisor.sqlite3", timeout=30) as connection:
-            row = connection.execute(
-                "select id, status, processed from vlm_taggingrun order by id desc limit 1"
-            ).fetchone()
-        return row or (0, "", 0)
-
-    def last_run_id(self) -> int:
-        return self._newest()[0]
-
     def last_run(self) -> tuple[str, int]:
-        return self._newest()[1:]
-
-    def wait_until_past(self, run: int, processed: int) -> None:
-        """Wait until a run after ``run`` has processed more than ``processed`` samples."""
-        deadline = time.monotonic() + 120
-        while True:
-            newest, status, count = self._newest()
-            if newest > run and status in ("running", "completed") and count > processed:
-                return
-            assert time.monotonic() < deadline, (newest, status, count)
-            time.sleep(0.05)
+        """Return the state of the newest run, and how many samples it has processed."""
+        with sqlite3.connect(self.folder / "data" / "datavisor.sqlite3", timeout=120) as connection:
+            return connection.execute("select status, processed from vlm_taggingrun order by id desc").fetchone()
 
 
 READ = """
@@ -134,12 +102,34 @@ print(json.dumps([tags, answers]))
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("home"))
     assert home.manage("migrate", "-v0").returncode == 0
     done = home.manage("import_dataset", str(home.photos), "--name", "photos", "--json")
     assert json.loads(done.stdout)["samples"] == IMAGES
     return home
+
+
+@pytest.fixture
+def home(made: Home) -> Iterator[Home]:
+    """The home without a run, and without a child that outlives the test."""
+    made.brake.release()
+    made.python(EMPTY)
+    yield made
+    for child in made.children:
+        end(child)
+    made.children.clear()
+
+
+EMPTY = """
+from vlm import services
+from vlm.models import TaggingRun
+for run in TaggingRun.objects.all():
+    TaggingRun.objects.filter(pk=run.pk, status__in=TaggingRun.ACTIVE).update(status="cancelled")
+    if not run.reverted:
+        services.runs.revert(run=TaggingRun.objects.get(pk=run.pk))
+TaggingRun.objects.all().delete()
+"""
 
 
 # A run from beginning to end, its result, and its revert; then a new run that waits for a worker.
@@ -148,8 +138,7 @@ UNDISTURBED = (
 import threading
 from vlm import services
 from vlm.models import Dataset, TaggingRun
-for run in TaggingRun.objects.filter(reverted=None):  # of other tests
-    services.runs.revert(run=run)
+from vlm.runs.options import RunOptions
 def create():
     return services.runs.create(dataset=Dataset.objects.get(), options=RunOptions(), user=None, origin="command")
 run = services.runs.execute(run_id=create().pk, stop=threading.Event())
@@ -171,60 +160,60 @@ def test_a_run_killed_ten_times_answers_everything_once(home: Home) -> None:
     workshop = home.start("-c", WORKSHOP, stdin=subprocess.PIPE)
     assert workshop.stdout is not None
     assert workshop.stdin is not None
-    assert workshop.stdout.readline() == "ready\n", workshop.communicate()[1]
-    seen = []
+    assert workshop.stdout.readline() == "ready\n", finish(workshop)[1]
+    chance = random.Random(5)
+    reached = 0
     for kill in range(KILLS + 1):
+        if kill == KILLS:
+            home.brake.release()
+        else:
+            home.brake.allow(3)
         workshop.stdin.write("work\n")
         workshop.stdin.flush()
         worker = int(workshop.stdout.readline())
         if kill < KILLS:
-            time.sleep(0.4 + 0.12 * kill)
-            try:
-                os.kill(worker, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it came to the end first
+            # At work on one of its three images, at whatever step; the brake keeps it from ever coming to the end.
+            wait_for(lambda: home.last_run()[1] > reached, "A first commit of the worker")  # noqa: B023
+            time.sleep(chance.random() * 0.1)
+            os.kill(worker, signal.SIGKILL)
         assert workshop.stdout.readline() == "ended\n"
-        seen.append(home.last_run())
+        status, reached = home.last_run()
+        if kill < KILLS:
+            assert status == "running"
+            assert 0 < reached <= 4 * (kill + 1) < IMAGES + 4
     workshop.stdin.close()
-    workshop.wait(20)
-    assert seen[-1] == ("completed", IMAGES)
-    assert any(status == "running" and 0 < processed < IMAGES for status, processed in seen)  # it was killed at work
+    workshop.wait(PATIENCE)
+    assert home.last_run() == ("completed", IMAGES)
     tags, answers = json.loads(home.python(READ))
     assert tags == expected
     assert [row[1:] for row in answers] == [[5, 5]] * IMAGES
     assert home.manage("check_store").returncode == 0
 
 
-def test_signals_finish_the_batch_and_resume_goes_on(home: Home) -> None:
+def test_signals_keep_what_was_done_and_resume_goes_on(home: Home) -> None:
     """Ctrl-C, resume, SIGTERM, resume: each stop keeps what was done."""
-    before = home.last_run_id()
+    home.brake.allow(3)
     child = home.start("manage.py", "autotag", "photos", "--scope", "all", "--json", "--no-progress")
-    done = 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        home.wait_until_past(before, done)
-        asked = time.monotonic()
+    for number, done in ((signal.SIGINT, 3), (signal.SIGTERM, 7)):
+        home.brake.wait_until_reached()
         child.send_signal(number)
-        out, errors = child.communicate(timeout=60)
-        assert time.monotonic() - asked < 20
-        result = json.loads(out)
-        if result["status"] == "completed":  # it was done before the signal came
-            break
+        out, errors = finish(child)
         assert child.returncode == 130, errors
-        assert result["status"] == "interrupted"
-        assert done < result["processed"] < IMAGES
-        done = result["processed"]
+        assert (json.loads(out)["status"], json.loads(out)["processed"]) == ("interrupted", done)
+        home.brake.allow(4)
         child = home.start("manage.py", "autotag", "photos", "--resume", "--json", "--no-progress")
-    else:
-        out, errors = child.communicate()
-        assert child.returncode == 0, errors
-        result = json.loads(out)
-    assert (result["status"], result["processed"]) == ("completed", IMAGES)
-    assert done > 0
+    home.brake.release()
+    out, errors = finish(child)
+    assert child.returncode == 0, errors
+    assert (json.loads(out)["status"], json.loads(out)["processed"]) == ("completed", IMAGES)
 
 
 def test_of_two_starts_at_once_one_wins(home: Home) -> None:
+    """The loser ends while the winner is still at work: the brake holds until then."""
+    home.brake.allow(1)
     both = [home.start("manage.py", "autotag", "photos", "--scope", "all", "--no-progress") for _ in range(2)]
-    ended = sorted((child.communicate()[1], child.returncode) for child in both)
-    codes = sorted(code for _, code in ended)
-    assert codes == [0, 2]
-    assert any("is active" in errors for errors, code in ended if code == 2)
+    wait_for(lambda: any(child.poll() is not None for child in both), "The end of one of the two")
+    home.brake.release()
+    ended = {child.returncode: errors for child in both for _, errors in [finish(child)]}
+    assert sorted(ended) == [0, 2]
+    assert "is active" in ended[2]
