@@ -35,6 +35,7 @@ Status = TaggingRun.Status
 DAY = timedelta(days=1)
 
 HOLD = """
+import sys
 from filelock import FileLock
 lock = FileLock(sys.argv[1]); lock.acquire(); print("held", flush=True); sys.stdin.read()
 """
