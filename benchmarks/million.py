@@ -1,7 +1,8 @@
 """Fills a store with a data set that a run has answered, in SQL: a million samples in a minute."""
 
-from vlm.samples import SampleStore
-from vlm.samples.merging import derive, touch
+from vlm.samples import Question, SampleStore
+from vlm.samples.checking import wrong_totals
+from vlm.samples.merging import derive, run_begin, touch
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 WORDS = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
@@ -12,9 +13,15 @@ def add_samples(store: SampleStore, dataset_id: int, count: int) -> None:
     """Add ``count`` samples named like a camera's, in three splits."""
     with store.write() as cursor:
         cursor.execute(
-            "insert into samples select nextval('sample_ids'), ?, name, name, ['train', 'val', 'test'][1 + i % 3], 640, 480, '1-1', '', "
-            "[['car', 'person', 'dog'][1 + i % 3]], false, [], 0, null, 0, false "
-            "from (select i, format('cam{}/{:07d}.jpg', hash(i) % 20, i) as name from range(?) r(i))",
+            """
+            insert into samples (id, dataset_id, path, file_name, split, width, height, content_key, external_id, categories,
+                missing, tags, user_count, certainty, discarded, failed, search, sort)
+            select nextval('sample_ids'), ?, name, name, ['train', 'val', 'test'][1 + i % 3], 640, 480, '1-' || i, '',
+                [['car', 'person', 'dog'][1 + i % 3]], false, [], 0, null, 0, false, name,
+                format('cam{}{}/7{:07d}.jpg', length(folder::varchar), folder, i)
+            from (select i, folder, format('cam{}/{:07d}.jpg', folder, i) as name
+                  from (select i, hash(i) % 20 as folder from range(?) r(i)))
+            """,
             [dataset_id, count],
         ).fetchall()
 
@@ -29,6 +36,12 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
             ).fetchall()
         ]
     ids = ids[: round(len(ids) * share)]
+    with store.write() as cursor:
+        questions = [
+            Question.of(model="pretended", revision="1", mode="score", dimension=d.name, asked={"question": d.question})
+            for d in DEFAULT_VOCABULARY
+        ]
+        question_ids = run_begin(cursor, dataset_id=dataset_id, run_id=run_id, worker="", questions=questions)
     for start in range(0, len(ids), STEP):
         low, high = ids[start], ids[min(start + STEP, len(ids)) - 1]
         span = {"dataset": dataset_id, "run": run_id, "low": low, "high": high}
@@ -40,7 +53,8 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
                     insert into answers
                     select dataset_id, $run, id, '{name}', {place}, [{listed}],
                         list_transform([{listed}], lambda w: case when w = word then p else (1 - p) / {len(words) - 1} end)::float[],
-                        0.99, word, p, p >= 0.5, case when p >= 0.5 then '' else 'below threshold' end, '', true
+                        0.99, word, p, p >= 0.5, case when p >= 0.5 then '' else 'below threshold' end, '', true,
+                        {question_ids[name]}, false
                     from (select dataset_id, id, [{listed}][1 + (hash(id, {place}) % {len(words)})::int] as word,
                                  0.4 + 0.6 * (hash(id, {place + 10}) % 1000) / 1000 as p
                           from samples where dataset_id = $dataset and id between $low and $high)
@@ -54,10 +68,12 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
                 span,
             ).fetchall()
             cursor.execute(
-                "insert into run_samples select $run, id, dataset_id, 'done', '', nextval('changes') from samples "
+                "insert into run_samples select $run, id, dataset_id, 'done', '', nextval('changes'), false from samples "
                 "where dataset_id = $dataset and id between $low and $high",
                 span,
             ).fetchall()
             touch(cursor, ("s.dataset_id = ? and s.id between ? and ?", [dataset_id, low, high]))
             derive(cursor)
+    with store.write() as cursor:
+        wrong_totals(cursor, repair=True)
     return len(ids)

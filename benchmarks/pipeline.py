@@ -24,6 +24,7 @@ from vlm.moondream import load_tagger
 from vlm.runs.loop import Job, tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where
 from vlm.samples.ingest import import_rows, staged
+from vlm.samples.reading import Wanted
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 FILES = 64  # different pictures; the others are links to them
@@ -73,8 +74,9 @@ def measure(folder: Path, model: Path, images: int, batch: int, detail: str) -> 
         dataset_id=1,
         run_id=1,
         root=folder / "photos",
-        scope=where(1, SampleFilter(), words),
-        answered_by=(),
+        worker="",
+        wanted=Wanted(where(1, SampleFilter(), words), dict.fromkeys(DEFAULT_VOCABULARY.names)),
+        questions=(),
         vocabulary=DEFAULT_VOCABULARY,
         mode="score",
         detail=detail,  # type: ignore[arg-type]

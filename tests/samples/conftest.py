@@ -26,6 +26,7 @@ class Record:
     annotations: tuple[Annotation, ...] = ()
     content_key: str = "1-1"
     external_id: str = ""
+    source_file: str = ""
 
 
 def record(path: str, **fields: object) -> Record:

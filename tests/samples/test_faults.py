@@ -265,12 +265,13 @@ def test_a_file_of_a_newer_release(store: SampleStore) -> None:
 def test_the_tables_migrate_after_a_backup(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     (sample_id,) = fill(store, 1)
     store.close()
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, "alter table samples add column note varchar"])
+    script = "alter table samples add column note varchar"
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (script,)])
     with store.read() as cursor:
         assert cursor.execute("select id, note from samples").fetchall() == [(sample_id, None)]
-        assert cursor.execute("select version from meta").fetchall() == [(2,)]
+        assert cursor.execute("select version from meta").fetchall() == [(3,)]
     store.close()
-    backup = store.path.with_name("samples.v1.duckdb")
+    backup = store.path.with_name("samples.v2.duckdb")
     with duckdb.connect(str(backup), read_only=True) as connection:
         assert connection.execute("select id from samples").fetchall() == [(sample_id,)]
 
@@ -280,11 +281,11 @@ def test_a_migration_that_fails_changes_nothing(store: SampleStore, monkeypatch:
     store.close()
     script = "alter table samples add column note varchar; select nonsense from nowhere"
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, script])
+        patch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (script,)])
         with pytest.raises(duckdb.Error), store.read():
             pass
     with store.read() as cursor:
-        assert cursor.execute("select version from meta").fetchall() == [(1,)]
+        assert cursor.execute("select version from meta").fetchall() == [(2,)]
 
 
 def test_an_error_inside_a_transaction_commits_nothing(store: SampleStore) -> None:

@@ -31,6 +31,7 @@ class SampleRecord:
         annotations: in the order of the data set.
         content_key: changes whenever the file does (size and modification time).
         external_id: the image's id in a COCO JSON, '' otherwise.
+        source_file: the JSON that described it, below the root, '' where none did.
     """
 
     path: str
@@ -42,6 +43,7 @@ class SampleRecord:
     annotations: tuple[Annotation, ...]
     content_key: str
     external_id: str
+    source_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,9 @@ from vlm.imaging import ImageUnreadable, read_picture
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode
-from vlm.samples import Answer, Merged, Pending, Result, SampleStore
-from vlm.samples.filters import Condition
-from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch
-from vlm.samples.reading import pending
+from vlm.samples import Answer, Merged, Pending, Question, Result, SampleStore
+from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
+from vlm.samples.reading import Wanted, pending
 from vlm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -48,17 +47,19 @@ class Job:
 
     Attributes:
         root: folder of the data set.
-        scope: condition on ``samples s``.
-        answered_by: runs whose answers make a sample need none.
+        worker: who may commit for the run.
+        wanted: which samples to ask, and what.
+        questions: what is asked, as the store writes it down.
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
     """
 
     dataset_id: int
     run_id: int
+    worker: str
     root: Path
-    scope: Condition
-    answered_by: tuple[int, ...]
+    wanted: Wanted
+    questions: tuple[Question, ...]
     vocabulary: Vocabulary
     mode: Mode
     detail: Detail
@@ -100,7 +101,18 @@ def tag_samples(
     Raises:
         ModelMismatch: no answer of it became a tag.
         StoreError: what was committed before is kept. A busy store is waited for, until ``stop`` is set.
+        StoreClaimLost: the run was reverted, or goes on elsewhere.
     """
+    with store.write(stop=stop) as cursor:
+        questions = run_begin(
+            cursor,
+            dataset_id=job.dataset_id,
+            run_id=job.run_id,
+            worker=job.worker,
+            questions=job.questions,
+            detail=job.detail,
+            dtype=tagger.dtype,
+        )
     done = Merged()
     unsaved: list[Result] = []
     held_back = job.min_mass > 0  # until the first answers show that the model fits
@@ -110,7 +122,14 @@ def tag_samples(
         nonlocal done, saved_at
         if unsaved:
             with _timed("store", waited), store.write(stop=stop) as cursor:
-                merged = merge_batch(cursor, dataset_id=job.dataset_id, run_id=job.run_id, results=unsaved)
+                merged = merge_batch(
+                    cursor,
+                    dataset_id=job.dataset_id,
+                    run_id=job.run_id,
+                    results=unsaved,
+                    questions=questions,
+                    worker=job.worker,
+                )
             unsaved.clear()
             done += merged
             publish(merged)
@@ -138,19 +157,32 @@ def tag_samples(
 
 def answer_batch(batch: Sequence[Decoded], job: Job, tagger: Tagger) -> list[Result]:
     """Ask about the readable images of a batch; the others become failed results."""
-    readable = [item for item in batch if item.image is not None]
-    images = [item.image for item in readable if item.image is not None]
     answers: dict[int, tuple[Answer, ...]] = {}
-    if images and job.mode == "score":
-        for item, scores in zip(readable, tagger.score(images, job.vocabulary, job.detail), strict=True):
-            answers[item.sample.id] = tuple(
-                _scored(job, place, name, scores[name]) for place, name in enumerate(job.vocabulary.names)
-            )
-    elif images:
-        questions = [dimension.question for dimension in job.vocabulary]
-        for item, texts in zip(readable, tagger.answers(images, questions, detail=job.detail), strict=True):
-            answers[item.sample.id] = tuple(_generated(job, place, text) for place, text in enumerate(texts))
+    for names in dict.fromkeys(item.sample.lacking for item in batch):
+        asked = [item for item in batch if item.sample.lacking == names]
+        answers |= _answers([item for item in asked if item.image is not None], job, job.vocabulary.only(names), tagger)
     return [Result(item.sample.id, answers.get(item.sample.id, ()), item.error) for item in batch]
+
+
+def _answers(
+    readable: Sequence[Decoded], job: Job, vocabulary: Vocabulary, tagger: Tagger
+) -> dict[int, tuple[Answer, ...]]:
+    images = [item.image for item in readable if item.image is not None]
+    if not images:
+        return {}
+    places = [(job.vocabulary.names.index(name), name) for name in vocabulary.names]
+    if job.mode == "score":
+        scored = tagger.score(images, vocabulary, job.detail)
+        return {
+            item.sample.id: tuple(_scored(job, place, name, scores[name]) for place, name in places)
+            for item, scores in zip(readable, scored, strict=True)
+        }
+    questions = [dimension.question for dimension in vocabulary]
+    written = tagger.answers(images, questions, detail=job.detail)
+    return {
+        item.sample.id: tuple(_generated(job, place, text) for (place, _), text in zip(places, texts, strict=True))
+        for item, texts in zip(readable, written, strict=True)
+    }
 
 
 def decide(probability: float, mass: float, *, min_probability: float, min_mass: float) -> str:
@@ -262,7 +294,7 @@ def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pe
     while left is None or left > 0:
         size = READ_AHEAD if left is None else min(READ_AHEAD, left)
         with store.read(stop=stop) as cursor:
-            found = pending(cursor, job.scope, run_id=job.run_id, answered_by=job.answered_by, after=after, limit=size)
+            found = pending(cursor, job.wanted, run_id=job.run_id, after=after, limit=size)
         yield from found
         if len(found) < size:
             return

@@ -8,10 +8,12 @@ from pathlib import Path
 from django.conf import settings
 
 from vlm.models import Dataset, TaggingRun, current_vocabulary, words_by_dimension
+from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
 from vlm.runs.loop import Job
 from vlm.runs.options import RunOptions
-from vlm.samples import SampleFilter, reading, where
+from vlm.samples import Question, SampleFilter, merging, reading, where
+from vlm.samples.database import Cursor
 from vlm.samples.filters import Condition
 from vlm.vocabulary import Vocabulary
 
@@ -46,23 +48,41 @@ def spec(run: TaggingRun) -> ModelSpec:
     )
 
 
+def questions(run: TaggingRun) -> tuple[Question, ...]:
+    """Return what a run asks of which model; an answer counts for another run that asks the very same."""
+    folder = Path(run.model).expanduser()
+    is_local = folder.is_dir()
+    model = str(folder.resolve()) if is_local else run.model
+    revision = "local" if is_local else (run.revision or PINNED_REVISION)
+    return tuple(
+        Question.of(
+            model=model, revision=revision, mode=run.mode, dimension=asked["name"], asked={**asked, "name": None}
+        )
+        for asked in run.vocabulary.to_json()
+    )
+
+
 def count(run: TaggingRun) -> int:
+    _adopt()
     with sample_store().read() as cursor:
-        found = reading.pending_count(cursor, _scope(run), run_id=run.pk or 0, answered_by=_answered_by(run))
+        found = reading.pending_count(cursor, _wanted(cursor, run), run_id=run.pk or 0)
     return found if run.sample_limit is None else min(found, run.sample_limit)
 
 
 def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
     limit: int | None = run.sample_limit
-    if limit is not None and run.pk:
-        with sample_store().read(stop=stop) as cursor:
+    _adopt(stop)
+    with sample_store().read(stop=stop) as cursor:
+        wanted = _wanted(cursor, run)
+        if limit is not None and run.pk:
             limit = max(0, limit - reading.run_counts(cursor, run.pk)[0])
     return Job(
         dataset_id=run.dataset_id,
         run_id=run.pk or 0,
+        worker=run.worker,
         root=Path(run.dataset.root),
-        scope=_scope(run),
-        answered_by=_answered_by(run),
+        wanted=wanted,
+        questions=questions(run),
         vocabulary=run.vocabulary,
         mode=run.mode,  # type: ignore[arg-type]
         detail=run.detail,  # type: ignore[arg-type]
@@ -88,14 +108,25 @@ def _scope(run: TaggingRun) -> Condition:
     return condition, values
 
 
-def _answered_by(run: TaggingRun) -> tuple[int, ...]:
-    """Return the runs whose answers make a sample of the scope ``missing`` need none."""
-    if run.scope != TaggingRun.Scope.MISSING:
-        return ()
-    same = TaggingRun.objects.filter(
-        dataset_id=run.dataset_id, vocabulary_hash=run.vocabulary_hash, model=run.model, mode=run.mode, reverted=None
+def _wanted(cursor: Cursor, run: TaggingRun) -> reading.Wanted:
+    return reading.Wanted(
+        _scope(run),
+        reading.question_ids(cursor, questions(run)),
+        only_missing=run.scope == TaggingRun.Scope.MISSING,
     )
-    return tuple(same.exclude(pk=run.pk).values_list("pk", flat=True))
+
+
+def _adopt(stop: threading.Event | None = None) -> None:
+    """Tell a store of the first release, once, what its runs had asked: that stood in their rows alone."""
+    with sample_store().read(stop=stop) as cursor:
+        waiting = reading.runs_to_adopt(cursor)
+    if not waiting:
+        return
+    runs = TaggingRun.objects.in_bulk(waiting)
+    with sample_store().write(stop=stop) as cursor:
+        for run_id in waiting:
+            run = runs.get(run_id)
+            merging.run_adopt(cursor, run_id=run_id, questions=questions(run) if run is not None else ())
 
 
 def _vocabulary(options: RunOptions) -> Vocabulary:

@@ -183,9 +183,7 @@ def preview(
     run = scope.draft(dataset, replace(options, limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES)))
     job = scope.job(run)
     with sample_store().read() as cursor:
-        waiting = reading.pending_spread(
-            cursor, job.scope, run_id=0, answered_by=job.answered_by, limit=run.sample_limit or PREVIEW_SAMPLES
-        )
+        waiting = reading.pending_spread(cursor, job.wanted, run_id=0, limit=run.sample_limit or PREVIEW_SAMPLES)
         samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
     previews = []
     if waiting:

@@ -165,7 +165,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
             done = reading.run_counts(cursor, run.pk)
-            left = reading.pending_count(cursor, job.scope, run_id=run.pk, answered_by=job.answered_by)
+            left = reading.pending_count(cursor, job.wanted, run_id=run.pk)
         run.processed, run.tagged, run.discarded, run.failed = done
         if job.limit is not None:
             left = min(left, job.limit)

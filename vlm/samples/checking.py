@@ -4,24 +4,24 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from .database import Cursor
-from .merging import CURRENT, DERIVE, EXPECTED, dataset_delete, touch
+from .merging import CURRENT, DATASET_TABLES, DERIVE, EXPECTED, SAMPLE_TABLES, dataset_delete, touch
 
 STEP = 50_000  # samples that are checked together
-TABLES = ("samples", "annotations", "sample_tags", "rejections", "answers", "run_samples")
 
 
 @dataclass(slots=True)
 class Report:
-    """What a check found; ids of at most a hundred samples that differ."""
+    """What a check found; ids of at most a hundred samples that differ, and runs whose kept totals are not their rows'."""
 
     samples: int = 0
     differing: int = 0
     examples: list[int] = field(default_factory=list)
     orphans: dict[str, int] = field(default_factory=dict)
+    totals: list[int] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:
-        return not self.differing and not self.orphans
+        return not self.differing and not self.orphans and not self.totals
 
 
 def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = False) -> Report:
@@ -41,8 +41,9 @@ def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = Fal
             break
         _check_range(cursor, low + 1, high, report, repair)
         low = high
+    report.totals = wrong_totals(cursor, repair)
     orphans: dict[int, None] = {}
-    for table in TABLES:
+    for table in DATASET_TABLES:
         rows = cursor.execute(
             f"select dataset_id, count(*) from {table} where dataset_id not in (select unnest(?::bigint[])) group by 1",
             [list(datasets)],
@@ -50,7 +51,7 @@ def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = Fal
         if rows:
             report.orphans[table] = sum(row[1] for row in rows)
             orphans |= dict.fromkeys(row[0] for row in rows)
-        if table != "samples":
+        if table in SAMPLE_TABLES:
             lost = cursor.execute(
                 f"select count(*) from {table} t where t.dataset_id in (select unnest(?::bigint[])) "
                 "and not exists (select 1 from samples s where s.id = t.sample_id)",
@@ -66,6 +67,35 @@ def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = Fal
     return report
 
 
+TOTALS = """
+select r.run_id, any_value(r.dataset_id) as dataset_id, count(*) as processed, coalesce(any_value(a.tagged), 0) as tagged,
+    coalesce(any_value(a.discarded), 0) as discarded, count(*) filter (r.status = 'failed') as failed
+from run_samples r left join (
+    select run_id, count(distinct sample_id) filter (accepted) as tagged, count(*) filter (not accepted) as discarded
+    from answers group by all
+) a on a.run_id = r.run_id group by r.run_id
+"""
+
+
+def wrong_totals(cursor: Cursor, repair: bool) -> list[int]:
+    """Return the runs whose kept totals are not what their rows say; with ``repair`` they are counted anew."""
+    rows = cursor.execute(
+        f"select coalesce(t.run_id, c.run_id) as run, c.dataset_id, c.processed, c.tagged, c.discarded, c.failed "
+        f"from run_totals t full join ({TOTALS}) c on c.run_id = t.run_id "
+        "where (coalesce(t.processed, 0), coalesce(t.tagged, 0), coalesce(t.discarded, 0), coalesce(t.failed, 0)) "
+        "<> (coalesce(c.processed, 0), coalesce(c.tagged, 0), coalesce(c.discarded, 0), coalesce(c.failed, 0)) order by 1"
+    ).fetchall()
+    if repair:
+        for run, dataset_id, *figures in rows:
+            counted = [figure or 0 for figure in figures]
+            cursor.execute(
+                "insert into run_totals values (?, ?, '', '', ?, ?, ?, ?) on conflict do update set processed = "
+                "excluded.processed, tagged = excluded.tagged, discarded = excluded.discarded, failed = excluded.failed",
+                [run, dataset_id or 0, *counted],
+            ).fetchall()
+    return [row[0] for row in rows]
+
+
 def _check_range(cursor: Cursor, low: int, high: int, report: Report, repair: bool) -> None:
     touch(cursor, ("s.id between ? and ?", [low, high]))
     span = {"low": low, "high": high}
@@ -74,7 +104,9 @@ def _check_range(cursor: Cursor, low: int, high: int, report: Report, repair: bo
     rows = cursor.execute(
         "select s.id from samples s join expected_rows e on e.id = s.id where s.tags <> e.tags "
         "or s.user_count <> e.user_count or s.certainty is distinct from e.certainty or s.discarded <> e.discarded "
-        "or s.failed <> e.failed or s.tags is null".replace("expected_rows", f"({EXPECTED})"),
+        "or s.failed <> e.failed or s.answered is distinct from e.answered or s.tags is null".replace(
+            "expected_rows", f"({EXPECTED})"
+        ),
         span,
     ).fetchall()
     report.differing += len(rows)

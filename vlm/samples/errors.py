@@ -25,9 +25,17 @@ class StoreCorrupt(StoreError):
     """The file is damaged, no DuckDB file at all, or of a newer version."""
 
 
+class StoreClaimLost(StoreError):
+    """A run's worker may no longer commit for it: the run was reverted, or another worker goes on with it."""
+
+
 class FilterError(ValueError):
     """A filter or a page cursor that means nothing; the message says which part."""
 
 
 class TagError(ValueError):
     """A tag that cannot be stored."""
+
+
+class EditError(ValueError):
+    """An edit that cannot be taken back; the message says why."""

@@ -1,4 +1,4 @@
-"""Writing samples: an import, in one transaction, that leaves tags as they are."""
+"""Writing samples: an import, in one transaction, that leaves users' tags as they are."""
 
 import shutil
 import tempfile
@@ -15,7 +15,9 @@ from filelock import FileLock, Timeout
 
 from .database import OFFLINE, Cursor, SampleStore, explained
 from .errors import StoreError, StoreReadOnly
-from .records import Importable, Imported, Records
+from .merging import COMMAND, changed, set_aside, touch
+from .names import search_key, sort_key
+from .records import Edit, Importable, Imported, Records
 
 CHUNK = 4096  # rows between two reports
 STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
@@ -66,19 +68,45 @@ def _sweep(folder: Path) -> None:
             continue  # alive, or gone meanwhile, or not ours
 
 
-def import_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
+Digest = Callable[[str], str | None]  # path below the root → SHA-256 of the file's bytes, None where it cannot be read
+
+
+def import_rows(
+    store: SampleStore,
+    *,
+    dataset_id: int,
+    source: Path,
+    by: Edit = COMMAND,
+    digest: Digest | None = None,
+    relocated: bool = False,
+) -> Imported:
     """Make the samples of a data set equal what :func:`staged` read into ``source``.
 
     New paths are added, known ones get their new sizes, splits, categories and annotations, absent ones are marked
-    missing; tags and ids stay. A path that comes twice counts once and is listed.
+    missing; users' tags and ids stay. A path that comes twice counts once and is listed. A file that is gone and one that is new,
+    alone with their content key, are one file that was moved. What the model said about a content that changed counts no more.
+
+    Args:
+        by: who imports.
+        digest: asked about files that changed or moved and whose contents were known: where the bytes are the same,
+            nothing has changed.
+        relocated: the data set's folder is another one, to which the files were copied: only a new size is a new content.
     """
     incoming = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
     quoted = str(source).replace("'", "''")
+    attach = f"attach if not exists '{quoted}' as {incoming} (read_only)"
+    patient = threading.Event()  # never set: what has been read took minutes, so better wait for the store
     try:
-        # What has been read took minutes: better to wait for the store than to read it again.
-        with store.write(stop=threading.Event()) as cursor:
-            cursor.execute(f"attach '{quoted}' as {incoming} (read_only)").fetchall()
-            return _import(cursor, dataset_id, incoming)
+        same: dict[str, str] = {}
+        if digest is not None:
+            with store.read(stop=patient) as cursor:
+                cursor.execute(attach).fetchall()
+                doubtful = _doubtful(cursor, dataset_id, incoming)
+            # Files are read while nobody waits for the store's writer.
+            same = {path: found for path in doubtful if (found := digest(path)) is not None}
+        with store.write(stop=patient) as cursor:
+            cursor.execute(attach).fetchall()
+            return _Import(cursor, dataset_id, incoming, by, same, relocated).run()
     finally:
         try:
             with store.read() as cursor:  # not possible inside the transaction
@@ -87,63 +115,146 @@ def import_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Importe
             pass  # the file was handed over meanwhile, and what was attached went with it
 
 
-def _import(cursor: Cursor, dataset_id: int, incoming: str) -> Imported:
-    done = Imported()
-    done.duplicates = [
-        row[0]
-        for row in cursor.execute(
-            f"select path from {incoming}.staged group by path having count(*) > 1 order by 1 limit 1000"
+def _doubtful(cursor: Cursor, dataset_id: int, incoming: str) -> list[str]:
+    """Return the paths of files that may only seem to be changed, or may have been moved, where the old content is known."""
+    rows = cursor.execute(
+        f"""
+        select a.path from {incoming}.staged a join samples s on s.path = a.path
+        where s.dataset_id = $dataset and s.digest is not null and s.content_key <> a.content_key
+          and split_part(s.content_key, '-', 1) = split_part(a.content_key, '-', 1)
+        union
+        select a.path from {incoming}.staged a
+        where a.path not in (select path from samples where dataset_id = $dataset) and a.content_key in (
+            select content_key from samples where dataset_id = $dataset and digest is not null
+              and path not in (select path from {incoming}.staged)
+        )
+        order by 1
+        """,
+        {"dataset": dataset_id},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+class _Import:
+    """One import, inside its transaction."""
+
+    def __init__(
+        self, cursor: Cursor, dataset_id: int, incoming: str, by: Edit, same: dict[str, str], relocated: bool
+    ) -> None:
+        self._cursor, self._incoming, self._by, self._same = cursor, incoming, by, same
+        self._dataset_id, self._relocated = dataset_id, relocated
+        self._values = {"dataset": dataset_id}
+
+    def run(self) -> Imported:
+        done = Imported()
+        rows = self._cursor.execute(
+            f"select path from {self._incoming}.staged group by path having count(*) > 1 order by 1 limit 1000"
         ).fetchall()
-    ]
-    cursor.execute(
-        f"create or replace temp table arriving as select * from {incoming}.staged "
-        "qualify row_number() over (partition by path order by place) = 1"
-    ).fetchall()
-    values = {"dataset": dataset_id}
-    done.returned = _number(
-        cursor,
-        "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing",
-        values,
-    )
-    done.updated = _number(
-        cursor,
-        "update samples s set file_name = a.file_name, split = a.split, width = coalesce(a.width, s.width), "
-        "height = coalesce(a.height, s.height), content_key = a.content_key, external_id = a.external_id, "
-        "categories = a.categories, missing = false from arriving a where s.dataset_id = $dataset and s.path = a.path and "
-        "(s.missing or (s.file_name, s.split, s.content_key, s.external_id, s.categories) is distinct from "
-        "(a.file_name, a.split, a.content_key, a.external_id, a.categories) or s.width is distinct from coalesce(a.width, s.width) "
-        "or s.height is distinct from coalesce(a.height, s.height))",
-        values,
-    )
-    done.added = _number(
-        cursor,
-        "insert into samples select nextval('sample_ids'), $dataset, path, file_name, split, width, height, content_key, "
-        "external_id, categories, false, [], 0, null, 0, false from (select * from arriving a where not exists "
-        "(select 1 from samples s where s.dataset_id = $dataset and s.path = a.path) order by place)",
-        values,
-    )
-    _number(
-        cursor,
-        "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
-        "and s.path not in (select path from arriving)",
-        values,
-    )
-    done.missing = _number(cursor, "select count(*) from samples where dataset_id = $dataset and missing", values)
-    done.total = _number(cursor, "select count(*) from samples where dataset_id = $dataset", values)
-    cursor.execute("delete from annotations where dataset_id = ?", [dataset_id]).fetchall()
-    cursor.execute(
-        "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height "
-        f"from {incoming}.annotations n join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
-        [dataset_id],
-    ).fetchall()
-    cursor.execute("drop table arriving").fetchall()
-    return done
+        done.duplicates = [row[0] for row in rows]
+        self._read()
+        done.moved = self._move()
+        done.replaced = self._replace()
+        done.returned = self._number(
+            "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing"
+        )
+        done.updated = self._number(UPDATE)
+        done.added = self._number(ADD)
+        self._number(
+            "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
+            "and s.path not in (select path from arriving)"
+        )
+        done.missing = self._number("select count(*) from samples where dataset_id = $dataset and missing")
+        done.total = self._number("select count(*) from samples where dataset_id = $dataset")
+        self._annotate()
+        for table in ("arriving", "hashed"):
+            self._cursor.execute(f"drop table {table}").fetchall()
+        changed(self._cursor, self._dataset_id)
+        return done
+
+    def _read(self) -> None:
+        self._cursor.execute(
+            f"create or replace temp table arriving as select * from {self._incoming}.staged "
+            "qualify row_number() over (partition by path order by place) = 1"
+        ).fetchall()
+        self._cursor.execute(
+            "create or replace temp table hashed as select unnest(?::varchar[]) as path, unnest(?::varchar[]) as digest",
+            [list(self._same), list(self._same.values())],
+        ).fetchall()
+
+    def _move(self) -> int:
+        """Let samples whose file is gone follow it to its new path.
+
+        The content key must be nobody else's: archives and copies give many files one time, and some one size, too.
+        """
+        return self._number(
+            """
+            update samples s set path = n.path, missing = false from (
+                select a.path, a.content_key, h.digest
+                from (select * from arriving qualify count(*) over (partition by content_key) = 1) a
+                left join hashed h on h.path = a.path
+                where a.path not in (select path from samples where dataset_id = $dataset)
+            ) n
+            where s.dataset_id = $dataset and s.content_key = n.content_key
+              and (s.digest is null or n.digest is null or s.digest = n.digest)
+              and s.path not in (select path from arriving)
+              and s.content_key in (
+                select content_key from samples where dataset_id = $dataset group by content_key having count(*) = 1
+              )
+            """
+        )
+
+    def _replace(self) -> int:
+        """Set aside what runs said about contents that files no longer have; returns how many files that are."""
+        condition = (
+            "s.id in (select s.id from samples s join arriving a on a.path = s.path left join hashed h on h.path = a.path "
+            "where s.dataset_id = ? and s.content_key <> a.content_key and s.digest is distinct from coalesce(h.digest, '') "
+            "and not (? and split_part(s.content_key, '-', 1) = split_part(a.content_key, '-', 1)))"
+        )
+        count = touch(self._cursor, (condition, [self._dataset_id, self._relocated]))
+        set_aside(self._cursor, dataset_id=self._dataset_id, by=self._by)
+        self._cursor.execute(
+            "update samples set digest = null where dataset_id = ? and id in (select id from touched) and digest is not null",
+            [self._dataset_id],
+        ).fetchall()
+        return count
+
+    def _annotate(self) -> None:
+        self._cursor.execute("delete from annotations where dataset_id = ?", [self._dataset_id]).fetchall()
+        self._cursor.execute(
+            "insert into annotations select s.dataset_id, s.id, n.category, n.x, n.y, n.width, n.height "
+            f"from {self._incoming}.annotations n join samples s on s.path = n.path where s.dataset_id = ? order by s.id",
+            [self._dataset_id],
+        ).fetchall()
+
+    def _number(self, sql: str) -> int:
+        """Return the one number of a count, or how many rows a statement wrote."""
+        return int(self._cursor.execute(sql, self._values).fetchall()[0][0])
+
+
+# What an import says of a known sample anew.
+FOLLOWS = ("file_name", "split", "content_key", "external_id", "categories", "source_file", "search", "sort")
+_mine, _theirs = (", ".join(f"{side}.{name}" for name in FOLLOWS) for side in "sa")
+UPDATE = f"""
+update samples s set {", ".join(f"{name} = a.{name}" for name in FOLLOWS)}, width = coalesce(a.width, s.width),
+    height = coalesce(a.height, s.height), missing = false
+from arriving a where s.dataset_id = $dataset and s.path = a.path
+  and (s.missing or ({_mine}) is distinct from ({_theirs}) or s.width is distinct from coalesce(a.width, s.width)
+       or s.height is distinct from coalesce(a.height, s.height))
+"""
+ADD = f"""
+insert into samples (id, dataset_id, path, width, height, {", ".join(FOLLOWS)},
+    missing, tags, user_count, certainty, discarded, failed, answered)
+select nextval('sample_ids'), $dataset, path, width, height, {", ".join(FOLLOWS)}, false, [], 0, null, 0, false, []
+from (select * from arriving a where not exists
+      (select 1 from samples s where s.dataset_id = $dataset and s.path = a.path) order by place)
+"""
 
 
 def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> None:
     cursor.execute(
         "create table staged (place bigint, path varchar, file_name varchar, split varchar, width integer, "
-        "height integer, content_key varchar, external_id varchar, categories varchar[])"
+        "height integer, content_key varchar, external_id varchar, categories varchar[], source_file varchar, "
+        "search varchar, sort varchar)"
     ).fetchall()
     cursor.execute(
         "create table annotations (path varchar, category varchar, x double, y double, width double, height double)"
@@ -152,7 +263,10 @@ def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> N
     place = 0
     for chunk in _chunks(iter(records)):
         samples.append_rows(
-            (place + index, r.path, r.file_name, r.split, r.width, r.height, r.content_key, r.external_id, r.categories)
+            (
+                *(place + index, r.path, r.file_name, r.split, r.width, r.height, r.content_key, r.external_id),
+                *(r.categories, r.source_file, search_key(r.file_name), sort_key(r.file_name)),
+            )
             for index, r in enumerate(chunk)
         )
         annotations.append_rows(
@@ -167,8 +281,3 @@ def _stage(cursor: Cursor, records: Records, report: Callable[[int], None]) -> N
 def _chunks(records: Iterator[Importable]) -> Iterator[list[Importable]]:
     while chunk := list(islice(records, CHUNK)):
         yield chunk
-
-
-def _number(cursor: Cursor, sql: str, values: dict[str, int]) -> int:
-    """Return the one number of a count, or how many rows a statement wrote."""
-    return int(cursor.execute(sql, values).fetchall()[0][0])

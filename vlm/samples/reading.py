@@ -2,13 +2,14 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .database import Cursor
 from .errors import FilterError
 from .filters import SOURCES, STATES, Condition, SampleFilter, where
+from .merging import EDITED_TABLES, REJECTED
 from .records import (
     Annotation,
     Answer,
@@ -16,10 +17,13 @@ from .records import (
     DatasetStats,
     DimensionFacet,
     Discard,
+    EditRow,
     Facets,
     Failure,
+    KeptLabel,
     Page,
     Pending,
+    Question,
     SampleDetail,
     SampleRow,
     Tag,
@@ -32,6 +36,7 @@ ExportItem = tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]
 
 ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
 KEY = {"name": "s.file_name", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
+EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
 MAX_FACET = 200  # distinct user tags, splits or categories that are listed
 
@@ -45,8 +50,12 @@ def samples_page(
     order: str = "name",
     after: str = "",
     limit: int = 60,
+    only_present: bool = False,
 ) -> Page:
     """Return the samples behind the cursor ``after`` in ``order``.
+
+    Args:
+        only_present: leave out those whose file was gone when the data set was last imported.
 
     Raises:
         FilterError: an order that is none, or a cursor of another order.
@@ -54,6 +63,8 @@ def samples_page(
     if order not in ORDERS:
         raise FilterError(f"There is no order “{order}”; there are {', '.join(ORDERS)}.")
     condition, values = where(dataset_id, chosen, words)
+    if only_present:
+        condition += " and not s.missing"
     key = KEY[order]
     if after:
         value, sample_id = _unpack(after, order)
@@ -145,9 +156,17 @@ def facets(
     )
 
 
-def revision(cursor: Cursor) -> int:
-    """Return a number that grows with every change of the store, in whatever process."""
-    return int(cursor.execute("select number from revision").fetchall()[0][0])
+def revision(cursor: Cursor, dataset_id: int | None = None) -> int:
+    """Return a number that grows with every change of the store, or of one data set, in whatever process."""
+    if dataset_id is None:
+        return int(cursor.execute("select number from revision").fetchall()[0][0])
+    rows = cursor.execute("select number from dataset_revisions where dataset_id = ?", [dataset_id]).fetchall()
+    return int(rows[0][0]) if rows else 0
+
+
+def store_id(cursor: Cursor) -> str:
+    """Return what tells this store from every other one."""
+    return str(cursor.execute("select store_id from meta").fetchall()[0][0])
 
 
 def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
@@ -171,13 +190,53 @@ def sample_detail(cursor: Cursor, dataset_id: int, sample_id: int) -> SampleDeta
         categories=tuple(categories),
         annotations=annotations_of(cursor, [sample_id]).get(sample_id, ()),
         answers=answers_of(cursor, sample_id),
-        rejected=tuple(
-            row[0]
-            for row in cursor.execute(
-                "select distinct tag from rejections where sample_id = ? order by 1", [sample_id]
-            ).fetchall()
-        ),
+        rejected=tuple(_rejected(cursor, sample_id)),
     )
+
+
+def edits(
+    cursor: Cursor, dataset_id: int, *, user_id: int | None = None, undoable: bool = False, limit: int = 50
+) -> list[EditRow]:
+    """Return the newest edits of a data set, of one user if ``user_id`` is given, the last one first.
+
+    Args:
+        undoable: only those that can be taken back.
+    """
+    condition, values = "dataset_id = ?", [dataset_id]
+    if user_id is not None:
+        condition += " and user_id = ?"
+        values.append(user_id)
+    if undoable:
+        condition += " and undone_by is null and action not in ('undo', 'content')"
+    rows = cursor.execute(
+        f"select {EDIT_COLUMNS} from edits where {condition} order by id desc limit ?", [*values, limit]
+    ).fetchall()
+    return [EditRow(*row) for row in rows]
+
+
+def history(cursor: Cursor, dataset_id: int, sample_id: int) -> list[EditRow]:
+    """Return the edits that a sample has seen, the last one first, undone ones and those that undid them included."""
+    own = "select {0} from {1} where dataset_id = $dataset and sample_id = $sample and {0} is not null"
+    parts = [own.format(name, table) for table in EDITED_TABLES for name in ("edit_id", "ended_by")]
+    rows = cursor.execute(
+        f"select {EDIT_COLUMNS} from edits where id in ({' union '.join(parts)}) order by id desc",
+        {"dataset": dataset_id, "sample": sample_id},
+    ).fetchall()
+    return [EditRow(*row) for row in rows]
+
+
+def labels(cursor: Cursor, dataset_id: int, *, dimension: str = "") -> list[KeptLabel]:
+    """Return the labels in force, of one dimension or of all, in the order in which they were given."""
+    condition, values = "dataset_id = ? and ended_by is null", [dataset_id]
+    if dimension:
+        condition += " and dimension = ?"
+        values.append(dimension)  # type: ignore[arg-type]
+    rows = cursor.execute(
+        "select id, sample_id, dimension, word, probability, stratum, design, user_id, user_name, way, edit_id, created "
+        f"from labels where {condition} order by id",
+        values,
+    ).fetchall()
+    return [KeptLabel(*row) for row in rows]
 
 
 def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annotation, ...]]:
@@ -196,6 +255,8 @@ def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annota
 
 
 def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
+    """Return the newest answer of each dimension about the present content; a word that a user took away is not accepted."""
+    rejected = set(_rejected(cursor, sample_id))
     rows = cursor.execute(
         "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text "
         "from answers where sample_id = ? and current order by run_id, place",
@@ -204,6 +265,8 @@ def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
     answers = []
     for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text in rows:
         distribution = (tuple(words), tuple(probabilities))
+        if accepted and word in rejected:
+            accepted, reason = False, REJECTED
         answers.append(Answer(run, dimension, place, *distribution, mass, word, probability, accepted, reason, text))
     return tuple(answers)
 
@@ -219,31 +282,65 @@ def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) ->
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------------
-def pending(
-    cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int], after: int, limit: int
-) -> list[Pending]:
-    """Return the next samples of ``scope`` that the run has not finished and that none of ``answered_by`` answered."""
-    condition, values = _open(scope, run_id, answered_by)
+Asked = Mapping[str, int | None]  # dimension → id of its question, None for one that nobody was asked yet
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which samples of a scope a run takes.
+
+    Attributes:
+        scope: condition on ``samples s``.
+        asked: what the run asks.
+        only_missing: take samples that lack an answer to one of the questions, and ask them those alone. A sample whose
+            file could not be read counts as answered until its content changes.
+        like: detail and number format in which an answer must have been made to count; ``None`` where any will do.
+    """
+
+    scope: Condition
+    asked: Asked
+    only_missing: bool = False
+    like: tuple[str, str] | None = None
+
+
+def question_ids(cursor: Cursor, questions: Iterable[Question]) -> dict[str, int | None]:
+    """Return dimension → id of its question, ``None`` where it was never asked."""
+    wanted = list(questions)
+    known = dict(
+        cursor.execute(
+            "select key, id from questions where key in (select unnest(?::varchar[]))", [[q.key for q in wanted]]
+        ).fetchall()
+    )
+    return {question.dimension: known.get(question.key) for question in wanted}
+
+
+def runs_to_adopt(cursor: Cursor) -> list[int]:
+    """Return runs of a version 1 store of whose answers the store does not know yet what was asked (see ``run_adopt``)."""
+    return [row[0] for row in cursor.execute("select distinct run_id from runs_to_adopt order by 1").fetchall()]
+
+
+def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
+    """Return the next samples that the run has not finished, each with the dimensions to ask."""
+    condition, values = _open(wanted, run_id)
     rows = cursor.execute(
-        f"select s.id, s.path from samples s where {condition} and s.id > ? order by s.id limit ?",
+        f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
         [*values, after, limit],
     ).fetchall()
-    return [Pending(*row) for row in rows]
+    return _pending(cursor, wanted, rows)
 
 
-def pending_spread(
-    cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int], limit: int
-) -> list[Pending]:
+def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -> list[Pending]:
     """Return ``limit`` pending samples from all over the scope, the same ones every time."""
-    condition, values = _open(scope, run_id, answered_by)
+    condition, values = _open(wanted, run_id)
     rows = cursor.execute(
-        f"select s.id, s.path from samples s where {condition} order by hash(s.id), s.id limit ?", [*values, limit]
+        f"select s.id, s.path, s.answered from samples s where {condition} order by hash(s.id), s.id limit ?",
+        [*values, limit],
     ).fetchall()
-    return [Pending(*row) for row in rows]
+    return _pending(cursor, wanted, rows)
 
 
-def pending_count(cursor: Cursor, scope: Condition, *, run_id: int, answered_by: Sequence[int]) -> int:
-    return _count(cursor, _open(scope, run_id, answered_by))
+def pending_count(cursor: Cursor, wanted: Wanted, *, run_id: int) -> int:
+    return _count(cursor, _open(wanted, run_id))
 
 
 def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[int, int]]:
@@ -258,13 +355,9 @@ def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[i
 def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
     """Return processed and tagged samples, discarded answers and failed samples of a run."""
     rows = cursor.execute(
-        "select (select count(*) from run_samples where run_id = $run), "
-        "(select count(distinct sample_id) from answers where run_id = $run and accepted), "
-        "(select count(*) from answers where run_id = $run and not accepted), "
-        "(select count(*) from run_samples where run_id = $run and status = 'failed')",
-        {"run": run_id},
+        "select processed, tagged, discarded, failed from run_totals where run_id = ?", [run_id]
     ).fetchall()
-    return rows[0]
+    return rows[0] if rows else (0, 0, 0, 0)
 
 
 def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:
@@ -299,8 +392,20 @@ def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
 def export_page(
     cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, after: str, limit: int = 1000
 ) -> tuple[list[ExportItem], str]:
-    """Return samples behind ``after`` by file name, each with categories, external id and objects; and the next cursor."""
-    page = samples_page(cursor, dataset_id, chosen, words, order="name", after=after, limit=limit)
+    """Return samples behind ``after`` by file name, each with categories, external id and objects; and the next cursor.
+
+    Files that are gone are among them only where the filter asks for them.
+    """
+    page = samples_page(
+        cursor,
+        dataset_id,
+        chosen,
+        words,
+        order="name",
+        after=after,
+        limit=limit,
+        only_present=chosen.state != "missing",
+    )
     ids = [sample.id for sample in page.samples]
     rows = cursor.execute(
         "select id, categories, external_id from samples where id in (select unnest(?::bigint[]))", [ids]
@@ -310,17 +415,55 @@ def export_page(
     return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
 
 
-def _open(scope: Condition, run_id: int, answered_by: Sequence[int]) -> Condition:
-    condition, values = scope
-    condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
+def _open(wanted: Wanted, run_id: int) -> Condition:
+    condition, values = wanted.scope
+    condition += (
+        " and not s.missing and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
+    )
     values = [*values, run_id]
-    if answered_by:
-        condition += (
-            " and s.id not in (select sample_id from run_samples where status = 'done' "
-            "and run_id in (select unnest(?::bigint[])))"
-        )
-        values.append(list(answered_by))
+    ids = list(wanted.asked.values())
+    if wanted.only_missing:
+        condition += " and not s.failed"
+        if ids and None not in ids:
+            has = f"({_ANSWERED_LIKE} = s.id)" if wanted.like else "list_contains(s.answered, ?)"
+            condition += f" and not ({' and '.join([has] * len(ids))})"
+            for question_id in ids:
+                values += [question_id, *(wanted.like or ())]
     return condition, values
+
+
+_ANSWERED_LIKE = (
+    "any (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
+    "where a.question_id = ? and not a.stale and t.detail = ? and t.dtype = ?)"
+)
+
+
+def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list[int]]]) -> list[Pending]:
+    """Say of each sample what it is to be asked."""
+    if not wanted.only_missing:
+        return [Pending(sample_id, path, tuple(wanted.asked)) for sample_id, path, _ in rows]
+    known = {sample_id: set(answered) for sample_id, _, answered in rows}
+    if wanted.like and rows:
+        known = {sample_id: set() for sample_id in known}
+        found = cursor.execute(
+            "select a.sample_id, a.question_id from answers a join run_totals t on t.run_id = a.run_id "
+            "where a.sample_id between ? and ? and a.sample_id in (select unnest(?::bigint[])) and not a.stale "
+            "and t.detail = ? and t.dtype = ?",
+            [min(known), max(known), list(known), *wanted.like],
+        ).fetchall()
+        for sample_id, question_id in found:
+            known[sample_id].add(question_id)
+    return [
+        Pending(sample_id, path, tuple(name for name, of in wanted.asked.items() if of not in known[sample_id]))
+        for sample_id, path, _ in rows
+    ]
+
+
+def _rejected(cursor: Cursor, sample_id: int) -> list[str]:
+    rows = cursor.execute(
+        "select distinct tag from rejections where sample_id = ? and ended_by is null order by 1", [sample_id]
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def _count(cursor: Cursor, target: Condition) -> int:
@@ -412,7 +555,7 @@ class _Counter:
     def _dimensions_with_two_words(self) -> set[str]:
         if "doubled" not in self._known:
             rows = self._cursor.execute(
-                "select list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' "
+                "select list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' and ended_by is null "
                 "group by sample_id having count(distinct tag) > 1",
                 [self._dataset_id],
             ).fetchall()
@@ -444,7 +587,7 @@ def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tu
     marks = ", ".join(map(str, ids))
     rows = cursor.execute(
         "select sample_id, tag, dimension, source, probability, run_id from sample_tags "
-        f"where sample_id between ? and ? and sample_id in ({marks}) order by run_id",
+        f"where sample_id between ? and ? and sample_id in ({marks}) and ended_by is null order by run_id",
         [min(ids), max(ids)],
     ).fetchall()
     found: dict[tuple[int, str], list[tuple[Any, ...]]] = {}

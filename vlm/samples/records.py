@@ -1,10 +1,15 @@
 """What goes into the store and comes out of it."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from datetime import datetime
+from typing import Any, Literal, Protocol, Self
 
 Source = Literal["user", "model"]
+Way = Literal["single", "bulk", "review", "import", "group", "vocabulary", "undo"]
+ColumnKind = Literal["number", "boolean", "word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Importable(Protocol):
     def content_key(self) -> str: ...
     @property
     def external_id(self) -> str: ...
+    @property
+    def source_file(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,66 @@ class Tag:
     source: Source
     probability: float | None = None
     run: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Who changes tags, and by which way; ``user_id`` is ``None`` for a command."""
+
+    user_id: int | None = None
+    user_name: str = ""
+    way: Way = "single"
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What an edit did: its id (``None`` where there was nothing to change) and how many samples it changed."""
+
+    id: int | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditRow:
+    """An edit as the store remembers it; ``undone_by`` is the edit that took it back."""
+
+    id: int
+    dataset_id: int
+    user_id: int | None
+    user_name: str
+    way: str
+    action: str
+    tag: str
+    value: str
+    dimension: str | None
+    samples: int
+    created: datetime
+    undone_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked of which model. Equal keys mean that an answer to one is an answer to the other."""
+
+    key: str
+    model: str
+    revision: str
+    mode: str
+    dimension: str
+    asked: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, *, model: str, revision: str, mode: str, dimension: str, asked: Mapping[str, Any]) -> Self:
+        """Return the question with its key: a hash over all that decides the answer.
+
+        Args:
+            model: what the model is, not how its path was spelt.
+            asked: question, words and whatever else of the dimension decides the answer.
+        """
+        text = json.dumps(
+            [model, revision, mode, dimension, asked], ensure_ascii=False, sort_keys=True, separators=(",", ":")
+        )
+        return cls(hashlib.sha256(text.encode()).hexdigest(), model, revision, mode, dimension, asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +180,7 @@ class Answer:
         probabilities: their probabilities given that the answer is one of them (empty if the answer was generated).
         mass: probability that the answer is an allowed word at all.
         word: the best word, empty if a generated text is none.
-        accepted: whether it became a tag; if not,
+        accepted: whether it reached the thresholds and is no word that a user took away; if not,
         reason: says why.
         text: the generated text.
     """
@@ -141,20 +208,98 @@ class SampleDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What the pixels of an image say by themselves; ``phash`` is a perceptual hash of 64 bits."""
+
+    luminance: float
+    p05: float
+    p95: float
+    contrast: float
+    sharpness: float
+    noise: float
+    colourfulness: float
+    aspect: float
+    phash: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What a run found out about one sample: its answers, or why there are none."""
+    """What a run found out about one sample: its answers, or why there are none.
+
+    Attributes:
+        digest: SHA-256 of the file's bytes, empty if it was not made.
+        measures: what was measured while the image was decoded.
+    """
 
     sample_id: int
     answers: tuple[Answer, ...] = ()
     error: str = ""
+    digest: str = ""
+    measures: Measures | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A sample that waits for a run."""
+    """A sample that waits for a run, and the dimensions whose question it lacks an answer to."""
 
     id: int
     path: str
+    lacking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What somebody decided about a dimension of a sample; an empty ``word`` means that it cannot be told.
+
+    Attributes:
+        probability: of the sample to be drawn; ``None`` where it was not drawn by chance.
+        stratum, design: of the draw.
+    """
+
+    sample_id: int
+    dimension: str
+    word: str
+    probability: float | None = None
+    stratum: str = ""
+    design: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLabel:
+    """A label in force, with who gave it."""
+
+    id: int
+    sample_id: int
+    dimension: str
+    word: str
+    probability: float | None
+    stratum: str
+    design: str
+    user_id: int | None
+    user_name: str
+    way: str
+    edit_id: int | None
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample that was drawn to be labelled."""
+
+    sample_id: int
+    place: int
+    probability: float | None
+    stratum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of values that a user brought along; ``values`` counts the samples that have one."""
+
+    id: int
+    name: str
+    kind: ColumnKind
+    values: int
 
 
 @dataclass(slots=True)
@@ -212,11 +357,18 @@ class Reapplied:
 
 @dataclass(slots=True)
 class Imported:
-    """What an import did to the samples of a data set."""
+    """What an import did to the samples of a data set.
+
+    Attributes:
+        moved: files that lie elsewhere now; they kept their tags and answers.
+        replaced: files with another content; they lack answers again.
+    """
 
     added: int = 0
     updated: int = 0
     returned: int = 0
+    moved: int = 0
+    replaced: int = 0
     missing: int = 0
     total: int = 0
     duplicates: list[str] = field(default_factory=list)

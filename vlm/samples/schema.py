@@ -5,14 +5,15 @@ every update of a row). The last columns of ``samples`` are derived from the led
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 
 from .errors import StoreCorrupt
+from .names import search_key, sort_key
 
-MIGRATIONS = [
-    """
+VERSION_1 = """
     create sequence sample_ids;
     create sequence edits;       -- order of users' tags
     create sequence changes;     -- order in which runs finish samples
@@ -63,8 +64,104 @@ MIGRATIONS = [
         status varchar not null check (status in ('done', 'failed')), error varchar not null, change bigint not null,
         primary key (run_id, sample_id)
     );
-    """,
-]
+"""
+
+VERSION_2 = """
+    alter table meta add column store_id varchar;    -- Django's database holds the same, so that neither meets a stranger
+    update meta set store_id = uuid()::varchar;
+
+    create sequence edit_ids;
+    create sequence question_ids;
+    create sequence label_ids;
+    create sequence column_ids;
+
+    create table dataset_revisions (dataset_id bigint primary key, number bigint not null);  -- grows with every change
+
+    create table edits (                 -- what users did; a row of the ledger names the edits that began and ended it
+        id bigint primary key, dataset_id bigint not null, user_id bigint, user_name varchar not null,
+        way varchar not null, action varchar not null, tag varchar not null, value varchar not null, dimension varchar,
+        samples bigint not null, created timestamp not null default current_timestamp::timestamp,
+        undone_by bigint
+    );
+    alter table sample_tags add column edit_id bigint;   -- null: by a run, or before edits were kept
+    alter table sample_tags add column ended_by bigint;  -- null: in force
+    alter table rejections add column edit_id bigint;
+    alter table rejections add column ended_by bigint;
+
+    create table questions (             -- what was asked of whom: equal keys, equal questions
+        id bigint primary key, key varchar unique not null, model varchar not null, revision varchar not null,
+        mode varchar not null, dimension varchar not null, asked json not null
+    );
+    alter table answers add column question_id bigint;               -- null: of a version 1 store, not adopted yet
+    alter table answers add column stale boolean default false;      -- about a content that the file no longer has
+    alter table run_samples add column stale boolean default false;
+    create table runs_to_adopt (run_id bigint not null, dataset_id bigint not null);  -- their answers lack questions
+    insert into runs_to_adopt select distinct run_id, dataset_id from answers;
+
+    create table run_totals (
+        run_id bigint primary key, dataset_id bigint not null, detail varchar not null, dtype varchar not null,
+        processed bigint not null, tagged bigint not null, discarded bigint not null, failed bigint not null
+    );
+    insert into run_totals
+    select r.run_id, any_value(r.dataset_id), '', '', count(*), coalesce(any_value(a.tagged), 0),
+        coalesce(any_value(a.discarded), 0), count(*) filter (r.status = 'failed')
+    from run_samples r left join (
+        select run_id, count(distinct sample_id) filter (accepted) as tagged, count(*) filter (not accepted) as discarded
+        from answers group by all
+    ) a on a.run_id = r.run_id group by r.run_id;
+    create table run_claims (run_id bigint primary key, dataset_id bigint not null, worker varchar not null);
+
+    alter table samples add column digest varchar;                   -- SHA-256 of the file's bytes, once it was read
+    alter table samples add column source_file varchar default '';   -- the JSON that described it, below the root
+    alter table samples add column search varchar default '';        -- see names.search_key
+    alter table samples add column sort varchar default '';          -- see names.sort_key
+    alter table samples add column answered bigint[] default [];     -- questions with an answer about the present content
+
+    create table labels (                -- what somebody decided, tag or not; probability: of the sample to be drawn
+        id bigint not null, dataset_id bigint not null, sample_id bigint not null, dimension varchar not null,
+        word varchar not null, probability double, stratum varchar not null, design varchar not null,
+        user_id bigint, user_name varchar not null, way varchar not null, edit_id bigint, ended_by bigint,
+        created timestamp not null default current_timestamp::timestamp
+    );
+    create table draws (                 -- samples that wait to be labelled
+        dataset_id bigint not null, dimension varchar not null, batch varchar not null, sample_id bigint not null,
+        place bigint not null, probability double, stratum varchar not null, claimed_by varchar,
+        claimed_at timestamp, done boolean not null
+    );
+    create table columns (               -- values that a user brought along, such as a detector's error
+        id bigint primary key, dataset_id bigint not null, name varchar not null,
+        kind varchar not null check (kind in ('number', 'boolean', 'word'))
+    );
+    create table column_values (
+        dataset_id bigint not null, column_id bigint not null, sample_id bigint not null, number double, word varchar
+    );
+    create table measures (              -- what the pixels say
+        dataset_id bigint not null, sample_id bigint not null, luminance double, p05 double, p95 double, contrast double,
+        sharpness double, noise double, colourfulness double, aspect double, phash ubigint
+    );
+"""
+
+STEP = 50_000  # file names whose keys are written together
+
+
+def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
+    """Write the keys of the file names that a version 1 store holds."""
+    low = -1
+    while rows := connection.execute(
+        "select id, file_name from samples where id > ? order by id limit ?", [low, STEP]
+    ).fetchall():
+        low = rows[-1][0]
+        connection.execute(
+            "update samples s set search = k.search, sort = k.sort from (select unnest(?::bigint[]) as id, "
+            "unnest(?::varchar[]) as search, unnest(?::varchar[]) as sort) k where k.id = s.id",
+            [[row[0] for row in rows], [search_key(row[1]) for row in rows], [sort_key(row[1]) for row in rows]],
+        ).fetchall()
+
+
+Step = str | Callable[[duckdb.DuckDBPyConnection], None]
+
+# One entry per version, each of one or more steps. Only ever append.
+MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names)]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -88,10 +185,15 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         back_up(connection, path, path.with_name(f"{path.stem}.v{version}.duckdb"))
     connection.begin()
     try:
-        for script in MIGRATIONS[version:]:
-            connection.execute(script).fetchall()
-        connection.execute("delete from meta").fetchall()
-        connection.execute("insert into meta values (?)", [len(MIGRATIONS)]).fetchall()
+        if not rows:
+            connection.execute("insert into meta (version) values (0)").fetchall()
+        for steps in MIGRATIONS[version:]:
+            for step in steps:
+                if callable(step):
+                    step(connection)
+                else:
+                    connection.execute(step).fetchall()
+        connection.execute("update meta set version = ?", [len(MIGRATIONS)]).fetchall()
     except BaseException:
         connection.rollback()
         raise
@@ -109,4 +211,5 @@ def back_up(connection: duckdb.DuckDBPyConnection, path: Path, target: Path) -> 
         connection.execute(f'copy from database "{name}" to backup').fetchall()
     finally:
         connection.execute("detach backup").fetchall()
+    partial.chmod(0o600)
     shutil.move(partial, target)
