@@ -253,7 +253,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL: str = text("DATAVISOR_REDIS_URL")
 CHANNEL_LAYERS: dict[str, Any] = {
     "default": (
-        {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+        {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            # The layer waits five seconds for a message, as long as the client waits for any answer unless it is told.
+            "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 20, "socket_connect_timeout": 2}]},
+        }
         if REDIS_URL
         else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     )

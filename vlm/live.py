@@ -1,28 +1,29 @@
 """What the viewers of a data set see of its run: one look and one rendering per change, however many are watching.
 
-The run's row in the database is the truth. A run in this process nudges its viewers through the channel layer; one in
-another process (the command) cannot, so each room also looks by itself: every second while a run is active, every two
-otherwise. Either way one task per data set looks, and hands what it found to all its viewers.
+The run's row in the database is the truth. A run in this process nudges its viewers directly, one in another process (the
+command, a second server) through Redis (``vlm.nudges``), where that is set. Each room also looks by itself, since a nudge
+may be lost: every second while a run is active, every two otherwise. Either way one task per data set looks, and hands what
+it found to all its viewers.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from channels.db import database_sync_to_async
-from channels.layers import get_channel_layer
-from django.contrib.auth.models import User
+from django.conf import settings
 from django.db import DatabaseError
 from django.template.loader import render_to_string
 
-from vlm import services
+from vlm import nudges, services
+from vlm.errors import DatabaseUnusable, Refusal
 from vlm.figures import duration, number, pace
 from vlm.models import Dataset
-from vlm.permissions import TAG, VIEW
+from vlm.permissions import TAG, VIEW, holders
 from vlm.runs.state import RunState
-from vlm.samples import SampleRow, StoreError
+from vlm.samples import SampleRow
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ ACTIVE_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 PAUSE_SECONDS = 0.1  # at most ten pictures a second
 CELLS = 200  # changed samples in one message; a viewer's screen shows fewer
-
-MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 class Viewer(Protocol):
@@ -50,10 +49,6 @@ class Look:
     state: RunState | None
     samples: tuple[SampleRow, ...] = ()
     sequence: int = 0
-
-
-def group(dataset_id: int) -> str:
-    return f"dataset-{dataset_id}"
 
 
 def numbers(state: RunState) -> dict[str, str]:
@@ -87,33 +82,44 @@ def cells_html(dataset_id: int, samples: Iterable[SampleRow]) -> str:
 class Room:
     """The viewers of one data set in this process, and the task that looks for them.
 
-    Lives in the server's event loop; nothing here is called from another thread.
+    Lives in the server's event loop; nothing here is called from another thread. Whatever goes wrong in a look is told or
+    logged, and the room goes on: only its last viewer puts out the light.
     """
 
     def __init__(self, dataset_id: int) -> None:
         self.dataset_id = dataset_id
         self.viewers: set[Viewer] = set()
+        self._unseeing: set[Viewer] = set()  # whom nothing could be shown yet
         self._nudged = asyncio.Event()
         self._lock = asyncio.Lock()  # what is shown never goes back in time
         self._last: Look | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._told = ""  # what was refused last
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._watch())]
+        if settings.REDIS_URL:
+            self._tasks.append(loop.create_task(nudges.heard(self.dataset_id, self.nudge)))
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def nudge(self) -> None:
         self._nudged.set()
 
     async def greet(self, viewer: Viewer) -> None:
         """Show the present state to a viewer who has just come."""
-        async with self._lock:
+
+        async def show() -> None:
             look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, None)
             self._last = self._last or look
             await viewer.show(await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
+            self._unseeing.discard(viewer)
+
+        self._unseeing.add(viewer)
+        await self._guarded(show)
 
     async def _watch(self) -> None:
         while True:
@@ -124,31 +130,56 @@ class Room:
             except TimeoutError:
                 pass
             self._nudged.clear()
-            try:
-                async with self._lock:
-                    await self._look_and_show()
-            except (StoreError, DatabaseError) as error:
-                log.warning("Data set %s: no fresh progress for its viewers this time: %s", self.dataset_id, error)
+            await self._guarded(self._look_and_show)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _guarded(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Look, one at a time. A refusal that waiting does not mend is told to the viewers, once."""
+        async with self._lock:
+            try:
+                await look()
+                self._told = ""
+            except (Refusal, DatabaseError) as error:
+                refusal = error if isinstance(error, Refusal) else DatabaseUnusable.of(error)
+                log.warning("Data set %s: no fresh progress for its viewers this time: %s", self.dataset_id, refusal)
+                if not refusal.retry_after and refusal.message != self._told:
+                    self._told = refusal.message
+                    await self._show_all(dict.fromkeys((True, False), await asyncio.to_thread(_refusal_html, refusal)))
+            except Exception:
+                log.exception("Data set %s: its viewers could not be shown its progress", self.dataset_id)
 
     async def _look_and_show(self) -> None:
         before = self._last
         look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, before)
         self._last = look
+        for viewer in self._unseeing & self.viewers:
+            await self._show(viewer, await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
+        self._unseeing.clear()
         if before is None or (look.state == before.state and not look.samples):
             return
-        viewers = list(self.viewers)
-        allowed = await database_sync_to_async(_rights, thread_sensitive=False)({v.user_id for v in viewers})
-        whole = _identity(look.state) != _identity(before.state)
-        html: dict[bool, str] = {}
-        for viewer in viewers:
+        allowed = await database_sync_to_async(_rights, thread_sensitive=False)({v.user_id for v in self.viewers})
+        for viewer in list(self.viewers):
             if viewer.user_id not in allowed:
                 await viewer.expel()
-                continue
-            viewer.can_tag = allowed[viewer.user_id]
-            if viewer.can_tag not in html:
-                html[viewer.can_tag] = await _render(self.dataset_id, look, whole=whole, can_tag=viewer.can_tag)
-            await viewer.show(html[viewer.can_tag])
+            else:
+                viewer.can_tag = allowed[viewer.user_id]
+        whole = _identity(look.state) != _identity(before.state)
+        rights = {viewer.can_tag for viewer in self.viewers if viewer.user_id in allowed}
+        pictures = {can_tag: await _render(self.dataset_id, look, whole=whole, can_tag=can_tag) for can_tag in rights}
+        await self._show_all(pictures, set(allowed))
+
+    async def _show_all(self, pictures: dict[bool, str], allowed: set[int] | None = None) -> None:
+        """Show each viewer the picture of their right to tag."""
+        for viewer in list(self.viewers):
+            if allowed is None or viewer.user_id in allowed:
+                await self._show(viewer, pictures[viewer.can_tag])
+
+    async def _show(self, viewer: Viewer, html: str) -> None:
+        try:
+            await viewer.show(html)
+        except Exception:
+            log.warning("Data set %s: a viewer is gone", self.dataset_id, exc_info=True)
+            leave(self, viewer)
 
 
 def _identity(state: RunState | None) -> tuple[object, ...]:
@@ -176,14 +207,7 @@ def _look(dataset_id: int, before: Look | None) -> Look:
 
 def _rights(user_ids: set[int]) -> dict[int, bool]:
     """Return, for those of ``user_ids`` who may look, whether they may also tag: two queries for all of them."""
-    may_view, may_tag = (
-        set(
-            User.objects.with_perm(permission, backend=MODEL_BACKEND)
-            .filter(pk__in=user_ids)
-            .values_list("pk", flat=True)
-        )
-        for permission in (VIEW, TAG)
-    )
+    may_view, may_tag = (holders(permission, user_ids) for permission in (VIEW, TAG))
     return {user_id: user_id in may_tag for user_id in may_view}
 
 
@@ -194,13 +218,18 @@ async def rights(user_id: int) -> tuple[bool, bool]:
 
 
 async def dataset_exists(dataset_id: int) -> bool:
-    return await Dataset.objects.filter(pk=dataset_id).aexists()
+    return bool(await database_sync_to_async(services.datasets.exists, thread_sensitive=False)(dataset_id=dataset_id))
 
 
 def _render_now(dataset_id: int, look: Look, whole: bool, can_tag: bool) -> str:
     values = context(dataset_id, look.state, can_tag) | {"oob": True}
     strip = render_to_string("vlm/_live.html" if whole or look.state is None else "vlm/_live_numbers.html", values)
     return strip + (cells_html(dataset_id, look.samples) if look.samples else "")
+
+
+def _refusal_html(refusal: Refusal) -> str:
+    notice = {"level_tag": "error", "message": refusal.message}
+    return render_to_string("vlm/_messages.html", {"notices": [notice], "oob": True})
 
 
 async def _render(dataset_id: int, look: Look, *, whole: bool, can_tag: bool) -> str:
@@ -240,7 +269,12 @@ def _listen() -> None:
 
 
 def _changed(dataset_id: int) -> None:
-    """Called in the run's thread. ``run_coroutine_threadsafe`` wakes the server's loop at once, ``async_to_sync`` late."""
-    if _loop is not None and not _loop.is_closed() and (layer := get_channel_layer()) is not None:
-        message = {"type": "run.changed", "dataset": dataset_id}
-        asyncio.run_coroutine_threadsafe(layer.group_send(group(dataset_id), message), _loop)
+    """Nudge the viewers of a data set; called in the run's thread."""
+    if _loop is not None and not _loop.is_closed():
+        _loop.call_soon_threadsafe(nudge, dataset_id)
+
+
+def nudge(dataset_id: int) -> None:
+    """Have the data set's room look now, if there is one."""
+    if (room := _rooms.get(dataset_id)) is not None:
+        room.nudge()

@@ -1,20 +1,31 @@
 """The websocket: who may listen, and how often it looks."""
 
 import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
-from django.db import connection
+from django.db import OperationalError, connection
+from django.utils import timezone
 
-from tests.page.conftest import PASSWORD, allow, sample_ids
-from vlm import live
+from tests.page.conftest import PASSWORD, ROOT, allow, sample_ids
+from vlm import live, services
 from vlm.models import Dataset, TaggingRun
 from vlm.routing import websocket_urlpatterns
+from vlm.samples import StoreBusy, StoreCorrupt
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
@@ -43,7 +54,7 @@ async def listening(dataset: Dataset, user: Any) -> tuple[WebsocketCommunicator,
 
 
 async def nudge(dataset: Dataset) -> None:
-    await get_channel_layer().group_send(live.group(dataset.pk), {"type": "run.changed", "dataset": dataset.pk})
+    live.nudge(dataset.pk)
 
 
 def run_of(dataset: Dataset, **fields: object) -> TaggingRun:
@@ -152,6 +163,136 @@ async def test_a_nudge_from_a_thread_arrives(dataset: Dataset, viewer: User, pat
     await TaggingRun.objects.filter(pk=run.pk).aupdate(processed=2)
     await asyncio.to_thread(live._changed, dataset.pk)
     assert ">2</b>" in await listener.receive_from(timeout=10)
+    await listener.disconnect()
+
+
+async def test_a_room_outlives_whatever_goes_wrong(
+    dataset: Dataset, viewer: User, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a busy store while it greets nor a mistake of our own ends the pushes, or leaves a room behind."""
+    run = await sync_to_async(run_of)(dataset, processed=1)
+    look = live._look
+    troubles: list[Exception] = [StoreBusy("Another process has the store."), RuntimeError("a mistake of our own")]
+
+    def trouble(*arguments: Any) -> live.Look:
+        if troubles:
+            raise troubles.pop(0)
+        return look(*arguments)
+
+    monkeypatch.setattr(live, "_look", trouble)
+    listener = communicator(dataset.pk, viewer)
+    assert (await listener.connect(timeout=10))[0]
+    while troubles:  # the greeting was refused, and the first look breaks
+        await nudge(dataset)
+        await asyncio.sleep(0.05)
+    await nudge(dataset)
+    assert '<b id="live-processed">1</b>' in await listener.receive_from(timeout=10)
+    await TaggingRun.objects.filter(pk=run.pk).aupdate(processed=2)
+    await nudge(dataset)
+    assert ">2</b>" in await listener.receive_from(timeout=10)
+    await listener.disconnect()
+    assert live._rooms == {}
+
+
+async def test_a_refusal_that_waiting_does_not_mend_is_told_once(
+    dataset: Dataset, viewer: User, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sync_to_async(run_of)(dataset)
+    listener, _ = await listening(dataset, viewer)
+
+    def damaged(*_: Any) -> live.Look:
+        raise StoreCorrupt("The file is damaged: put a copy in its place.")
+
+    monkeypatch.setattr(live, "_look", damaged)
+    await nudge(dataset)
+    html = await listener.receive_from(timeout=10)
+    assert 'id="messages"' in html
+    assert "The file is damaged: put a copy in its place." in html
+    await nudge(dataset)
+    assert await listener.receive_nothing(timeout=0.5)
+    await listener.disconnect()
+
+
+async def test_a_viewer_who_breaks_off_in_the_greeting_leaves_no_room(
+    dataset: Dataset, viewer: User, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> live.Look:
+        begun.set()
+        go_on.wait(30)
+        return live.Look(None)
+
+    monkeypatch.setattr(live, "_look", slow)
+    listener = communicator(dataset.pk, viewer)
+    assert (await listener.connect(timeout=10))[0]
+    assert await asyncio.to_thread(begun.wait, 30)
+    assert live._rooms
+    listener.future.cancel()  # as the server does with a connection that is gone
+    go_on.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await listener.future
+    assert live._rooms == {}
+
+
+async def test_a_database_that_is_away_lets_the_browser_try_again(
+    dataset: Dataset, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: Any) -> bool:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(services.datasets, "exists", away)
+    listener = communicator(dataset.pk, viewer)
+    assert (await listener.connect(timeout=10))[0]
+    assert (await listener.receive_output(timeout=10))["code"] == 1013
+
+
+@pytest.fixture
+def redis(tmp_path: Path, settings: Any) -> Iterator[str]:
+    """A real Redis server of this test's own, on a socket in its folder."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # a socket's path must be short
+        path = Path(folder, "redis.sock")
+        command = [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(path))
+                    break
+                time.sleep(0.1)
+            settings.REDIS_URL = url = f"unix://{path}"
+            host = {"address": url, "socket_timeout": 20}
+            settings.CHANNEL_LAYERS = {
+                "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
+            }
+            yield url
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+async def test_a_command_beside_the_server_nudges_through_redis(
+    dataset: Dataset, viewer: User, patient: None, redis: str, data_dir: Path
+) -> None:
+    """The clock of the room stands still: only a nudge from the other process can make it look."""
+    run = await sync_to_async(run_of)(dataset, status="queued", heartbeat=timezone.now())
+    listener, html = await listening(dataset, viewer)
+    assert "cancelled" not in html
+    environment = os.environ | {
+        "DATAVISOR_DATA_DIR": str(data_dir),
+        "DATAVISOR_REDIS_URL": redis,
+        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "DJANGO_SETTINGS_MODULE": "datavisor.settings",
+    }
+    command = [sys.executable, "-m", "datavisor", "cancel_run", str(run.pk)]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ancelled" in await listener.receive_from(timeout=60)
     await listener.disconnect()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
+from vlm import nudges
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.models import Dataset, TaggingRun
 
@@ -59,11 +60,13 @@ def subscribe(callback: Callable[[int], None]) -> None:
 
 
 def notify(dataset_id: int) -> None:
+    """Tell the viewers of a data set, in whatever process, that its run has changed."""
     for callback in _subscribers:
         try:
             callback(dataset_id)
         except Exception:
             logger.exception("A viewer of data set %s could not be told", dataset_id)
+    nudges.tell(dataset_id)
 
 
 def run_state(*, run: TaggingRun) -> RunState:

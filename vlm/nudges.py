@@ -1,0 +1,66 @@
+"""Nudges between processes: that a run of a data set has changed, through Redis.
+
+A nudge says nothing but the data set's number, so a lost one loses nothing: whoever looks reads the run's row. Without
+Redis there are none, and rooms go on by looking at the row.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from channels.layers import get_channel_layer
+from django.conf import settings
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+SEND_SECONDS = 2.0  # a run waits no longer for Redis
+PAUSE_SECONDS = 15.0  # after a failure
+RENEW_SECONDS = 3600.0  # a membership ends after a day
+
+_silent_until = 0.0
+
+
+def group(dataset_id: int) -> str:
+    return f"dataset-{dataset_id}"
+
+
+def tell(dataset_id: int) -> None:
+    """Nudge the viewers of a data set in all other processes. Redis being away is no reason for a run to fail."""
+    global _silent_until
+    if not settings.REDIS_URL or time.monotonic() < _silent_until:
+        return
+    try:
+        asyncio.run(_send(dataset_id))
+    except (OSError, RedisError) as error:  # TimeoutError is an OSError
+        _silent_until = time.monotonic() + PAUSE_SECONDS
+        log.warning("Viewers in other processes could not be nudged: %s", error or type(error).__name__)
+
+
+async def _send(dataset_id: int) -> None:
+    async with asyncio.timeout(SEND_SECONDS):
+        await get_channel_layer().group_send(group(dataset_id), {"type": "run.changed", "dataset": dataset_id})
+
+
+async def heard(dataset_id: int, nudge: Callable[[], None]) -> None:
+    """Call ``nudge`` for each nudge from another process, until cancelled."""
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    try:
+        while True:
+            try:
+                await layer.group_add(group(dataset_id), channel)
+                async with asyncio.timeout(RENEW_SECONDS):
+                    while True:
+                        await layer.receive(channel)
+                        nudge()
+            except TimeoutError:
+                continue
+            except (OSError, RedisError) as error:
+                log.warning("Data set %s: no nudges from other processes: %s", dataset_id, error)
+                await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        with suppress(Exception):
+            await layer.group_discard(group(dataset_id), channel)
