@@ -1,5 +1,7 @@
 """Django's admin: data sets with the auto-tag action, runs to read and steer, and the vocabulary to edit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django import forms
@@ -17,20 +19,63 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from vlm import services
+from vlm.errors import Refusal
 from vlm.figures import pace
-from vlm.formats import ImportFailed, asked_choices
+from vlm.formats import asked_choices
 from vlm.forms import read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
-from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
-from vlm.samples import StoreError
 from vlm.vocabulary import KINDS, VocabularyError, normalise
 from vlm.vocabulary_forms import LinesField, PairsField
 
 admin.site.site_header = admin.site.site_title = "DataVisor"
 
 
-class AutotagForm(forms.Form):
+class TellsRefusals(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Says what is refused as a message on the admin's own pages."""
+
+    @contextmanager
+    def telling(self, request: HttpRequest, about: object = "", level: int = messages.WARNING) -> Iterator[None]:
+        """Tell what is refused within the block, and go on behind it."""
+        try:
+            yield
+        except Refusal as refusal:
+            self.message_user(request, f"{about}: {refusal}" if about else str(refusal), level)
+
+    def before_looking(self) -> None:
+        """Bring the rows up to date that are about to be shown."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        with self.telling(request, level=messages.ERROR):
+            self.before_looking()
+            return super().changelist_view(request, extra_context)
+        return self._elsewhere()
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        with self.telling(request, level=messages.ERROR):
+            self.before_looking()
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        return self._elsewhere()
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        with self.telling(request, level=messages.ERROR):
+            return super().delete_view(request, object_id, extra_context)
+        return self._elsewhere()
+
+    def _elsewhere(self) -> HttpResponse:
+        """Go to the admin's first page: the one that was asked for would be refused again."""
+        return HttpResponseRedirect(reverse("admin:index"))
+
+
+class RunOptionsForm(forms.Form):
     """What the intermediate page of the auto-tag action asks."""
 
     scope = forms.ChoiceField(choices=TaggingRun.Scope, initial=TaggingRun.Scope.MISSING)
@@ -84,7 +129,7 @@ class ImportForm(forms.Form):
 
 
 @admin.register(Dataset)
-class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class DatasetAdmin(TellsRefusals):
     list_display = ["name", "format", "sample_count", "missing_count", "imported", "last_run"]
     list_filter = ["format"]
     search_fields = ["name", "root"]
@@ -128,8 +173,8 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if request.method == "POST" and form.is_valid():
             try:
                 job = services.datasets.import_start(user=_user(request), **form.cleaned_data)
-            except ImportFailed as error:
-                form.add_error("path", str(error))
+            except Refusal as refusal:
+                form.add_error("path", str(refusal))
             else:
                 self.message_user(request, f"“{job.path}” is being imported.", messages.SUCCESS)
                 return HttpResponseRedirect(reverse("admin:vlm_importjob_change", args=[job.pk]))
@@ -148,7 +193,7 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description="Auto-tag selected data sets", permissions=["autotag"])
     def autotag(self, request: HttpRequest, datasets: QuerySet[Dataset]) -> HttpResponse | None:
-        form = AutotagForm(request.POST if "start" in request.POST else None)
+        form = RunOptionsForm(request.POST if "start" in request.POST else None)
         if "start" in request.POST and form.is_valid():
             for dataset in datasets:
                 self._start(request, dataset, form.options())
@@ -164,13 +209,10 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return TemplateResponse(request, "admin/vlm/form.html", {**self.admin_site.each_context(request), **context})
 
     def _start(self, request: HttpRequest, dataset: Dataset, options: RunOptions) -> None:
-        try:
+        with self.telling(request, f"“{dataset.name}”"):
             run = services.runs.start(
                 dataset=dataset, options=options, user=_user(request), origin=TaggingRun.Origin.ADMIN
             )
-        except (RunError, VocabularyError, StoreError) as error:
-            self.message_user(request, f"“{dataset.name}”: {error}", messages.WARNING)
-        else:
             text = format_html(
                 '“{}”: <a href="{}">run {}</a> started, {} samples.',
                 dataset.name,
@@ -181,7 +223,7 @@ class DatasetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.message_user(request, text, messages.SUCCESS)
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(TellsRefusals):
     """Rows that only the program itself writes."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -244,22 +286,19 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def rate_shown(self, run: TaggingRun) -> str:
         return pace(run.rate)
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def before_looking(self) -> None:
         services.runs.fail_stale()
-        return super().changelist_view(request, extra_context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        services.runs.fail_stale()
-        run = TaggingRun.objects.filter(pk=object_id).first() if object_id.isdecimal() else None
         extra: dict[str, Any] = {"may_steer": self.has_autotag_permission(request)}
-        if run is not None:
-            try:
+        with self.telling(request, level=messages.ERROR):
+            self.before_looking()
+            run = TaggingRun.objects.filter(pk=object_id).first() if object_id.isdecimal() else None
+            if run is not None:
                 extra |= {"state": services.runs.state(run=run), "failures": services.runs.failures(run=run)}
                 extra["words"] = services.runs.words(run=run)
-            except StoreError as error:
-                self.message_user(request, str(error), messages.ERROR)
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
 
     def get_urls(self) -> list[Any]:
@@ -287,29 +326,24 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     @admin.action(description="Cancel selected runs", permissions=["autotag"])
     def cancel(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
-            if services.runs.cancel(run=run):
-                self.message_user(request, f"Run {run.pk} stops after the batch at hand.", messages.SUCCESS)
-            else:
-                self.message_user(request, f"Run {run.pk} is not active.", messages.WARNING)
+            with self.telling(request):
+                if services.runs.cancel(run=run):
+                    self.message_user(request, f"Run {run.pk} stops after the batch at hand.", messages.SUCCESS)
+                else:
+                    self.message_user(request, f"Run {run.pk} is not active.", messages.WARNING)
 
     @admin.action(description="Resume selected runs", permissions=["autotag"])
     def resume(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
-            try:
+            with self.telling(request):
                 services.runs.resume(run=run, user=_user(request), origin=TaggingRun.Origin.ADMIN)
-            except (RunError, StoreError) as error:
-                self.message_user(request, str(error), messages.WARNING)
-            else:
                 self.message_user(request, f"Run {run.pk} goes on.", messages.SUCCESS)
 
     @admin.action(description="Revert selected runs", permissions=["autotag"])
     def revert(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
         for run in runs:
-            try:
+            with self.telling(request):
                 count = services.runs.revert(run=run)
-            except (RunError, StoreError) as error:
-                self.message_user(request, str(error), messages.WARNING)
-            else:
                 text = f"Run {run.pk} is reverted: its answers about {count:,} samples are gone."
                 self.message_user(request, text, messages.SUCCESS)
 
@@ -329,9 +363,8 @@ class ImportJobAdmin(ReadOnlyAdmin):
         running = obj is not None and obj.status == ImportJob.Status.RUNNING
         return not running and super().has_delete_permission(request, obj)
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def before_looking(self) -> None:
         services.datasets.fail_stale_imports()
-        return super().changelist_view(request, extra_context)
 
     @admin.display(description="skipped")
     def skipped_shown(self, job: ImportJob) -> str | SafeString:
@@ -401,7 +434,7 @@ class WordInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Dimension)
-class DimensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class DimensionAdmin(TellsRefusals):
     list_display = ["name", "question", "words_shown", "enabled", "position"]
     list_editable = ["enabled", "position"]
     form = DimensionAdminForm
@@ -411,10 +444,8 @@ class DimensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).prefetch_related("words")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        try:
+        with self.telling(request, "Nothing can be asked like this"):
             current_vocabulary()
-        except VocabularyError as error:
-            self.message_user(request, f"Nothing can be asked like this: {error}", messages.WARNING)
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="allowed words")
@@ -430,7 +461,7 @@ class SavedViewForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(SavedView)
-class SavedViewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SavedViewAdmin(TellsRefusals):
     form = SavedViewForm
     list_select_related = ["dataset", "user"]
     list_display = ["name", "dataset", "user", "query"]

@@ -27,6 +27,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from vlm.errors import Refusal
 from vlm.measures import SIDE, Measures, measure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # MPO opens as JPEG
@@ -86,8 +87,11 @@ pillow_heif.register_heif_opener()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class ImageUnreadable(Exception):
+class ImageUnreadable(Refusal):
     """An image cannot be read; the message is the reason, for the user."""
+
+    title = "This image cannot be read"
+    status = 422
 
 
 @dataclass(frozen=True, slots=True)

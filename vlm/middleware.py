@@ -1,16 +1,19 @@
 """Turns what goes wrong into a page, a message for htmx, or JSON: whichever was asked for."""
 
+import logging
 from collections.abc import Callable
 
 from django.conf import settings
+from django.db import DatabaseError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 
-from vlm.samples import FilterError, StoreBusy, StoreError
-from vlm.views.problems import Problem, is_htmx, problem_response, wants_json
+from vlm.errors import DatabaseUnusable, Refusal
+from vlm.views.problems import Problem, is_htmx, refused, wants_json
 
-RETRY_SECONDS = 5
+logger = logging.getLogger(__name__)
+
 PLAIN = {
     403: "You may not do this. Ask an administrator for the permission.",
     404: "This is no longer here. Reload the page.",
@@ -26,7 +29,7 @@ FOR_PROGRAMS = {
 
 
 class ProblemMiddleware:
-    """Answers ``Problem``, a bad filter and a store that cannot be read; stands after ``HtmxMiddleware``."""
+    """Answers every :class:`Refusal`; stands after ``HtmxMiddleware``."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -40,7 +43,7 @@ class ProblemMiddleware:
             status = 401 if logged_out else response.status_code
             told = response.headers.get("Content-Type") == "application/json"
             if status >= 400 and not told and wants_json(request):
-                answer = problem_response(request, Problem(FOR_PROGRAMS.get(status, response.reason_phrase), status))
+                answer = refused(request, Problem(FOR_PROGRAMS.get(status, response.reason_phrase), status))
                 if "Allow" in response.headers:  # the methods that the address takes
                     answer.headers["Allow"] = response.headers["Allow"]
                 return answer
@@ -52,18 +55,17 @@ class ProblemMiddleware:
             return HttpResponse(headers={"HX-Refresh": "true"})
         if response.status_code >= 400:
             message = PLAIN.get(response.status_code, "The server refused this. Reload the page and try again.")
-            return problem_response(request, Problem(message, response.status_code))
+            return refused(request, Problem(message, response.status_code))
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if isinstance(error, Problem):
-            return problem_response(request, error)
-        if isinstance(error, FilterError):
-            return problem_response(request, Problem(str(error), title="That filter cannot be read"))
-        if isinstance(error, StoreBusy):
-            response = problem_response(request, Problem(str(error), 503, title="The samples are busy"))
-            response.headers["Retry-After"] = str(RETRY_SECONDS)
-            return response
-        if isinstance(error, StoreError):
-            return problem_response(request, Problem(str(error), 503, title="The samples cannot be read"))
-        return None
+        if isinstance(error, Refusal):
+            return refused(request, error)
+        if not isinstance(error, OperationalError):
+            return None
+        logger.error("The database could not be used", exc_info=error)
+        refusal = DatabaseUnusable.of(error)
+        try:
+            return refused(request, refusal)
+        except DatabaseError:  # the page itself asks who is looking
+            return HttpResponse(refusal.message, status=refusal.status, content_type="text/plain; charset=utf-8")

@@ -13,6 +13,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
+from vlm.errors import Refusal
+
 Kind = Literal["one-of", "ordered", "yes-no"]
 
 KINDS: dict[Kind, str] = {
@@ -33,8 +35,10 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))  # zero-width space, word joiner, BOM, soft hyphen
 
 
-class VocabularyError(ValueError):
+class VocabularyError(Refusal):
     """A vocabulary that cannot be asked; the message says what to change."""
+
+    title = "Nothing can be asked like this"
 
 
 def normalise(word: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from tests.children import environment
 from tests.page.conftest import PASSWORD, ROOT, allow, sample_ids
 from vlm import live, services
 from vlm.models import Dataset, TaggingRun
@@ -281,15 +281,11 @@ async def test_a_command_beside_the_server_nudges_through_redis(
     run = await sync_to_async(run_of)(dataset, status="queued", heartbeat=timezone.now())
     listener, html = await listening(dataset, viewer)
     assert "cancelled" not in html
-    environment = os.environ | {
-        "DATAVISOR_DATA_DIR": str(data_dir),
-        "DATAVISOR_REDIS_URL": redis,
-        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
-        "DJANGO_SETTINGS_MODULE": "datavisor.settings",
-    }
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    env = environment(data_dir, DATAVISOR_REDIS_URL=redis, DATABASE_URL=database)
     command = [sys.executable, "-m", "datavisor", "cancel_run", str(run.pk)]
     done = await asyncio.to_thread(
-        subprocess.run, command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+        subprocess.run, command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "ancelled" in await listener.receive_from(timeout=60)

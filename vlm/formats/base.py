@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm.errors import Refusal
 from vlm.formats.files import Files
 from vlm.formats.records import Annotation, Scan
 from vlm.samples import Tag
@@ -13,8 +14,11 @@ from vlm.samples import Tag
 CHUNK = 1 << 16  # bytes of a piece of an export, roughly
 
 
-class ExportFailed(Exception):
+class ExportFailed(Refusal):
     """An export cannot be written; the message says what to do."""
+
+    title = "This cannot be exported"
+    status = 409
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlm.errors import Refusal
 from vlm.samples import Annotation
 
 __all__ = ["Annotation", "ImportFailed", "SampleRecord", "Scan", "Skip"]
@@ -13,8 +14,10 @@ MAX_KEPT_SKIPS = 10_000  # the rest is counted only
 ReportSkip = Callable[[str, str], None]  # takes a path and the reason
 
 
-class ImportFailed(Exception):
+class ImportFailed(Refusal):
     """A data set cannot be imported; the message says what to do."""
+
+    title = "This cannot be imported"
 
 
 @dataclass(frozen=True, slots=True)

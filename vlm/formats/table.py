@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlm.errors import Refusal
 from vlm.formats.matching import Ambiguous, best, fold, name_of, readings
 
 MAX_BYTES = 100_000_000
@@ -40,8 +41,10 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-class TableBroken(Exception):
+class TableBroken(Refusal):
     """A table cannot be read at all; the message says why and what to do."""
+
+    title = "This table cannot be read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vlm.errors import Refusal
+
 if TYPE_CHECKING:
     from vlm.models import TaggingRun
 
 
-class RunError(Exception):
+class RunError(Refusal):
     """A run cannot be started or changed as asked; the message says why."""
 
 
 class RunActive(RunError):
     """Another run of the data set is active: ``run``, if it still is."""
+
+    title = "A run is active"
+    status = 409
 
     def __init__(self, run: TaggingRun | None) -> None:
         self.run = run
@@ -24,10 +29,24 @@ class RunActive(RunError):
 class NothingToTag(RunError):
     """The scope holds no sample."""
 
+    title = "Nothing to tag"
+
 
 class NotResumable(RunError):
     """The run is complete, reverted, or still active."""
 
+    title = "This run does not go on"
+    status = 409
 
-class ModelMismatch(Exception):
+
+class Unchangeable(RunError):
+    """The run is active or reverted, so what it decided stays as it is."""
+
+    title = "This run stays as it is"
+    status = 409
+
+
+class ModelMismatch(Refusal):
     """Nearly no answer lies on the list: weights and tokenizer do not belong together."""
+
+    title = "The model does not fit"

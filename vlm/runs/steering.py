@@ -13,7 +13,7 @@ from django.utils import timezone
 from vlm.models import Dataset, TaggingRun
 from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import scope
-from vlm.runs.errors import NothingToTag, NotResumable, RunActive, RunError
+from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import RunOptions, check_thresholds
 from vlm.runs.state import fail_stale, notify
@@ -143,12 +143,15 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, preview
     """Decide a finished run's answers by other thresholds, without the model.
 
     Raises:
-        RunError: the run is active or reverted, or a threshold is no probability.
+        Unchangeable: the run is active or reverted.
+        RunError: a threshold is no probability.
     """
     check_thresholds(min_probability, min_mass)
     run.refresh_from_db()
     if run.is_active or run.reverted:
-        raise RunError(f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are.")
+        raise Unchangeable(
+            f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are."
+        )
     thresholds = {"run_id": run.pk, "min_probability": min_probability, "min_mass": min_mass}
     if preview:
         with sample_store().read() as cursor:

@@ -1,12 +1,20 @@
 """What can go wrong with the sample store; every message says what to do about it."""
 
+from vlm.errors import Refusal
 
-class StoreError(Exception):
+
+class StoreError(Refusal):
     """The store cannot do what was asked."""
+
+    title = "The samples cannot be read"
+    status = 503
 
 
 class StoreBusy(StoreError):
     """Another process holds the store and did not hand it over in time. Trying again helps."""
+
+    title = "The samples are busy"
+    retry_after = 5
 
 
 class StoreHeld(StoreBusy):
@@ -28,14 +36,22 @@ class StoreCorrupt(StoreError):
 class StoreClaimLost(StoreError):
     """A run's worker may no longer commit for it: the run was reverted, or another worker goes on with it."""
 
+    title = "This run is another's"
+    status = 409
 
-class FilterError(ValueError):
+
+class FilterError(Refusal):
     """A filter or a page cursor that means nothing; the message says which part."""
 
+    title = "That filter cannot be read"
 
-class TagError(ValueError):
+
+class TagError(Refusal):
     """A tag that cannot be stored."""
 
 
-class EditError(ValueError):
+class EditError(Refusal):
     """An edit that cannot be taken back; the message says why."""
+
+    title = "This stays as it is"
+    status = 409

@@ -15,6 +15,10 @@ from vlm.samples.checking import Report
 from vlm.samples.checking import check_store as check
 
 
+def exists(*, dataset_id: int) -> bool:
+    return Dataset.objects.filter(pk=dataset_id).exists()
+
+
 def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
     ids = [dataset.pk for dataset in datasets]
     with sample_store().read() as cursor:

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 
 from vlm import imaging
+from vlm.errors import Unwritable
 from vlm.formats.files import locate
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
@@ -62,17 +63,23 @@ def neighbours(*, dataset: Dataset, filter: SampleFilter, order: str, sample_id:
 
 
 def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Path | None:
-    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``."""
+    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``, ``Unwritable``."""
     found = by_id(dataset=dataset, ids=[sample_id])
     if not found:
         return None
-    return imaging.thumbnail(
-        locate(Path(dataset.root), found[0].path),
-        size=size,
-        cache_dir=settings.THUMBNAIL_DIR,
-        key=found[0].content_key,
-        max_pixels=settings.MAX_PIXELS,
-    )
+    try:
+        return imaging.thumbnail(
+            locate(Path(dataset.root), found[0].path),
+            size=size,
+            cache_dir=settings.THUMBNAIL_DIR,
+            key=found[0].content_key,
+            max_pixels=settings.MAX_PIXELS,
+        )
+    except OSError as error:
+        raise Unwritable(
+            f"The thumbnail could not be written to {settings.THUMBNAIL_DIR}: {error.strerror or error}. Make room on its disk, "
+            "or give this user the right to write there."
+        ) from error
 
 
 def image(*, dataset: Dataset, sample_id: int) -> Path | None:

@@ -12,10 +12,11 @@ from vlm import live, services
 from vlm.forms import AutoTagForm, first_error
 from vlm.models import Dataset, TaggingRun
 from vlm.permissions import TAG
-from vlm.runs.errors import NothingToTag, RunActive
+from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
+from vlm.samples import FilterError
 from vlm.views.access import Request, get_dataset
-from vlm.views.problems import Problem, wants_json
+from vlm.views.problems import Problem, told_at, wants_json
 from vlm.vocabulary import VocabularyError
 
 PROBLEM_PLACE = "#auto-tag-problem"
@@ -33,14 +34,10 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     form = AutoTagForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form), target=PROBLEM_PLACE)
-    try:
+    with told_at(PROBLEM_PLACE):
         run = services.runs.start(
             dataset=dataset, options=form.options(), user=request.user, origin=TaggingRun.Origin.PAGE
         )
-    except RunActive as error:
-        raise Problem(str(error), 409, title="A run is active", target=PROBLEM_PLACE) from error
-    except (NothingToTag, VocabularyError) as error:
-        raise Problem(str(error), title="Nothing to tag", target=PROBLEM_PLACE) from error
     return started(request, run)
 
 
@@ -92,11 +89,18 @@ def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
         "filter_query": asked.get("filter", ""),
     }
     if form.is_bound:
-        if form.is_valid():
-            values["count"] = services.runs.scope_count(dataset=dataset, options=form.options())
-        else:
-            values["complaint"] = first_error(form)
+        values |= _counted(dataset, form)
     return render(request, "vlm/auto_tag.html", values)
+
+
+def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
+    """Return how many images the options cover, or why they cover none."""
+    if not form.is_valid():
+        return {"complaint": first_error(form)}
+    try:
+        return {"count": services.runs.scope_count(dataset=dataset, options=form.options())}
+    except (RunError, VocabularyError, FilterError) as error:
+        return {"complaint": str(error)}
 
 
 def option_choices() -> dict[str, Any]:

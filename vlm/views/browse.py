@@ -23,7 +23,7 @@ from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
-from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter, TagError
+from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
@@ -147,10 +147,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
         raise Problem(first_error(form))
     action, tag, samples = (form.cleaned_data[key] for key in ("action", "tag", "samples"))
     change = {"add": services.tags.add, "remove": services.tags.remove, "confirm": services.tags.confirm}[action]
-    try:
-        changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
-    except TagError as error:
-        raise Problem(str(error)) from error
+    changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
     said = f"“{tag}” {VERBS[action]} {changed:,} image{'' if changed == 1 else 's'}."
     return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])))
 

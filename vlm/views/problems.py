@@ -1,21 +1,32 @@
 """A request that cannot be served, with a sentence that says what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
+from vlm.errors import Refusal
 
-class Problem(Exception):
-    """Raised by a view; ``vlm.middleware`` answers with the message as page, fragment or JSON.
 
-    ``target`` is the place in the page where htmx shows it (a CSS selector) instead of the messages at the top.
-    """
+class Problem(Refusal):
+    """Raised by a view itself; ``vlm.middleware`` answers with the message as page, fragment or JSON."""
 
     def __init__(self, message: str, status: int = 400, *, title: str = "", target: str = "") -> None:
         super().__init__(message)
-        self.message = message
         self.status = status
-        self.title = title or "This did not work"
+        self.title = title or self.title
         self.target = target
+
+
+@contextmanager
+def told_at(target: str) -> Iterator[None]:
+    """Have htmx show whatever is refused within the block at ``target``."""
+    try:
+        yield
+    except Refusal as refusal:
+        refusal.target = target
+        raise
 
 
 def is_htmx(request: HttpRequest) -> bool:
@@ -26,17 +37,25 @@ def wants_json(request: HttpRequest) -> bool:
     return request.get_preferred_type(["text/html", "application/json"]) == "application/json"
 
 
-def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
-    if is_htmx(request) and problem.target:
-        response = render(request, "vlm/_problem.html", {"problem": problem}, status=problem.status)
-        response.headers["HX-Retarget"] = problem.target
+def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    """Answer with what is refused, in the caller's language: a fragment for htmx, JSON, or a page."""
+    response = _told(request, refusal)
+    if refusal.retry_after:
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
+
+
+def _told(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    if is_htmx(request) and refusal.target:
+        response = render(request, "vlm/_problem.html", {"problem": refusal}, status=refusal.status)
+        response.headers["HX-Retarget"] = refusal.target
         response.headers["HX-Reswap"] = "innerHTML"
         return response
     if is_htmx(request):
-        notice = {"level_tag": "error", "message": problem.message}
-        response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True}, status=problem.status)
+        notice = {"level_tag": "error", "message": refusal.message}
+        response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True}, status=refusal.status)
         response.headers["HX-Reswap"] = "none"
         return response
     if wants_json(request):
-        return JsonResponse({"error": problem.message}, status=problem.status)
-    return render(request, "vlm/problem.html", {"problem": problem}, status=problem.status)
+        return JsonResponse({"error": refusal.message}, status=refusal.status)
+    return render(request, "vlm/problem.html", {"problem": refusal}, status=refusal.status)

@@ -12,7 +12,6 @@ from vlm import live, services
 from vlm.forms import ThresholdsForm, first_error
 from vlm.models import TaggingRun
 from vlm.permissions import TAG
-from vlm.runs.errors import NotResumable, RunActive
 from vlm.views.access import Request, back_to, get_dataset, get_run
 from vlm.views.autotag import started
 from vlm.views.problems import Problem
@@ -76,12 +75,7 @@ def run_cancel(request: Request, run_id: int) -> HttpResponse:
 def run_resume(request: Request, run_id: int) -> HttpResponse:
     """Go on where the run stopped."""
     run = get_run(request, run_id, TAG)
-    try:
-        run = services.runs.resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
-    except RunActive as error:
-        raise Problem(str(error), 409) from error
-    except NotResumable as error:
-        raise Problem(str(error), 409) from error
+    run = services.runs.resume(run=run, user=request.user, origin=TaggingRun.Origin.PAGE)
     return started(request, run)
 
 
@@ -89,10 +83,7 @@ def run_resume(request: Request, run_id: int) -> HttpResponse:
 def run_revert(request: Request, run_id: int) -> HttpResponse:
     """Take back what the run tagged."""
     run = get_run(request, run_id, TAG)
-    try:
-        changed = services.runs.revert(run=run)
-    except RunActive as error:
-        raise Problem(str(error), 409) from error
+    changed = services.runs.revert(run=run)
     messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
     return redirect("run", run.pk)
 

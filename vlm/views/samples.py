@@ -8,8 +8,14 @@ from django.views.decorators.http import require_safe
 from vlm import services
 from vlm.models import TaggingRun, words_by_dimension
 from vlm.permissions import EDIT
+from vlm.samples import Answer
 from vlm.views.access import Request, get_dataset
 from vlm.views.place import Place
+
+
+def bars(answer: Answer) -> list[tuple[str, float]]:
+    """Return each word with its probability; none for a generated answer, which has only its text."""
+    return list(zip(answer.words, answer.probabilities, strict=True)) if answer.probabilities else []
 
 
 @require_safe
@@ -36,10 +42,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "dataset": dataset,
         "detail": detail,
         "sample": row,
-        "answers": [
-            (answer, list(zip(answer.words, answer.probabilities, strict=True)), models.get(answer.run, ""))
-            for answer in answered.values()
-        ],
+        "answers": [(answer, bars(answer), models.get(answer.run, "")) for answer in answered.values()],
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
         "stroke": max(row.width or 0, row.height or 0) / 400,
         "letters": max(row.width or 0, row.height or 0) / 50,

@@ -10,19 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlm.formats import ExportFailed, ImportFailed
+from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import Dataset, TaggingRun
-from vlm.moondream import EngineError, ModelUnavailable
-from vlm.runs.errors import RunError
-from vlm.samples import FilterError, SampleFilter, StoreError, TagError
-from vlm.vocabulary import VocabularyError
+from vlm.samples import FilterError, SampleFilter
 
 SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing is folded there
-EXPECTED = (
-    *(RunError, ImportFailed, ExportFailed, VocabularyError, FilterError, TagError),
-    *(StoreError, EngineError),
-)
 
 FILTER_HELP = 'as in the page\'s address, such as "all=dark&none=indoor&q=cam1"'
 
@@ -33,13 +26,11 @@ class DoorCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
             return super().execute(*args, **options)
-        except ModelUnavailable as error:
-            raise CommandError(str(error), returncode=NO_MODEL) from error
-        except EXPECTED as error:
-            raise CommandError(str(error), returncode=USAGE) from error
         except DatabaseError as error:
-            text = f"The database cannot be used: {error}. If it is new, or of an older version, run “migrate” first."
-            raise CommandError(text, returncode=USAGE) from error
+            refusal = DatabaseUnusable.of(error)
+            raise CommandError(refusal.message, returncode=refusal.exit_code) from error
+        except Refusal as error:
+            raise CommandError(error.message, returncode=error.exit_code) from error
         except KeyboardInterrupt as error:
             raise CommandError("Stopped.", returncode=INTERRUPTED) from error
 

@@ -30,7 +30,8 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
-from vlm.management.commands._shared import EXPECTED, INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
+from vlm.errors import Refusal
+from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
 from vlm.models import Dataset, TaggingRun
 from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
@@ -131,7 +132,7 @@ class Command(DoorCommand):
         """Tag; whatever goes wrong is told, and the page stays."""
         try:
             self._tag(dataset, model, no_progress)
-        except (CommandError, *EXPECTED) as error:
+        except (CommandError, Refusal) as error:
             self.stderr.write(str(error))
         except SystemExit as end:
             if end.code == INTERRUPTED:
