@@ -82,6 +82,7 @@ def test_the_least_certain_first_would_mislead_and_inverse_weights_do_not(images
 
 def test_a_uniform_draw_without_control_is_wilsons_interval() -> None:
     from statsmodels.stats import proportion as statsmodels
+
     truth = np.zeros(50, dtype=np.int64)
     truth[:9] = 1
     found = accuracy_of(Labels(np.zeros(50, dtype=np.int64), truth, np.full(50, 1e9)), world(100).population)

@@ -10,6 +10,7 @@ WORDS = ("bright", "dim", "dark")
 
 def test_kappa_and_its_interval_are_those_of_the_oracle() -> None:
     from statsmodels.stats import inter_rater
+
     for seed in range(20):
         chance = np.random.default_rng(seed)
         first = chance.integers(0, 3, 200)

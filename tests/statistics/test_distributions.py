@@ -17,6 +17,7 @@ from vlm.statistics.intervals import Estimate, exact_low, labels_for, newcombe, 
 
 def test_tails_are_those_of_scipy() -> None:
     from scipy import stats
+
     z = np.array([-3.0, 0.0, 1.96, 8.0, 30.0])
     assert normal_upper(z) == pytest.approx(stats.norm.sf(z), rel=1e-9)
     assert normal_quantile(0.975) == pytest.approx(stats.norm.ppf(0.975))
@@ -29,6 +30,7 @@ def test_tails_are_those_of_scipy() -> None:
 
 def test_the_hypergeometric_tail_is_fishers() -> None:
     from scipy import stats
+
     chance = np.random.default_rng(3)
     total, marked = 5_000, 700
     drawn = chance.integers(1, 3_000, 200)
@@ -44,6 +46,7 @@ def test_the_hypergeometric_tail_is_fishers() -> None:
 
 def test_discovery_rates_are_benjamini_and_hochbergs() -> None:
     from statsmodels.stats import multitest
+
     p = np.random.default_rng(1).random(100) ** 3
     assert discovery_rates(p) == pytest.approx(multitest.multipletests(p, method="fdr_bh")[1])
     assert discovery_rates(np.array([])).size == 0
@@ -52,6 +55,7 @@ def test_discovery_rates_are_benjamini_and_hochbergs() -> None:
 
 def test_newcombes_interval_of_a_difference() -> None:
     from statsmodels.stats import proportion
+
     for first, of_first, second, of_second in [(56, 70, 48, 80), (0, 20, 3, 30), (10, 10, 0, 10)]:
         found = newcombe(share_of(first, of_first), share_of(second, of_second))
         theirs = proportion.confint_proportions_2indep(
@@ -63,6 +67,7 @@ def test_newcombes_interval_of_a_difference() -> None:
 
 def test_exact_bounds_are_clopper_and_pearsons() -> None:
     from statsmodels.stats import proportion
+
     for right, labels in [(59, 59), (95, 100), (1, 3)]:
         assert exact_low(right, labels, 0.05) == pytest.approx(
             proportion.proportion_confint(right, labels, alpha=0.1, method="beta")[0]
