@@ -63,7 +63,7 @@ def test_what_is_no_image_is_listed_or_passed_over(tmp_path: Path) -> None:
     found, records = read(tmp_path)
     assert [record.path for record in records] == ["good.jpg", "no_ending"]
     reasons = skips(found)
-    assert set(reasons) == {"empty.jpg", "text.jpg", "pointer.png", "drawing.psd", "LICENSE", "pipe.jpg"}
+    assert set(reasons) == {"empty.jpg", "text.jpg", "pointer.png", "drawing.psd", "LICENSE", "pipe.jpg", "labels.xml"}
     assert "empty" in reasons["empty.jpg"]
     assert "git lfs pull" in reasons["pointer.png"]
     assert "“.psd”" in reasons["drawing.psd"]

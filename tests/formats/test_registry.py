@@ -7,6 +7,7 @@ import pytest
 
 from tests.formats.material import write_images
 from vlm.formats import AUTO, EXPORTS, IMPORTS, ImportFormat, SampleRecord, Scan, asked_choices, scan
+from vlm.formats.base import Found
 from vlm.formats.folder import scan_folder
 from vlm.formats.records import ReportSkip
 from vlm.formats.registry import exports_table, layouts_table
@@ -37,7 +38,7 @@ def test_a_new_format_is_a_module_and_a_line(tmp_path: Path, monkeypatch: pytest
         name="list",
         label="list of files",
         layout="`images.lst` with a path in each line",
-        find=lambda files: files.listing("", (".lst",))[1],
+        find=lambda files: Found(files.listing("", (".lst",))[1]),
         scan=read_list,
         suffixes=(".lst",),
         describing="an images.lst",

@@ -104,10 +104,20 @@ def test_splits_as_lists_and_files(tmp_path: Path) -> None:
 
 def test_an_image_in_two_splits_counts_once(tmp_path: Path) -> None:
     write_images(tmp_path, "images/1.jpg")
-    describe(tmp_path, "train: images\nval: images\n" + NAMES)
+    (tmp_path / "all.txt").write_text("images/1.jpg\n")
+    describe(tmp_path, "train: images\nval: all.txt\n" + NAMES)
     found, (record,) = read(tmp_path)
     assert record.split == "train"
     assert "more than one split" in found.skips[0].reason
+
+
+def test_a_folder_that_is_two_splits_is_one_line(tmp_path: Path) -> None:
+    write_images(tmp_path, "images/1.jpg", "images/2.jpg")
+    describe(tmp_path, "train: images\nval: images\n" + NAMES)
+    found, records = read(tmp_path)
+    assert {record.split for record in records} == {"train"}
+    assert [skip.path for skip in found.skips] == ["images"]
+    assert "both “train” and “val”" in found.skips[0].reason
 
 
 def test_roboflow_writes_one_folder_too_many(tmp_path: Path) -> None:

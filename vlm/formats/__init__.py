@@ -3,14 +3,14 @@
 Knows neither Django nor the store. Images are not decoded here; see ``vlm.imaging``. ``registry`` lists the formats.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow, ImportFormat
 from vlm.formats.files import Files, Refused
-from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip
+from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip, summed_up
 from vlm.formats.registry import AUTO, EXPORTS, IMPORTS, asked_choices, import_choices
 
 __all__ = [
@@ -34,12 +34,13 @@ __all__ = [
 ]
 
 
-def scan(path: Path, format: str = AUTO) -> Scan:
+def scan(path: Path, format: str = AUTO, *, within: Sequence[Path] = ()) -> Scan:
     """Look over a data set and return it ready to be read.
 
     Args:
         path: its folder; or the file in it that describes it.
         format: ``auto``, or one of ``IMPORTS``.
+        within: folders that the data set's root may not lie above; none means anywhere.
 
     Raises:
         ImportFailed: there is no such folder, no image in it, its description is unreadable, or it is not clear
@@ -51,7 +52,7 @@ def scan(path: Path, format: str = AUTO) -> Scan:
     try:
         path = path.expanduser().resolve()
         if path.is_file():
-            return _scan_file(path, allowed)
+            return _scan_file(path, allowed, [folder.resolve() for folder in within])
         if not path.is_dir():
             raise ImportFailed(f"There is no folder “{path}”. Check the path.")
         return _scan_folder(path, allowed)
@@ -59,11 +60,11 @@ def scan(path: Path, format: str = AUTO) -> Scan:
         raise ImportFailed(f"“{path}” cannot be read: {error}. Check the path and its rights.") from error
 
 
-def _scan_file(path: Path, allowed: list[ImportFormat]) -> Scan:
-    """Read the data set that a file describes."""
+def _scan_file(path: Path, allowed: list[ImportFormat], within: list[Path]) -> Scan:
+    """Read the data set that a file describes; its root lies below one of ``within``, if there are any."""
     for format in allowed:
         if path.name.lower().endswith(format.suffixes):
-            root = format.root_of(path)
+            root = format.root_of(path, lambda folder: not within or any(map(folder.is_relative_to, within)))
             return format.scan(root, [path.relative_to(root).as_posix()])
     described = ", ".join(format.describing for format in IMPORTS.values() if format.describing)
     raise ImportFailed(
@@ -74,14 +75,31 @@ def _scan_file(path: Path, allowed: list[ImportFormat]) -> Scan:
 def _scan_folder(root: Path, allowed: list[ImportFormat]) -> Scan:
     files = Files(root)
     found = {format.name: format.find(files) for format in allowed}
-    described = {name: paths for name, paths in found.items() if paths}
+    described = {name: what.descriptions for name, what in found.items() if what.descriptions}
     if len(described) > 1:
         there = " and ".join(f"{IMPORTS[name].label} ({paths[0]})" for name, paths in described.items())
         options = " or ".join(f"--format {name}" for name in described)
         raise ImportFailed(f"“{root}” has {there}. Choose one with {options}.")
+    broken = [skip for what in found.values() for skip in what.broken]
+    if broken and not described:
+        # What was meant and cannot be understood is never passed over: the labels would be missing without a word.
+        plain = "" if len(allowed) == 1 else " Or import the images alone with --format folder."
+        raise ImportFailed(f"“{broken[0].path}” cannot be used: {broken[0].reason} Repair it, or give another.{plain}")
     # Without a description it is the one format that was asked for, or else a folder of images, which needs none.
     name = next(iter(described), allowed[0].name)
-    return IMPORTS[name].scan(root, found[name])
+    try:
+        scan = IMPORTS[name].scan(root, found[name].descriptions)
+    except ImportFailed as error:
+        seen = (
+            "" if described else " ".join(f"{skip.path}: {skip.reason}" for skip in summed_up(found[name].unused)[:3])
+        )
+        raise ImportFailed(f"{error} Seen and not used: {seen}" if seen else str(error)) from error
+    noted = {note.path for note in scan.notes}
+    unused = (
+        [skip for what in found.values() for skip in what.unused] if name == allowed[0].name else found[name].unused
+    )
+    scan.notes += [skip for skip in summed_up([*broken, *unused]) if skip.path not in noted]
+    return scan
 
 
 def export_rows(rows: Iterable[ExportRow], *, format: str, context: ExportContext) -> Iterator[bytes]:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlm.errors import Refusal
 from vlm.formats.files import Files
-from vlm.formats.records import Annotation, Scan
+from vlm.formats.records import Annotation, Scan, Skip
 from vlm.samples import Tag
 
 CHUNK = 1 << 16  # bytes of a piece of an export, roughly
@@ -21,6 +21,21 @@ class ExportFailed(Refusal):
     status = 409
 
 
+@dataclass(slots=True)
+class Found:
+    """What a format finds in a folder.
+
+    Attributes:
+        descriptions: paths of the files that describe a data set of the format.
+        unused: files that look like it and are not used, with the reason.
+        broken: files that are meant as descriptions and cannot be understood, with the reason.
+    """
+
+    descriptions: list[str] = field(default_factory=list)
+    unused: list[Skip] = field(default_factory=list)
+    broken: list[Skip] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class ImportFormat:
     """A format in which data sets are read.
@@ -31,19 +46,20 @@ class ImportFormat:
         layout: what such a data set looks like, for the README.
         suffixes: of the files that describe such a data set, and may be given in place of its folder.
         describing: what such a file is called, for a sentence.
-        find: returns the paths of the descriptions in a folder.
+        find: looks for descriptions in a folder.
         scan: takes the root and the descriptions to read, relative to it.
-        root_of: returns the root of the data set that a description belongs to.
+        root_of: returns the root of the data set that a description belongs to; a folder above the description's own only
+            where the second argument allows it.
     """
 
     name: str
     label: str
     layout: str
-    find: Callable[[Files], list[str]]
+    find: Callable[[Files], Found]
     scan: Callable[[Path, list[str]], Scan]
     suffixes: tuple[str, ...] = ()
     describing: str = ""
-    root_of: Callable[[Path], Path] = lambda path: path.parent
+    root_of: Callable[[Path, Callable[[Path], bool]], Path] = lambda path, allowed: path.parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,61 +11,183 @@ import re
 import struct
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm.formats.base import ImportFormat
-from vlm.formats.files import OUTSIDE, Files, Refused
+from vlm.formats.base import Found, ImportFormat
+from vlm.formats.files import OUTSIDE, UTF_16, Elsewhere, Files, Refused, not_text
 from vlm.formats.json_stream import JSONBroken, stream_sections
-from vlm.formats.matching import split_in, split_name
+from vlm.formats.matching import Ambiguous, split_in, split_name
 from vlm.formats.records import (
     Annotation,
     ImportFailed,
     ReportSkip,
     SampleRecord,
     Scan,
+    Skip,
     distinct_categories,
     printable,
 )
+from vlm.formats.upright import turn
 
 _MAX_FILES = 1000  # JSON files that are looked at
-_HEAD = 65_536  # characters in which a COCO JSON names one of its sections
+_HEAD = 65_536  # bytes in which most COCO JSONs name one of their sections
+_FAR_HEAD = 16_000_000  # characters that are decoded to find a section behind a long “info”
+_DEEPER_FOLDERS = 500  # folders that are looked into where there is no JSON higher up
+_TRIED = 100  # images by which the root of a JSON is found
 _SECTION = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
 _OTHER_TASKS = re.compile(r"^(captions|person_keypoints|keypoints|panoptic|stuff|densepose|image_info)_", re.IGNORECASE)
-_TASK = re.compile(r"^instances_(.+)$", re.IGNORECASE)
+_TASKS_IN_ORDER = ("person_keypoints", "keypoints", "densepose", "stuff", "captions", "image_info")
+_TASK = re.compile(
+    r"^(?:instances|person_keypoints|keypoints|densepose|stuff|captions|image_info)_(.+)$", re.IGNORECASE
+)
+_COPY = re.compile(
+    r"^(?:copy of |kopie von )(?P<of>.+)$|^(?P<before>.+?)(?: - (?:copy|kopie)(?: ?\(\d+\))?| ?\((?:copy|kopie)(?: \d+)?\)| ?\(\d+\)|"
+    r"[-_. ](?:copy|kopie|backup|bak|old|orig|original)\d*)$",
+    re.IGNORECASE,
+)
+_OWN_EXPORT = re.compile(rb'^[\xef\xbb\xbf\s]*\{\s*"datavisor"\s*:|"contributor": "DataVisor"')
+# Exports of the first release that were made from a JSON have no mark, but tags in their images.
+_TAGGED = re.compile(rb'"tags": \[(\{"tag": "[^"]*", "dimension": [^,]*, "source": "|\]\})')
+_EXPORT = "It is an export of DataVisor, not the data set itself; give its path to import it."
 _FAR = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 4096  # entries that are spooled, and images whose annotations are looked up, at once
 _MAX_REFUSED = 1000
+_NO_ID = hash("")
 _ANNOTATION = struct.Struct("<qi4d")  # hash of the image's id, index of the category, box (NaN where there is none)
 _ANNOTATION_DTYPE = np.dtype(
     [("image", "<i8"), ("category", "<i4"), ("x", "<f8"), ("y", "<f8"), ("width", "<f8"), ("height", "<f8")]
 )
 
-_Image = tuple[str, str, int | None, int | None]  # id, file name, width, height
+_Image = tuple[str, str, int | None, int | None]  # id as written, file name, width, height
+
+
+def find_coco(files: Files) -> Found:
+    """Look for COCO JSONs: at the root and in the folders directly below; where there is none, one folder deeper.
+
+    Of files that describe the same images, one kind is read: instances where there are any, else key points and the like.
+    Copies that lie beside their original and DataVisor's own exports are left to be named.
+    """
+    found = Found()
+    folders, candidates = files.listing("", (".json",))
+    deeper = _candidates_in(files, folders, candidates)
+    _judge(files, candidates, found)
+    if not found.descriptions and not found.broken:
+        more: list[str] = []
+        _candidates_in(files, deeper[:_DEEPER_FOLDERS], more)
+        _judge(files, more, found)
+    return found
 
 
 def find_annotation_files(files: Files) -> list[str]:
-    """Return the paths of the COCO JSONs of a data set: at its root, and in the folders directly below.
+    """Return the paths of the COCO JSONs of a data set; see ``find_coco``."""
+    return find_coco(files).descriptions
 
-    Captions, keypoints and the like describe the same images for other tasks and are left out.
-    """
-    folders, candidates = files.listing("", (".json",))
+
+def _candidates_in(files: Files, folders: list[str], candidates: list[str]) -> list[str]:
+    """Add the JSONs of folders to ``candidates``, and return the folders in these folders."""
+    deeper: list[str] = []
     for folder in folders:
         try:
-            candidates += files.listing(folder, (".json",))[1]
+            below, jsons = files.listing(folder, (".json",))
         except Refused:
             continue  # it is not needed for finding a JSON elsewhere
-    return [
-        path
-        for path in candidates[:_MAX_FILES]
-        if not _OTHER_TASKS.match(posixpath.basename(path)) and _begins_like_coco(files, path)
+        candidates += jsons
+        deeper += below
+    return deeper
+
+
+def _judge(files: Files, candidates: list[str], found: Found) -> None:
+    """Sort JSONs into those that are read, those that are not, and those that are meant but cannot be."""
+    coco: list[str] = []
+    tagged: list[str] = []
+    others: list[Skip] = []  # not worth a word beside a COCO JSON
+    for path in candidates[:_MAX_FILES]:
+        verdict, reason = _verdict(files, path)
+        if verdict in ("coco", "tagged"):
+            (coco if verdict == "coco" else tagged).append(path)
+        else:
+            {"broken": found.broken, "export": found.unused, "other": others}[verdict].append(Skip(path, reason))
+    if len(candidates) > _MAX_FILES:
+        found.unused.append(Skip(candidates[_MAX_FILES], f"Only the first {_MAX_FILES:,} JSON files are looked at."))
+    if coco:
+        found.unused += [Skip(path, _EXPORT) for path in tagged]
+    else:
+        coco = tagged
+    originals = {posixpath.splitext(path)[0].casefold() for path in coco}
+    usual = [path for path in coco if not _is_copy(path, originals)]
+    found.unused += [
+        Skip(path, "It is a copy that lies beside its original; give its path to import it instead.")
+        for path in coco
+        if path not in usual
     ]
+    instances = [path for path in usual if not _OTHER_TASKS.match(posixpath.basename(path))]
+    if not instances:
+        tasks = {path: _task_of(path) for path in usual}
+        first = next((task for task in _TASKS_IN_ORDER if task in tasks.values()), None)
+        instances = [path for path, task in tasks.items() if task == first and first is not None]
+    found.descriptions += instances
+    if not instances:
+        found.unused += others
+
+
+def _task_of(path: str) -> str:
+    match = _OTHER_TASKS.match(posixpath.basename(path))
+    return match[1].lower() if match else ""
+
+
+def _is_copy(path: str, originals: set[str]) -> bool:
+    folder, name = posixpath.split(posixpath.splitext(path)[0])
+    match = _COPY.match(name)
+    return bool(match) and posixpath.join(folder, match["of"] or match["before"]).casefold() in originals  # type: ignore[index]
+
+
+def _verdict(files: Files, path: str) -> tuple[str, str]:
+    """Return what a JSON is (coco, tagged, broken, export, other) and, where it is not read, why."""
+    try:
+        status = files.status(path)
+        head = files.read_head(path, _HEAD) if status is not None else b""
+    except Refused as refused:
+        return "other", str(refused)
+    if reason := not_text(head):
+        return ("broken" if reason != UTF_16 or _SECTION.search(_as_utf_16(head)) else "other"), reason
+    if _OWN_EXPORT.search(head):
+        return "export", _EXPORT
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return "other", "It is no COCO JSON: no object with “images”, “annotations” and “categories”."
+    if _SECTION.search(head.decode("utf-8", "replace")):
+        return ("tagged" if _TAGGED.search(head) else "coco"), ""
+    try:
+        with Path(files.absolute(path)).open(encoding="utf-8-sig", errors="replace") as file:
+            for section in stream_sections(cast(TextIO, _Limited(file, _FAR_HEAD))):
+                if section.is_array and section.key in ("images", "annotations", "categories"):
+                    return "coco", ""
+    except (OSError, JSONBroken) as error:
+        return "other", f"It is not read as a COCO JSON ({error})."
+    return "other", "It is no COCO JSON: it has neither “images” nor “annotations” nor “categories”."
+
+
+def _as_utf_16(head: bytes) -> str:
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-16-le" if head[1] == 0 else "utf-16-be"
+    return head.decode(encoding, "replace")
+
+
+class _Limited:
+    """The beginning of a text file."""
+
+    def __init__(self, file: TextIO, size: int) -> None:
+        self._file, self._left = file, size
+
+    def read(self, size: int) -> str:
+        text = self._file.read(min(size, self._left))
+        self._left -= len(text)
+        return text
 
 
 def scan_coco(root: Path, paths: list[str]) -> Scan:
@@ -96,21 +218,9 @@ def scan_coco(root: Path, paths: list[str]) -> Scan:
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
         for path, reason in broken:
             report(path, f"It cannot be read as JSON: {reason}.")
-        seen: set[int] = set()  # hashes: the paths themselves would take several times the memory
-        for spool in read:
-            yield from _records(files, spool, seen, report)
+        yield from _Reading(files, read, report).records()
 
     return Scan(Path(files.root), "coco", total, records)
-
-
-def _begins_like_coco(files: Files, path: str) -> bool:
-    try:
-        files.status(path)
-        with Path(files.absolute(path)).open(encoding="utf-8-sig", errors="replace") as file:
-            head = file.read(_HEAD)
-    except (Refused, OSError):
-        return False
-    return head.lstrip().startswith("{") and bool(_SECTION.search(head))
 
 
 # -- reading a JSON into a spool --------------------------------------------------------------------------------------
@@ -128,6 +238,8 @@ class _Spool:
     categories: dict[str, str] = field(default_factory=dict)  # name by id
     category_ids: dict[str, int] = field(default_factory=dict)  # index by id, as the annotations refer to them
     refused: list[str] = field(default_factory=list)  # why entries were left out, the first thousand
+    keys: "array[int]" = field(default_factory=lambda: array("q"))  # of the images, in their order: hash of the id,
+    names: "array[int]" = field(default_factory=lambda: array("q"))  # and of the file name
 
     def refuse(self, reason: str) -> None:
         if len(self.refused) < _MAX_REFUSED:
@@ -150,7 +262,7 @@ def _read(files: Files, path: str) -> _Spool:
             elif section == "categories":
                 for element in elements:
                     if isinstance(element, dict) and element.get("name") is not None:
-                        spool.categories[str(element.get("id"))] = printable(str(element["name"]).strip())
+                        spool.categories[identity(element.get("id"))] = printable(str(element["name"]).strip())
     spool.annotations.flush()
     return spool
 
@@ -167,8 +279,9 @@ def _spool_images(elements: Iterator[Any], spool: _Spool) -> None:
             except (AttributeError, KeyError):
                 spool.refuse(f"Entry {number:,} of “images” has no file name.")
                 continue
-            identity = "" if external_id is None else str(external_id)
-            batch.append((identity, name, _pixels(element.get("width")), _pixels(element.get("height"))))
+            batch.append((_written(external_id), name, _pixels(element.get("width")), _pixels(element.get("height"))))
+            spool.keys.append(hash(identity(external_id)))
+            spool.names.append(hash(name))
         spool.images.write(json.dumps(batch) + "\n")
         spool.image_count += len(batch)
         done += len(block)
@@ -182,17 +295,20 @@ def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
         packed: list[bytes] = []
         for number, element in enumerate(block, start=done + 1):
             try:
-                key = hash(str(element["image_id"]))
+                key = hash(identity(element["image_id"]))
                 category_id = element.get("category_id")
             except (AttributeError, KeyError, TypeError):
                 spool.refuse(f"Entry {number:,} of “annotations” names no image.")
                 continue
-            category = -1 if category_id is None else category_ids.setdefault(str(category_id), len(category_ids))
+            if key == _NO_ID:
+                spool.refuse(f"Entry {number:,} of “annotations” names no image.")
+                continue
+            category = -1 if category_id is None else category_ids.setdefault(identity(category_id), len(category_ids))
             try:
                 x, y, width, height = element["bbox"]
                 packed.append(pack(key, category, x, y, width, height))
             except (KeyError, TypeError, ValueError, OverflowError, struct.error):
-                packed.append(pack(key, category, *_box(element.get("bbox"))))
+                packed.append(pack(key, category, *_box(element)))
         spool.annotations.write(b"".join(packed))
         spool.annotation_count += len(packed)
         done += len(block)
@@ -206,53 +322,214 @@ def _pixels(value: Any) -> int | None:
     return number if 0 < number < 2**31 else None
 
 
-def _box(value: Any) -> tuple[float, float, float, float]:
-    """Return x, y, width, height, which may have been written as texts; NaN where there is no proper box."""
+def identity(value: Any) -> str:
+    """Return an id so that the same number is the same text, however it was written: 1, 1.0, "1" and "001"."""
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if value is None:
+        return ""
+    if kind is float and value.is_integer():
+        return str(int(value))
+    if kind is str and value.isascii() and value.isdigit():
+        return value.lstrip("0") or "0"
+    return str(value)
+
+
+def _written(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _box(element: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Return x, y, width, height: of the box, which may have been written as texts, or around the polygons.
+
+    NaN where there is neither, and negative sizes where there is a box that is none, so that these can be counted.
+    """
+    value = element.get("bbox")
+    if value is None or value == []:
+        return _around(element.get("segmentation"))
     try:
         x, y, width, height = map(float, value)
     except (TypeError, ValueError, OverflowError):
-        return math.nan, math.nan, math.nan, math.nan
+        return 0.0, 0.0, -1.0, -1.0
     return x, y, width, height
+
+
+def _around(polygons: Any) -> tuple[float, float, float, float]:
+    try:
+        points = [float(number) for polygon in polygons for number in polygon] if isinstance(polygons, list) else []
+        xs, ys = points[::2], points[1::2]
+        if xs and len(xs) == len(ys):
+            return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    return math.nan, math.nan, math.nan, math.nan
 
 
 # -- records from a spool ---------------------------------------------------------------------------------------------
 
 
-def _records(files: Files, spool: _Spool, seen: set[int], report: ReportSkip) -> Iterator[SampleRecord]:
-    for reason in spool.refused:
-        report(spool.path, reason)
-    bases, split = _image_folders(files, spool.path)
-    lookup = _AnnotationLookup(spool)
-    spool.images.seek(0)
-    for line in spool.images:
-        batch: list[_Image] = [(image[0], image[1], image[2], image[3]) for image in json.loads(line)]
-        for (external_id, name, width, height), annotations in zip(batch, lookup.of(batch), strict=True):
-            name = name.replace("\\", "/")
+class _Reading:
+    """One pass over what the JSONs list.
+
+    Images that lie where their JSON says come first, in its order. Then come those whose paths are of another machine:
+    they are looked for by the ends of their paths, all at once, and never take a file that another entry names itself.
+    """
+
+    def __init__(self, files: Files, spools: list[_Spool], report: ReportSkip) -> None:
+        self._files = files
+        self._spools = spools
+        self._report = report
+        self._seen: set[int] = set()  # hashes: the paths themselves would take several times the memory
+        self._lookups: list[_AnnotationLookup] = []
+        self._missing: list[array[int]] = []  # places in each spool of the images that were not found
+        self._splits: list[str] = []
+        self._ambiguous: list[frozenset[int]] = []  # ids of each spool that several images have
+
+    def records(self) -> Iterator[SampleRecord]:
+        for spool in self._spools:
+            for reason in spool.refused:
+                self._report(spool.path, reason)
+            self._lookups.append(_AnnotationLookup(spool))
+            self._ambiguous.append(_ids_of_several(spool))
+            yield from self._listed(spool)
+        if any(self._missing):
+            yield from self._elsewhere()
+        for spool, lookup in zip(self._spools, self._lookups, strict=True):
+            if lookup.orphans:
+                text = f"Annotations that belong to images which it does not list: {lookup.orphans:,}."
+                self._report(spool.path, text)
+            if lookup.broken_boxes:
+                text = f"Boxes that are none (negative, endless or no numbers), left out: {lookup.broken_boxes:,}."
+                self._report(spool.path, text)
+
+    def _listed(self, spool: _Spool) -> Iterator[SampleRecord]:
+        """Yield the images that lie where the JSON says."""
+        bases, split = _image_folders(self._files, spool.path)
+        missing: array[int] = array("q")
+        self._missing.append(missing)
+        self._splits.append(split)
+        for place, image, annotations in self._images(spool, self._lookups[-1]):
+            if spool.keys[place] in self._ambiguous[-1]:
+                self._report(
+                    image[1],
+                    f"Its id “{image[0]}” is also that of another image in {spool.path}, so it cannot be told which "
+                    "annotations are its own: it comes without.",
+                )
+                annotations = ()
             try:
-                path, key = _locate(files, bases, name)
+                found = _locate(self._files, bases, image[1])
             except Refused as refused:
-                report(name, str(refused))
+                self._report(image[1], str(refused))
                 continue
-            fingerprint = hash(path)
-            if fingerprint in seen:
-                report(
-                    path, f"It is listed more than once; the entry with id “{external_id}” in {spool.path} is left out."
+            if found is None:
+                missing.append(place)
+                continue
+            path, key = found
+            if hash(path) in self._seen:
+                self._report(
+                    path, f"It is listed more than once; the entry with id “{image[0]}” in {spool.path} is left out."
                 )
                 continue
-            seen.add(fingerprint)
-            yield SampleRecord(
-                path=path,
-                file_name=name,
-                split=split or split_in(path.rpartition("/")[0]),
-                width=width,
-                height=height,
-                categories=distinct_categories(annotations),
-                annotations=annotations,
-                content_key=key,
-                external_id=printable(external_id),
-            )
-    if lookup.orphans:
-        report(spool.path, f"Annotations that belong to images which it does not list: {lookup.orphans:,}.")
+            self._seen.add(hash(path))
+            yield self._record(path, key, image, split, annotations)
+
+    def _elsewhere(self) -> Iterator[SampleRecord]:
+        """Yield the images whose written paths lead nowhere, but end like one file."""
+        elsewhere = Elsewhere(self._files, (image[1] for _, _, image, _ in self._not_found()))
+        claims: dict[str, int] = {}  # hash of the name that claims a file, 0 where different ones do
+        for _, _, image, _ in self._not_found():
+            try:
+                path = elsewhere.path(image[1])
+            except Ambiguous:
+                continue
+            if path is not None:
+                name = hash(image[1])
+                claims[path] = name if claims.get(path, name) == name else 0
+        for index, _, image, annotations in self._not_found():
+            written = image[1]
+            try:
+                path = elsewhere.path(written)
+                if path is None:
+                    away = _is_elsewhere(written)
+                    raise Refused(OUTSIDE if away else "The image is listed in the JSON, but the file is missing.")
+                if hash(path) in self._seen:
+                    raise Refused(
+                        f"Its name fits {path}, which is listed already; the entry with id “{image[0]}” is left out."
+                    )
+                if not claims[path]:
+                    raise Refused(f"Its name fits {path}, but so do other entries; it is not clear which one is meant.")
+                key = self._files.image(path)
+                if key is None:
+                    raise Refused("The file is missing.")
+            except (Refused, Ambiguous) as refused:
+                self._report(written, str(refused))
+                continue
+            self._seen.add(hash(path))
+            yield self._record(path, key, image, self._splits[index], annotations)
+
+    def _not_found(self) -> Iterator[tuple[int, _Spool, _Image, tuple[Annotation, ...]]]:
+        for index, (spool, missing) in enumerate(zip(self._spools, self._missing, strict=True)):
+            if not missing:
+                continue
+            wanted = iter(missing)
+            following = next(wanted)
+            for place, image, annotations in self._images(spool, self._lookups[index]):
+                if place == following:
+                    unclear = spool.keys[place] in self._ambiguous[index]
+                    yield index, spool, image, () if unclear else annotations
+                    following = next(wanted, -1)
+
+    def _images(
+        self, spool: _Spool, lookup: "_AnnotationLookup"
+    ) -> Iterator[tuple[int, _Image, tuple[Annotation, ...]]]:
+        """Yield the images of a spool with their places and annotations."""
+        spool.images.seek(0)
+        place = 0
+        while line := spool.images.readline():
+            # Somebody may move the file's position between two lines, but not within one batch.
+            position = spool.images.tell()
+            batch: list[_Image] = [
+                (image[0], image[1].replace("\\", "/"), image[2], image[3]) for image in json.loads(line)
+            ]
+            keys = spool.keys[place : place + len(batch)]
+            for image, annotations in zip(batch, lookup.of(keys), strict=True):
+                yield place, image, annotations
+                place += 1
+            spool.images.seek(position)
+
+    def _record(
+        self, path: str, key: str, image: _Image, split: str, annotations: tuple[Annotation, ...]
+    ) -> SampleRecord:
+        external_id, name, width, height = image
+        width, height, annotations = turn(self._files.absolute(path), width, height, annotations)
+        return SampleRecord(
+            path=path,
+            file_name=name,
+            split=split or split_in(path.rpartition("/")[0]),
+            width=width,
+            height=height,
+            categories=distinct_categories(annotations),
+            annotations=annotations,
+            content_key=key,
+            external_id=printable(external_id),
+        )
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Tell whether a path leads out of the folder: absolute, an address, or upward."""
+    return name.startswith(("/", "../")) or "/../" in name or bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", name))
+
+
+def _ids_of_several(spool: _Spool) -> frozenset[int]:
+    """Return the hashes of the ids that more than one file name has."""
+    keys, names = np.frombuffer(spool.keys, np.int64), np.frombuffer(spool.names, np.int64)
+    if not len(keys):
+        return frozenset()
+    order = np.lexsort((names, keys))
+    keys, names = keys[order], names[order]
+    several = (keys[1:] == keys[:-1]) & (names[1:] != names[:-1])
+    return frozenset(keys[1:][several].tolist()) - {_NO_ID}
 
 
 class _AnnotationLookup:
@@ -273,9 +550,9 @@ class _AnnotationLookup:
         ]
         self._names.append("")  # index -1: an annotation without category
 
-    def of(self, images: Iterable[_Image]) -> Iterator[tuple[Annotation, ...]]:
-        """Yield the annotations of each image, in the order of the JSON."""
-        wanted = np.frombuffer(array("q", [hash(image[0]) for image in images]), dtype=np.int64)
+    def of(self, images: "array[int]") -> Iterator[tuple[Annotation, ...]]:
+        """Yield the annotations of each image, given by the hash of its id, in the order of the JSON."""
+        wanted = np.frombuffer(images, dtype=np.int64)
         starts = np.searchsorted(self._keys, wanted, side="left")
         counts = np.searchsorted(self._keys, wanted, side="right") - starts
         # The places of all annotations of the batch in sorted order: each image's run, one behind the other.
@@ -284,6 +561,16 @@ class _AnnotationLookup:
         annotations = map(self._annotation, self._rows[self._order[places]].tolist())
         for count in counts.tolist():
             yield tuple(islice(annotations, count)) if count else ()
+
+    @property
+    def broken_boxes(self) -> int:
+        """How many boxes are there and are none."""
+        if not len(self._rows):
+            return 0
+        box = np.stack([self._rows[name] for name in ("x", "y", "width", "height")])
+        with np.errstate(invalid="ignore"):
+            good = (np.abs(box) < _FAR).all(axis=0) & (box[2] >= 0) & (box[3] >= 0)
+        return int(np.count_nonzero(~good & ~np.isnan(box).all(axis=0)))
 
     @property
     def orphans(self) -> int:
@@ -314,30 +601,63 @@ def _image_folders(files: Files, path: str) -> tuple[list[str], str]:
     return bases, split
 
 
-def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str]:
-    """Return the path and content key of an image; the folder that had it is asked first next time.
+def _locate(files: Files, bases: list[str], name: str) -> tuple[str, str] | None:
+    """Return the path and content key of an image, ``None`` where it is in none of the folders.
+
+    The folder that had it is asked first next time.
 
     Raises:
-        Refused: it is in none of the folders, or not to be used.
+        Refused: it is there, but not to be used.
     """
-    outside = False
     for index, base in enumerate(bases):
         try:
             path = files.relative(base, name)
         except Refused:
-            outside = True
             continue
         key = files.image(path)
         if key is not None:
             if index:
                 bases.insert(0, bases.pop(index))
             return path, key
-    raise Refused(OUTSIDE if outside else "The image is listed in the JSON, but the file is missing.")
+    return None
 
 
-def _root_of(path: Path) -> Path:
-    """Return the folder around ``annotations``, where a JSON lies in such a folder; else the JSON's own."""
-    return path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
+def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
+    """Return the folder from which the images of a JSON are found: its own, or one of the three above.
+
+    That is the first below which images lie where the JSON says; else the folder around ``annotations``, else its own.
+    """
+    usual = path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
+    if not allowed(usual):
+        usual = path.parent
+    names = _first_names(path)
+    for root in (usual, *path.parents[:3]):
+        if len(root.parts) < 2 or not allowed(root):
+            continue
+        files = Files(root)
+        bases, _ = _image_folders(files, path.relative_to(root).as_posix())
+        for name in names:
+            try:
+                if _locate(files, bases, name) is not None:
+                    return root
+            except Refused:
+                continue
+    return usual
+
+
+def _first_names(path: Path) -> list[str]:
+    """Return the file names of the first images that a JSON lists."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for section in stream_sections(file):
+                if section.key == "images" and section.is_array:
+                    named = (
+                        image.get("file_name") for image in islice(section.elements, _TRIED) if isinstance(image, dict)
+                    )
+                    return [name.replace("\\", "/") for name in named if isinstance(name, str) and name]
+    except (OSError, JSONBroken):
+        pass  # reading it will say what is wrong
+    return []
 
 
 FORMAT = ImportFormat(
@@ -347,7 +667,7 @@ FORMAT = ImportFormat(
         "COCO JSON at the root or in a folder directly below (`annotations/instances_train2017.json`), "
         "images beside it or in folders of their own"
     ),
-    find=find_annotation_files,
+    find=find_coco,
     scan=scan_coco,
     suffixes=(".json",),
     describing="a COCO JSON",

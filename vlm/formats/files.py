@@ -8,15 +8,22 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from vlm.formats.matching import best, fold, name_of, readings
 from vlm.formats.records import ReportSkip, is_unicode
 from vlm.imaging import SUFFIXES, ImageUnreadable
 
 SMALL = 1024  # bytes; only files below it are opened at an import, to tell images from pointers and error pages
-OUTSIDE = "It leads out of the data set's folder; copy the file into the folder to import it."
+OUTSIDE = "It leads out of the data set's folder, and nothing in there ends like it; copy the file into the folder to import it."
+LINK_OUTSIDE = (
+    "It is a link that leads out of the data set's folder; copy what it leads to into the folder to import it."
+)
+LFS_POINTER = "It is a Git LFS pointer, not the file itself; run “git lfs pull” in its repository."
+UTF_16 = "It is UTF-16 text; save it as UTF-8."
 NOT_UNICODE = "Its name is not valid UTF-8; rename it to import it."
 
 # Files that belong to data sets beside the images: they are not worth a line in the list of skips.
@@ -48,11 +55,17 @@ _COMPANIONS = frozenset(
         ".ipynb",
         ".sh",
         ".html",
+        ".names",
+        ".data",
     ]
 )
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+_OWN_FILES = frozenset({"datavisor.sqlite3", "samples.duckdb"})  # one of them lies in every data folder of DataVisor
+_OWN_FOLDERS = frozenset({"thumbnails", "static"})  # where the images lie in the data folder itself
+_THUMBNAILS = re.compile(r"[0-9a-f]{40}")  # the name of a folder of thumbnails, in which a file “folder” says of which
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _NEEDS_CARE = re.compile(r"^/|//|/$|(^|/)\.\.?(/|$)|^[A-Za-z]:")
+_LFS_HEAD = b"version https://git-lfs"
 _IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM|II[*+]\x00|MM\x00[*+]|....ftyp|\x00\x00\x00\x0cjP  |"
     rb"\xff\x4f\xff\x51|P[1-7]\s",
@@ -111,10 +124,10 @@ class Files:
         try:
             status = os.lstat(full)
             if not self._folder_is_inside(full.rpartition("/")[0]):
-                raise Refused(OUTSIDE)
+                raise Refused(LINK_OUTSIDE)
             if stat.S_ISLNK(status.st_mode):
                 if not self._resolves_inside(full):
-                    raise Refused(OUTSIDE)
+                    raise Refused(LINK_OUTSIDE)
                 status = os.stat(full)  # noqa: PTH116 - called once per image of a million
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -185,10 +198,26 @@ class Files:
             raise Refused("There is no such file.")
         if status.st_size > max_bytes:
             raise Refused(f"It has {status.st_size:,} bytes, more than the {max_bytes:,} that are read of such a file.")
+        content = self.read_head(path, max_bytes)
+        if reason := not_text(content):
+            raise Refused(reason)
         try:
-            return Path(self._prefix + path).read_text("utf-8-sig")
-        except UnicodeDecodeError:
-            raise Refused("It is not UTF-8 text.") from None
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise Refused(
+                f"It is not UTF-8 text: line {line:,} has bytes of another encoding; save it as UTF-8."
+            ) from None
+
+    def read_head(self, path: str, size: int) -> bytes:
+        """Return the first bytes of a file.
+
+        Raises:
+            Refused: it cannot be read.
+        """
+        try:
+            with Path(self._prefix + path).open("rb") as file:
+                return file.read(size)
         except OSError as error:
             raise Refused(f"It cannot be read ({error.strerror}).") from error
 
@@ -201,10 +230,47 @@ class Files:
                 head = file.read(32)
         except OSError as error:
             raise Refused(f"It cannot be read ({error.strerror}).") from error
-        if head.startswith(b"version https://git-lfs"):
-            raise Refused("It is a Git LFS pointer, not the image itself; run “git lfs pull” in its repository.")
+        if head.startswith(_LFS_HEAD):
+            raise Refused(LFS_POINTER)
         if not _IMAGE_HEAD.match(head):
             raise Refused("It is no image: its content begins like none of the formats that are read.")
+
+
+def not_text(head: bytes) -> str:
+    """Return why a file that begins so is no UTF-8 text, as far as its first bytes tell; '' where they do not."""
+    if head.startswith(_LFS_HEAD):
+        return LFS_POINTER
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(head) > 3 and head[:4].count(0) == 2):
+        return UTF_16
+    return ""
+
+
+class Elsewhere:
+    """Finds the files that paths of another machine mean; see ``vlm.formats.matching``.
+
+    One walk over the folder, however many paths there are, and only what they may mean is kept.
+    """
+
+    def __init__(self, files: Files, written: Iterable[str]) -> None:
+        wanted = {fold(parts[-1]) for path in written for parts in readings(path)}
+        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
+        if wanted:
+            for path in walk_images(files, "", lambda path, reason: None):
+                if (name := fold(name_of(path))) in wanted:
+                    self._by_name[name].append(path)
+
+    def path(self, written: str) -> str | None:
+        """Return the file that is meant, ``None`` where there is none.
+
+        Raises:
+            Ambiguous: several fit alike.
+        """
+        for parts in readings(written):
+            if candidates := self._by_name.get(fold(parts[-1])):
+                found = best(parts, candidates)
+                if found is not None:
+                    return found
+        return None
 
 
 def _lies_in(root: str, resolved: str) -> bool:
@@ -228,11 +294,17 @@ def locate(root: Path, path: str) -> Path:
     return Path(found)
 
 
-def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:
+def walk_images(
+    files: Files, folder: str, report: ReportSkip, companion: Callable[[str], None] = lambda path: None
+) -> Iterator[str]:
     """Yield the paths of what may be images at and below a folder, in the order of their names.
 
-    Hidden files and folders, and the usual companions of images (JSON, text and the like), are passed over in silence.
-    Links to folders are not followed: what they lead to inside the root is read where it lies.
+    Hidden files and folders, and the usual companions of images (JSON, text and the like), are passed over in silence, and
+    so is a data folder of DataVisor with its thumbnails. Links to folders are not followed: what they lead to inside the
+    root is read where it lies.
+
+    Args:
+        companion: is told of the companions.
     """
     pending = [folder]
     while pending:
@@ -243,10 +315,13 @@ def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:
         except OSError as error:
             report(current, f"The folder cannot be read ({error.strerror}).")
             continue
+        own = _is_own(current, {entry.name for entry in found})
+        if own and current:
+            continue
         folders = []
         for entry in found:
             name = entry.name
-            if name.startswith(".") or name in _IGNORED_FOLDERS:
+            if name.startswith(".") or name in _IGNORED_FOLDERS or (own and name in _OWN_FOLDERS):
                 continue
             path = f"{current}/{name}" if current else name
             if entry.is_dir(follow_symlinks=False):
@@ -256,6 +331,13 @@ def walk_images(files: Files, folder: str, report: ReportSkip) -> Iterator[str]:
                     report(path, NOT_UNICODE)
             elif entry.is_symlink() and entry.is_dir():
                 report(path, "It is a link to a folder; such links are not followed.")
-            elif suffix_of(name) not in _COMPANIONS:
+            elif suffix_of(name) in _COMPANIONS:
+                companion(path)
+            else:
                 yield path
         pending.extend(reversed(folders))
+
+
+def _is_own(folder: str, names: set[str]) -> bool:
+    """Tell whether a folder is DataVisor's own: a data folder, or thumbnails that were put elsewhere."""
+    return bool(_OWN_FILES & names) or ("folder" in names and bool(_THUMBNAILS.fullmatch(name_of(folder))))

@@ -2,19 +2,32 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlm.formats.base import ImportFormat
-from vlm.formats.files import Files, Refused, walk_images
+from vlm.formats.base import Found, ImportFormat
+from vlm.formats.files import Files, Refused, suffix_of, walk_images
 from vlm.formats.matching import split_name
-from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan
+from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, Skip
 
-# One such folder around everything says where the images are, not what is on them.
+# Such folders say where the images are, not what is on them.
 _CONTAINERS = frozenset(
     ["image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "data", "dataset", "jpegimages"]
 )
+# Pictures that describe other pictures: beside them, class folders are not to be guessed.
+_DESCRIBING = frozenset(
+    ["mask", "masks", "segmentationclass", "segmentationobject", "annotation", "annotations", "label", "labels"]
+)
+_STRAYS = 0.1  # share of images that may lie elsewhere than splits and classes say
+_UNUSED = {
+    "labels": "It looks like labels of a YOLO data set, which a folder of images does not use; import with --format yolo.",
+    "xml": "XML annotations (Pascal VOC and the like) are not read; convert them to COCO JSON or YOLO.",
+    "yaml": "It lies too deep in the folder to be looked at; give its path if it describes the data set.",
+    "json": "It lies too deep in the folder to be looked at; give its path if it is a COCO JSON.",
+}
+
+_Folder = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +46,11 @@ def scan_folder(root: Path) -> Scan:
         ImportFailed: there is no image in it.
     """
     files = Files(root)
-    folders = Counter(posixpath.dirname(path) for path in walk_images(files, "", _ignore))
+    companions = _Companions()
+    folders = Counter(posixpath.dirname(path) for path in walk_images(files, "", _ignore, companions.see))
     if not folders:
         raise ImportFailed(f"There is no image in “{root}”. Give the folder that holds the images.")
-    layout = _layout([tuple(folder.split("/")) if folder else () for folder in folders])
+    layout = _layout({tuple(folder.split("/")) if folder else (): count for folder, count in folders.items()})
 
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
         for path in walk_images(files, "", report):
@@ -61,25 +75,46 @@ def scan_folder(root: Path) -> Scan:
                 external_id="",
             )
 
-    return Scan(Path(files.root), "folder", folders.total(), records)
+    return Scan(Path(files.root), "folder", folders.total(), records, notes=companions.notes())
 
 
-def _layout(folders: list[tuple[str, ...]]) -> _Layout:
-    """Find splits and class folders: they count only where every image lies in one."""
-    for base in range(_common_depth(folders) + 1):
-        below = [folder[base:] for folder in folders]
-        has_splits = all(folder and split_name(folder[0]) for folder in below)
+def _layout(folders: dict[_Folder, int]) -> _Layout:
+    """Find splits and class folders, given how many images each folder has.
+
+    They count where (nearly) every image lies in one: a stray picture at the root, or one in a folder below a class, does
+    not make the others lose theirs.
+    """
+    for base in range(_common_depth([folder for folder in folders if folder] or [()]) + 1):
+        below = [(folder[base:], count) for folder, count in folders.items()]
+        has_splits = _nearly_all(below, lambda folder: bool(folder and split_name(folder[0])))
         if has_splits:
-            below = [folder[1:] for folder in below]
-        has_classes = all(len(folder) == 1 for folder in below) and not (
-            len(set(below)) == 1 and below[0][0].lower() in _CONTAINERS
-        )
+            below = [(folder[1:], count) for folder, count in below if folder and split_name(folder[0])]
+        # What lies in a folder “images” and the like has no class, and speaks neither for classes nor against them.
+        plain = [(_plain(folder), count) for folder, count in below if _plain(folder) or not folder]
+        classes = {folder[0].lower() for folder, _ in plain if len(folder) == 1}
+        has_classes = _nearly_all(plain, lambda folder: len(folder) == 1, several=True) and not classes & _DESCRIBING
         if has_splits or has_classes:
             return _Layout(base, has_splits, has_classes)
     return _Layout(0, has_splits=False, has_classes=False)
 
 
-def _common_depth(folders: list[tuple[str, ...]]) -> int:
+def _nearly_all(folders: list[tuple[_Folder, int]], fits: Callable[[_Folder], bool], several: bool = False) -> bool:
+    """Tell whether images lie in folders that fit; a few strays are let pass, with ``several`` only beside several."""
+    fitting = [(folder, count) for folder, count in folders if fits(folder)]
+    total, fit = (sum(count for _, count in some) for some in (folders, fitting))
+    strays = total - fit
+    if not fit or not strays:
+        return bool(fit)
+    enough = not several or len({folder[0] for folder, _ in fitting}) > 1
+    return enough and strays <= max(1, _STRAYS * total) and fit > 2 * strays
+
+
+def _plain(folder: _Folder) -> _Folder:
+    """Return a folder without a last part that says nothing: ``n01443537/images`` holds what ``n01443537`` is."""
+    return folder[:-1] if folder and folder[-1].lower() in _CONTAINERS else folder
+
+
+def _common_depth(folders: list[_Folder]) -> int:
     first, last = min(folders), max(folders)
     depth = 0
     while depth < min(len(first), len(last)) and first[depth] == last[depth]:
@@ -90,9 +125,46 @@ def _common_depth(folders: list[tuple[str, ...]]) -> int:
 def _understand(path: str, layout: _Layout) -> tuple[str, str]:
     """Return an image's split and category."""
     parts = path.split("/")[layout.base : -1]
-    # An image that came since the folder was looked over may lie anywhere.
-    split = split_name(parts.pop(0)) if layout.has_splits and parts else ""
-    return split, parts[0] if layout.has_classes and len(parts) == 1 else ""
+    # A stray image, or one that came since the folder was looked over, may lie anywhere.
+    split = split_name(parts[0]) if layout.has_splits and parts else ""
+    if split:
+        del parts[0]
+    elif layout.has_splits:
+        return "", ""
+    parts = list(_plain(tuple(parts)))
+    return split, parts[0] if layout.has_classes and parts else ""
+
+
+class _Companions:
+    """What lies beside the images and looks like the description of a data set, to say that it is not used."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], str] = {}  # by folder and kind
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def see(self, path: str) -> None:
+        suffix = suffix_of(path)
+        folder, _, name = path.rpartition("/")
+        kind = ""
+        if suffix == ".txt":
+            if "labels" in folder.lower().split("/") or name.lower() == "classes.txt":
+                kind = "labels"
+        elif suffix in (".yaml", ".yml"):
+            kind = "yaml" if "/" in folder else ""  # those above have been looked at
+        elif suffix == ".json":
+            kind = "json" if folder.count("/") > 1 else ""
+        else:
+            kind = {".xml": "xml", ".names": "labels", ".data": "labels"}.get(suffix, "")
+        if kind:
+            self._first.setdefault((folder, kind), path)
+            self._counts[folder, kind] += 1
+
+    def notes(self) -> list[Skip]:
+        """Return a line for each folder and kind."""
+        return [
+            Skip(path if self._counts[key] == 1 else f"{path} and {self._counts[key] - 1:,} more", _UNUSED[key[1]])
+            for key, path in self._first.items()
+        ]
 
 
 def _ignore(path: str, reason: str) -> None:
@@ -103,6 +175,6 @@ FORMAT = ImportFormat(
     name="folder",
     label="folder of images",
     layout="images, nested or flat; folders `train`, `val`, `test` become splits, class folders become categories",
-    find=lambda files: [],
+    find=lambda files: Found(),
     scan=lambda root, descriptions: scan_folder(root),
 )

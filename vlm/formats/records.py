@@ -1,6 +1,7 @@
 """What an import yields: sample records, and skips with their reasons."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class SampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something in a data set's folder that did not become a sample, and why."""
+    """Something in a data set's folder that did not become a sample or was not used, and why."""
 
     path: str
     reason: str
@@ -62,25 +63,30 @@ class Scan:
     """A data set that can be read: iterate over it for its records.
 
     ``skips`` (10,000 at most) and ``skip_count`` fill while it is iterated over and start anew each time. ``total`` is
-    how many samples are expected, for progress. Iterating raises ``ImportFailed`` at the end where nothing came.
+    how many samples are expected, for progress. ``notes`` are what was seen while looking the folder over; they are
+    skips too. Iterating raises ``ImportFailed`` at the end where nothing came.
     """
 
     root: Path
     format: str
     total: int | None
     records: Callable[[ReportSkip], Iterator[SampleRecord]] = field(repr=False)
+    notes: list[Skip] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     skip_count: int = 0
 
     def __iter__(self) -> Iterator[SampleRecord]:
         self.skips.clear()
         self.skip_count = 0
+        for note in self.notes:
+            self._report(note.path, note.reason)
         empty = True
         for record in self.records(self._report):
             empty = False
             yield record
         if empty:
-            first = f" The first of them: {self.skips[0].path}: {self.skips[0].reason}" if self.skips else ""
+            told = self.skips[len(self.notes) :] or self.skips
+            first = f" The first of them: {told[0].path}: {told[0].reason}" if told else ""
             raise ImportFailed(
                 f"No image could be imported from “{self.root}”; {self.skip_count:,} entries were skipped.{first}"
             )
@@ -108,3 +114,18 @@ def is_unicode(path: str) -> bool:
 def distinct_categories(annotations: tuple[Annotation, ...]) -> tuple[str, ...]:
     """Return the categories of annotations, each once, in order, without empty ones."""
     return tuple(dict.fromkeys(annotation.category for annotation in annotations if annotation.category))
+
+
+def summed_up(skips: Iterable[Skip]) -> list[Skip]:
+    """Return skips with those of one folder and one reason as a single line, where they are more than three."""
+    groups: defaultdict[tuple[str, str, str], list[Skip]] = defaultdict(list)
+    for skip in skips:
+        folder, _, name = skip.path.rpartition("/")
+        groups[folder, name[name.rfind(".") :], skip.reason].append(skip)
+    told: list[Skip] = []
+    for (folder, _, reason), group in groups.items():
+        if len(group) <= 3:
+            told += group
+        else:
+            told.append(Skip(f"{group[0].path} and {len(group) - 1:,} others in {folder or 'the folder'}", reason))
+    return told

@@ -1,43 +1,50 @@
-"""YOLO data sets: a ``data.yaml`` with names and splits, images and label files in parallel folders.
+"""YOLO data sets: names and splits in a ``data.yaml`` or ``obj.data``, images and label files in parallel folders.
 
 Label files hold a line per object: the class, then the box's centre and size, or a polygon, or a box and key points, in
 fractions of the upright image. Boxes are wanted in pixels, so the headers of labelled images are read for their size.
 """
 
 import math
+import os
 import posixpath
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vlm.formats.base import ImportFormat
-from vlm.formats.files import Files, Refused, walk_images
-from vlm.formats.matching import split_in
+from vlm.formats.base import Found, ImportFormat
+from vlm.formats.files import LINK_OUTSIDE, Elsewhere, Files, Refused, walk_images
+from vlm.formats.matching import Ambiguous, best, readings, split_in, split_name
+from vlm.formats.plain_yaml import MAX_BYTES, YAMLBroken, is_null, load
 from vlm.formats.records import (
     Annotation,
     ImportFailed,
     ReportSkip,
     SampleRecord,
     Scan,
+    Skip,
     distinct_categories,
     printable,
 )
 from vlm.imaging import ImageUnreadable, image_size
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
-_MAX_YAML = 10_000_000  # bytes
+_USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_MEANT = re.compile(rb"^\s*['\"]?(names|nc|train|val|test)['\"]?\s*:", re.MULTILINE)
 _MAX_LABELS = 10_000_000
 _MAX_LIST = 1_000_000_000
+_MAX_FOLDERS = 200  # that are looked into for a description where the root has none
+_FAR_OFF = 0.5  # of the image's side: a box that is farther outside was not meant in fractions
+_TOLD = 3  # reasons in a sentence
 
 _Object = tuple[int, float, float, float, float]  # class, then x, y, width, height as fractions
 
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """What a ``data.yaml`` says."""
+    """What a ``data.yaml`` or ``obj.data`` says."""
 
     path: str
     base: str
@@ -46,33 +53,68 @@ class _Description:
     key_point_values: int  # numbers per object behind the box, 0 where objects have no key points
 
 
-def find_descriptions(files: Files) -> list[str]:
-    """Return the paths of the YAML files at the root that describe a YOLO data set."""
-    found = []
-    for path in files.listing("", (".yaml", ".yml"))[1]:
+def find_yolo(files: Files) -> Found:
+    """Look for descriptions: at the root; where there is none, in the folders directly below."""
+    found = Found()
+    folders, paths = files.listing("", (".yaml", ".yml", ".data"))
+    _judge(files, paths, found)
+    if not found.descriptions and not found.broken:
+        for folder in folders[:_MAX_FOLDERS]:
+            try:
+                _judge(files, files.listing(folder, (".yaml", ".yml", ".data"))[1], found)
+            except Refused:
+                continue
+    usual = [path for path in found.descriptions if path in _USUAL_NAMES[:1]]
+    found.descriptions = usual or found.descriptions
+    if found.descriptions:
+        found.unused.clear()  # other YAML files beside it are not worth a word
+    return found
+
+
+def _judge(files: Files, paths: list[str], found: Found) -> None:
+    for path in paths:
         try:
-            content = _load(files, path)
-        except (Refused, ImportFailed):
+            if path.endswith(".data"):
+                content: Any = _load_data(files, path)
+            else:
+                content = _load(files, path)
+        except (Refused, YAMLBroken) as error:
+            reason = str(error) if isinstance(error, Refused) else f"It is no valid YAML at {_full_stop(str(error))}"
+            (found.broken if _is_meant(files, path) else found.unused).append(Skip(path, reason))
             continue
         if isinstance(content, dict) and _describes_yolo(content):
-            found.append(path)
-    return ["data.yaml"] if "data.yaml" in found else found
+            found.descriptions.append(path)
+        else:
+            reason = "It describes no YOLO data set: “train” or “val”, and “names”, are expected."
+            found.unused.append(Skip(path, reason))
+
+
+def _is_meant(files: Files, path: str) -> bool:
+    """Tell whether a file that cannot be read was meant to describe a data set, by its name or by what can be seen of it."""
+    if posixpath.basename(path).lower() in _USUAL_NAMES:
+        return True
+    try:
+        return bool(_MEANT.search(files.read_head(path, 65_536).replace(b"\0", b"")))
+    except Refused:
+        return False
 
 
 def scan_yolo(root: Path, paths: list[str]) -> Scan:
-    """Read a YOLO data set; ``paths`` has its YAML file relative to ``root``, if there is one.
+    """Read a YOLO data set; ``paths`` has its description relative to ``root``, if there is one.
 
     Raises:
-        ImportFailed: there are several, the YAML file cannot be read, or it leads to no images.
+        ImportFailed: there are several, the description cannot be read, or it leads to no images.
     """
     files = Files(root)
     if len(paths) > 1:
         raise ImportFailed(f"“{root}” has several descriptions ({', '.join(paths)}). Give the path of one of them.")
     description = _describe(files, paths[0]) if paths else _without_description(files)
-    total = sum(1 for _ in _images(files, description, lambda path, reason: None))
+    reasons: dict[str, None] = {}
+    total = sum(1 for _ in _images(files, description, lambda path, reason: reasons.setdefault(f"{path}: {reason}")))
     if not total:
+        why = " ".join(list(reasons)[:_TOLD])
         raise ImportFailed(
-            f"“{description.path or root}” leads to no images below “{root}”. Check its “train”, “val” and “test”."
+            f"“{description.path or root}” leads to no images below “{root}”. Check its “train”, “val” and “test”. {why}".strip()
         )
 
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
@@ -110,23 +152,34 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
 
 
 def _load(files: Files, path: str) -> Any:
-    text = files.read_text(path, max_bytes=_MAX_YAML)
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""  # type: ignore[union-attr]
-        raise ImportFailed(f"“{path}” is no valid YAML{where}. Repair the file, or export it anew.") from error
+    return load(files.read_text(path, max_bytes=MAX_BYTES))
+
+
+def _load_data(files: Files, path: str) -> dict[str, Any]:
+    """Return what a Darknet ``.data`` file says: a line is ``key = value``."""
+    lines = files.read_text(path, max_bytes=MAX_BYTES).splitlines()
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#")]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _full_stop(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def _describes_yolo(content: dict[Any, Any]) -> bool:
-    return any(content.get(key) for key in _SPLIT_KEYS) and ("names" in content or "nc" in content)
+    splits = any(not is_null(content.get(key)) for key in _SPLIT_KEYS)
+    return splits and ("names" in content or "nc" in content)
 
 
 def _describe(files: Files, path: str) -> _Description:
     try:
-        content = _load(files, path)
+        content = _load_data(files, path) if path.endswith(".data") else _load(files, path)
     except Refused as refused:
         raise ImportFailed(f"“{path}” cannot be read: {refused}") from refused
+    except YAMLBroken as broken:
+        raise ImportFailed(
+            f"“{path}” is no valid YAML at {_full_stop(str(broken))} Repair the file, or export it anew."
+        ) from broken
     if not isinstance(content, dict):
         raise ImportFailed(f"“{path}” is no description of a YOLO data set: “train”, “val” and “names” are expected.")
     folder = posixpath.dirname(path)
@@ -134,31 +187,33 @@ def _describe(files: Files, path: str) -> _Description:
     for key in _SPLIT_KEYS:
         value = content.get(key)
         entries = value if isinstance(value, list) else [value]
-        sources.extend((key, entry.replace("\\", "/")) for entry in entries if isinstance(entry, str) and entry)
+        sources.extend(
+            (key, entry.replace("\\", "/")) for entry in entries if isinstance(entry, str) and not is_null(entry)
+        )
     return _Description(
         path,
         _base(files, folder, content.get("path")),
-        _names(content.get("names")),
+        _names(files, path, content.get("names")),
         tuple(sources),
         _key_point_values(content.get("kpt_shape")),
     )
 
 
 def _without_description(files: Files) -> _Description:
-    """Describe a folder that has only images and labels; ``classes.txt`` names the classes where it exists."""
+    """Describe a folder that has only images and labels; a list of classes names them where it exists."""
+    lists = ["classes.txt", "labels/classes.txt", *files.listing("", (".names",))[1]]
     names: dict[int, str] = {}
-    for path in ("classes.txt", "labels/classes.txt"):
+    for path in lists:
         try:
-            lines = files.read_text(path, max_bytes=_MAX_YAML).splitlines()
+            names = _names_in(files.read_text(path, max_bytes=MAX_BYTES))
         except Refused:
             continue
-        names = dict(enumerate(line.strip() for line in lines if line.strip()))
         break
     return _Description("", "", names, (("", "images" if files.is_folder("images") else "."),), 0)
 
 
 def _base(files: Files, folder: str, path: Any) -> str:
-    """Return the folder that splits are relative to: “path” where it exists here, else the YAML file's own."""
+    """Return the folder that splits are relative to: “path” where it exists here, else the description's own."""
     if isinstance(path, str) and path:
         try:
             base = files.relative(folder, path.replace("\\", "/"))
@@ -169,21 +224,76 @@ def _base(files: Files, folder: str, path: Any) -> str:
     return folder
 
 
-def _names(value: Any) -> dict[int, str]:
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+def _names(files: Files, path: str, value: Any) -> dict[int, str]:
+    """Return the names of the classes: of a list, of a mapping, or of the file that is named instead.
+
+    Raises:
+        ImportFailed: it is something else.
+    """
+    if isinstance(value, str) and not is_null(value):
+        value = _names_elsewhere(files, path, value)
+    if value is None or is_null(value):
+        return {}
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     names = {}
-    for key, name in pairs:
-        try:
-            names[int(key)] = printable(str(name).strip())
-        except (TypeError, ValueError):
-            continue
+    for key, name in pairs or ():
+        if isinstance(name, str) and name.strip() and str(key).strip().isdecimal() and len(str(key)) < 10:
+            names[int(key)] = printable(name.strip())
+    if value and not names:
+        raise ImportFailed(f"The “names” of “{path}” are no list of classes, and no mapping of numbers to classes.")
     return names
 
 
+def _names_elsewhere(files: Files, path: str, text: str) -> Any:
+    """Return the names behind a text: a list that was quoted, or a file with a name in each line."""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return load(text)
+        except YAMLBroken:
+            return text
+    for parts in readings(text):
+        for place in range(len(parts)):
+            for folder in dict.fromkeys([posixpath.dirname(path), ""]):
+                try:
+                    listed = files.read_text(posixpath.join(folder, *parts[place:]), max_bytes=MAX_BYTES)
+                except Refused:
+                    continue
+                return {str(index): name for index, name in _names_in(listed).items()}
+    if path.endswith(".data"):
+        return {}  # classes have numbers then
+    return text
+
+
+def _names_in(text: str) -> dict[int, str]:
+    """Return the names in the lines of a list; a blank line is a class without a name."""
+    return {index: printable(line.strip()) for index, line in enumerate(text.splitlines()) if line.strip()}
+
+
 def _key_point_values(shape: Any) -> int:
-    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) and number > 0 for number in shape):
-        return int(shape[0]) * int(shape[1])
+    if isinstance(shape, list) and len(shape) == 2 and all(str(number).isdecimal() for number in shape):
+        points, values = (int(str(number)[:6]) for number in shape)
+        return points * values
     return 0
+
+
+def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
+    """Return the folder that holds a description and the images that it leads to, at most two above its own."""
+    root = path.parent
+    files = Files(root)
+    try:
+        description = _describe(files, path.name)
+    except ImportFailed:
+        return root  # reading it will say what is wrong
+    for _, written in description.sources:
+        inner = re.sub(r"^(\.\./)+", "", written)
+        if written.startswith("/") or files.is_folder(posixpath.join(description.base, inner)):
+            continue
+        target = Path(os.path.normpath(Path(files.root, description.base, written)))
+        above = next((folder for folder in path.parents[1:3] if target.is_relative_to(folder)), None)
+        outside = not target.is_relative_to(root)
+        if outside and above is not None and target.exists() and allowed(above) and root.is_relative_to(above):
+            root = above
+    return root
 
 
 # -- images -----------------------------------------------------------------------------------------------------------
@@ -191,50 +301,118 @@ def _key_point_values(shape: Any) -> int:
 
 def _images(files: Files, description: _Description, report: ReportSkip) -> Iterator[tuple[str, str]]:
     """Yield the split and path of every image that the description leads to."""
+    read: dict[str, str] = {}
     for key, written in description.sources:
         try:
             source = _source(files, description, written)
-        except Refused as refused:
+        except (Refused, Ambiguous) as refused:
             report(written, f"{refused} It is the “{key}” of {description.path}.")
             continue
-        paths = _listed(files, source, report) if source.endswith(".txt") else walk_images(files, source, report)
+        if source in read:
+            report(
+                source,
+                f"It is both “{read[source]}” and “{key}” of {description.path}; its images count as “{read[source]}”.",
+            )
+            continue
+        read[source] = key
+        paths = (
+            _listed(files, description, source, report)
+            if source.endswith(".txt")
+            else walk_images(files, source, report)
+        )
         for path in paths:
             yield key or split_in(path.rpartition("/")[0]), path
 
 
 def _source(files: Files, description: _Description, written: str) -> str:
-    """Return a split's folder or list. Exports are known to write ``../train/images`` for ``train/images``."""
-    inner = written
-    while inner.startswith("../"):
-        inner = inner[3:]
-    refused = Refused("There is no such folder or list.")
-    for candidate in dict.fromkeys([written, inner]):
+    """Return a split's folder or list.
+
+    Exports are known to write ``../train/images`` for ``train/images``; and the path may be one of another machine, of which
+    the end leads somewhere here.
+    """
+    linked = False
+    bases = dict.fromkeys([description.base, posixpath.dirname(description.path), ""])
+    candidates = [(base, path) for path in (written, re.sub(r"^(\.\./)+", "", written)) for base in bases]
+    candidates += [(base, path) for path in _ends(written) for base in bases]
+    for base, candidate in candidates:
         try:
-            path = files.relative(description.base, candidate)
+            path = files.relative(base, candidate)
             if files.is_folder(path) or (path.endswith(".txt") and files.status(path) is not None):
                 return path
-        except Refused as error:
-            refused = error
-    raise refused
+        except Refused:
+            continue
+        linked = linked or (bool(path) and Path(files.absolute(path)).is_symlink())
+    if linked:
+        raise Refused(LINK_OUTSIDE)
+    found = _folder_elsewhere(files, written)
+    if found is None:
+        raise Refused("There is no such folder or list, and none in the data set's folder ends like it.")
+    return found
 
 
-def _listed(files: Files, source: str, report: ReportSkip) -> Iterator[str]:
-    """Yield the images of a list; its lines are relative to the list, or to the root."""
+def _ends(written: str) -> Iterator[str]:
+    """Yield the ends of a path, longest first, that still say which split it is."""
+    for parts in readings(written):
+        last = max((place for place, part in enumerate(parts) if split_name(part)), default=len(parts) - 1)
+        for place in range(1, last + 1):
+            yield "/".join(parts[place:])
+
+
+def _folder_elsewhere(files: Files, written: str) -> str | None:
+    """Return the folder anywhere below the root that ends like ``written``, if just one does so best.
+
+    Raises:
+        Ambiguous: several do.
+    """
+    ends = [tuple(end.split("/")) for end in _ends(written)]
+    if not ends:
+        return None
+    shortest = ends[-1]
+    candidates = []
+    for folder, folders, _ in os.walk(files.root):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "labels"]
+        path = os.path.relpath(folder, files.root).replace(os.sep, "/")
+        if tuple(path.split("/"))[-len(shortest) :] == shortest:
+            candidates.append(path)
+    return best(readings(written)[0], candidates) if candidates else None
+
+
+def _listed(files: Files, description: _Description, source: str, report: ReportSkip) -> Iterator[str]:
+    """Yield the images of a list; its lines are relative to the list, to “path”, or to the root, or of another machine."""
     try:
         lines = files.read_text(source, max_bytes=_MAX_LIST).splitlines()
     except Refused as refused:
         report(source, str(refused))
         return
-    folder = posixpath.dirname(source)
+    bases = dict.fromkeys([posixpath.dirname(source), description.base, ""])
+    away: list[tuple[int, str, str]] = []
     for number, line in enumerate(lines, start=1):
         written = line.strip().replace("\\", "/")
         if not written:
             continue
+        reason, there = "", None
+        for base in bases:
+            try:
+                path = files.relative(base, written)
+                there = path if files.status(path) is not None else None
+            except Refused as refused:
+                reason = reason or str(refused)
+            if there is not None:
+                yield there
+                break
+        else:
+            away.append((number, written, reason or "The file is missing."))
+    elsewhere = Elsewhere(files, (written for _, written, _ in away))
+    for number, written, reason in away:
         try:
-            candidates = [files.relative(base, written) for base in dict.fromkeys([folder, ""])]
-            yield next((path for path in candidates if files.status(path) is not None), candidates[0])
-        except Refused as refused:
-            report(source, f"Line {number:,}: {refused}")
+            path_there = elsewhere.path(written)
+        except Ambiguous as ambiguous:
+            report(source, f"Line {number:,}, {written}: {ambiguous}")
+            continue
+        if path_there is None:
+            report(source, f"Line {number:,}, {written}: {reason}")
+        else:
+            yield path_there
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -296,6 +474,9 @@ def _label_path(files: Files, image: str) -> str | None:
     if "images" in folders[:-1]:
         last = len(folders) - 2 - folders[-2::-1].index("images")
         candidates.insert(0, "/".join([*folders[:last], "labels", *folders[last + 1 :]]) + ".txt")
+    if not image.isascii():  # a copy through another system may have changed the form of the accents
+        forms = [unicodedata.normalize(form, path) for path in candidates for form in ("NFC", "NFD")]
+        candidates += [path for path in dict.fromkeys(forms) if path not in candidates]
     for candidate in candidates:
         try:
             if files.status(candidate) is not None:
@@ -328,17 +509,26 @@ def _object(words: list[str], description: _Description) -> _Object:
         width, height = max(values[::2]) - left, max(values[1::2]) - top
     else:
         raise ValueError(f"it has {len(words)} values; a class and a box (5) or a polygon (7 or more) are expected")
-    if width < 0 or height < 0 or min(left, top) < -0.01 or left + width > 1.01 or top + height > 1.01:
+    right, bottom = left + width, top + height
+    if width < 0 or height < 0 or min(left, top) < -_FAR_OFF or max(right, bottom) > 1 + _FAR_OFF:
         raise ValueError("the box is not within the image; fractions from 0 to 1 are expected")
-    return index, max(left, 0.0), max(top, 0.0), width, height
+    if right <= 0 or bottom <= 0 or left >= 1 or top >= 1:
+        raise ValueError("the box lies beside the image")
+    # Tools let boxes end a little outside the image; what is on the picture counts.
+    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, 1.0), min(bottom, 1.0)
+    return index, left, top, right - left, bottom - top
 
 
 FORMAT = ImportFormat(
     name="yolo",
     label="YOLO",
-    layout="`data.yaml` with names and splits, `images/` and `labels/` in parallel; boxes, polygons or key points",
-    find=find_descriptions,
+    layout=(
+        "`data.yaml` or Darknet's `obj.data` with names and splits, `images/` and `labels/` in parallel; "
+        "boxes, polygons or key points"
+    ),
+    find=find_yolo,
     scan=scan_yolo,
-    suffixes=(".yaml", ".yml"),
-    describing="a YOLO data.yaml",
+    suffixes=(".yaml", ".yml", ".data"),
+    describing="a YOLO data.yaml or obj.data",
+    root_of=_root_of,
 )

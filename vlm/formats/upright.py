@@ -1,0 +1,86 @@
+"""Sizes and boxes of the picture as it is stored, turned to the picture as it is shown.
+
+Cameras store a portrait picture lying on its side, with a note (EXIF orientation) how to hold it. DataVisor shows and tags
+pictures upright; a JSON may describe the stored one. Which of both it does is told by its width and height, so the note
+alone turns nothing.
+"""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vlm.formats.files import suffix_of
+from vlm.samples import Annotation
+
+_HEAD = 1 << 16  # bytes in which a JPEG says how to hold it and, mostly, its size
+_ORIENTATION = 0x0112  # the EXIF tag
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
+_WITH_EXIF = frozenset({".png", ".apng", ".webp", ".avif"})
+_CLOSE = 0.02  # by how much two shapes may differ and be the same: sizes are rounded when pictures are made smaller
+
+Box = tuple[float, float, float, float]
+
+
+def turn(
+    path: str, width: int | None, height: int | None, annotations: tuple[Annotation, ...]
+) -> tuple[int | None, int | None, tuple[Annotation, ...]]:
+    """Return the size and the annotations of the upright picture, given what a JSON says of the file at ``path``."""
+    if not width or not height or width == height:
+        return width, height, annotations
+    orientation = orientation_of(path)
+    if orientation not in _ON_ITS_SIDE or not _describes_stored(path, width, height):
+        return width, height, annotations
+    turned = tuple(
+        Annotation(annotation.category, annotation.box and turn_box(annotation.box, orientation, width, height))
+        for annotation in annotations
+    )
+    return height, width, turned
+
+
+def turn_box(box: Sequence[float], orientation: int, width: int, height: int) -> Box:
+    """Return a box of a stored picture of this size in the upright one."""
+    x, y, box_width, box_height = box
+    from_right, from_bottom = round(width - x - box_width, 3), round(height - y - box_height, 3)
+    left = from_bottom if orientation in (6, 7) else y
+    top = from_right if orientation in (7, 8) else x
+    return left, top, box_height, box_width
+
+
+def orientation_of(path: str) -> int:
+    """Return the EXIF orientation of a file, 1 where it has none; reads no more than its head."""
+    suffix = suffix_of(path)
+    if suffix not in _JPEG and suffix not in _WITH_EXIF:
+        return 1
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(4096)
+            if suffix in _JPEG:
+                place = head.find(b"Exif\0\0")
+                if place < 0 and b"\xff\xe1" not in head[:64]:
+                    return 1  # EXIF comes first where there is any, or behind the header of JFIF
+            file.seek(0)
+            if suffix in _WITH_EXIF and not {b"eXIf", b"EXIF", b"Exif"} & _marks(head + file.read(_HEAD)):
+                return 1
+        with Image.open(path) as image:
+            value = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        return 1  # tagging will say what is wrong with it
+    return value if isinstance(value, int) else 1
+
+
+def _marks(head: bytes) -> set[bytes]:
+    return {mark for mark in (b"eXIf", b"EXIF", b"Exif") if mark in head}
+
+
+def _describes_stored(path: str, width: int, height: int) -> bool:
+    """Tell whether a size is rather that of the stored picture than that of the upright one."""
+    try:
+        with Image.open(path) as image:
+            stored = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    shape = width / height
+    return abs(shape * stored[1] / stored[0] - 1) < _CLOSE <= abs(shape * stored[0] / stored[1] - 1)
