@@ -162,7 +162,7 @@ def test_several_jsons_become_a_new_one_that_can_be_imported(tmp_path: Path) -> 
     for split in ("train", "valid"):
         (tmp_path / split / "_annotations.coco.json").unlink()
     (tmp_path / "exported.json").write_bytes(content)
-    _, records = read(tmp_path)
+    _, records = read(tmp_path / "exported.json")
     assert [(r.path, r.split, r.width, r.height, r.annotations) for r in records] == [
         (row.path, row.split, row.width, row.height, row.annotations) for row in rows
     ]

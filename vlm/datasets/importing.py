@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,19 +59,26 @@ class ImportPreview:
 
 
 def import_folder(
-    *, path: Path, name: str = "", format: str = "auto", dry_run: bool = False, report: Report = lambda _, __: None
+    *,
+    path: Path,
+    name: str = "",
+    format: str = "auto",
+    within: Sequence[Path] = (),
+    dry_run: bool = False,
+    report: Report = lambda _, __: None,
 ) -> ImportDone:
     """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
 
     Args:
         name: of the data set; the folder's name if empty.
+        within: the folders that the data set's root may not lie above.
         report: called with the samples read so far, and how many are expected.
 
     Raises:
         ImportFailed: nothing was written.
         StoreError: nothing was written.
     """
-    found = scan(path, format)
+    found = scan(path, format, within=within)
     name = (name or found.root.name or "images").strip()
     if dry_run:
         total = sum(1 for _ in found)
@@ -100,7 +107,7 @@ def import_preview(*, path: str, format: str = "auto") -> ImportPreview:
     Raises:
         ImportFailed: it cannot be imported; the message says what to do.
     """
-    found = scan(allowed_path(path), format)
+    found = scan(allowed_path(path), format, within=settings.IMPORT_ROOTS)
     records = iter(found)
     examples = [record.path for record in islice(records, EXAMPLES)]
     total = len(examples) + sum(1 for _ in records)
@@ -114,8 +121,10 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
         ImportFailed: the path is not below the import roots.
     """
     folder = allowed_path(path)
+    # A file that describes a data set gives no name: the folder that turns out to be its root does.
+    name = name.strip() or ("" if folder.is_file() else folder.name)
     job = ImportJob.objects.create(
-        path=str(folder), name=name.strip() or folder.name, format=format, started_by=user, heartbeat=timezone.now()
+        path=str(folder), name=name, format=format, started_by=user, heartbeat=timezone.now()
     )
 
     def work() -> None:
@@ -221,7 +230,9 @@ def _run_job(job: ImportJob) -> None:
 
     try:
         with _beating(job):
-            done = import_folder(path=Path(job.path), name=job.name, format=job.format, report=report)
+            done = import_folder(
+                path=Path(job.path), name=job.name, format=job.format, within=settings.IMPORT_ROOTS, report=report
+            )
     except (ImportFailed, StoreError) as error:
         job.status, job.error = ImportJob.Status.FAILED, str(error)
     except Exception as error:
@@ -232,6 +243,7 @@ def _run_job(job: ImportJob) -> None:
         )
     else:
         job.status, job.dataset = ImportJob.Status.COMPLETED, done.dataset
+        job.name = done.dataset.name if done.dataset else job.name
         job.done = job.total = done.total
         job.skipped = [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]]
     job.finished = job.heartbeat = timezone.now()
