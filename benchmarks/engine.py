@@ -325,7 +325,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure the cases one after another, round after round, with the baseline right behind the engine."""
     vocabulary = DEFAULT_VOCABULARY
-    form = layer_form(device, dtype, quantized=quantized)
+    form = layer_form(device, dtype, "int8" if quantized else "")
     model = random_model(device, dtype, form)
     tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
     baseline: Sequential | None = None

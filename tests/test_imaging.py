@@ -342,7 +342,7 @@ def detailed(width: int = 203, height: int = 149) -> Image.Image:
     return Image.fromarray(np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-JPEG_KINDS = {
+JPEG_KINDS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "progressive": {"progressive": True},
     "unsubsampled": {"subsampling": 0, "quality": 95},

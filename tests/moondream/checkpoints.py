@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vlm.moondream import Tagger, load_tagger
+from vlm.moondream import Tagger, attention, load_tagger, loading
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.modeling import MoondreamForTagging
 
@@ -49,6 +52,16 @@ def write_checkpoint(folder: Path, model: MoondreamForTagging) -> Path:
 
 def random_tagger(folder: Path, seed: int = 0, **text: int) -> Tagger:
     return load_tagger(str(write_checkpoint(folder, random_model(seed, **text))), device="cpu", dtype="float32")
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Have the CPU compute as an accelerator does: attention in one masked call, and padded patches."""
+    with (
+        patch.object(attention, "computes_fused", lambda _: True),
+        patch.object(loading, "computes_fused", lambda _: True),
+    ):
+        yield
 
 
 def random_image(width: int, height: int, seed: int = 0) -> Image.Image:

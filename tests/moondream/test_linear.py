@@ -126,10 +126,10 @@ def test_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packing is for bfloat16 on a CPU that multiplies it, bytes are for all layers but the first and the last."""
     monkeypatch.setattr("vlm.moondream.linear.cpu_packs_bfloat16", lambda: True)
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16), ("mps", torch.float16)):
-        assert layer_form(torch.device(device), dtype, quantized=False) is None
-    assert layer_form(CPU, torch.bfloat16, quantized=False) is not None
+        assert layer_form(torch.device(device), dtype) is None
+    assert layer_form(CPU, torch.bfloat16) is not None
     monkeypatch.setattr("vlm.moondream.linear.cpu_packs_bfloat16", lambda: False)
-    assert layer_form(CPU, torch.bfloat16, quantized=False) is None
+    assert layer_form(CPU, torch.bfloat16) is None
     seen = []
 
     class Form(Linear):
@@ -138,7 +138,7 @@ def test_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append(layer)
 
     monkeypatch.setattr("vlm.moondream.linear.QuantizedLinear", Form)
-    form = layer_form(CPU, torch.float32, quantized=True)
+    form = layer_form(CPU, torch.float32, "int8")
     assert form is not None
     layers = {name: module for name, module in random_model().named_modules() if isinstance(module, Linear)}
     left = {name for name, layer in layers.items() if form(name, layer) is layer}

@@ -29,6 +29,15 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
 
 
 @pytest.fixture
+def unannounced(tmp_path: Path) -> Tagger:
+    """A tagger to which the answer token never occurs, so that banning it changes nothing."""
+    tagger = random_tagger(tmp_path)
+    with torch.no_grad():
+        tagger._model.model.text.lm_head.bias[tagger.config.tokens.answer_id] = -1e4
+    return tagger
+
+
+@pytest.fixture
 def images() -> list[Image.Image]:
     sizes = [(640, 480), (300, 300), (200, 900), (378, 378)]
     return [random_image(*size, seed) for seed, size in enumerate(sizes)]
@@ -202,7 +211,8 @@ def test_an_answer_counts_for_the_longest_word_that_fits() -> None:
     assert score.best == ("sunny", pytest.approx(0.5))
 
 
-def test_words_that_begin_with_one_another(tagger: Tagger, images: list[Image.Image]) -> None:
+def test_words_that_begin_with_one_another(unannounced: Tagger, images: list[Image.Image]) -> None:
+    tagger = unannounced
     image, words = images[:1], OVERLAPPING.dimensions[0].words
     forms = {word: spellings(word) for word in words}
     answers = [form for word in words for form in forms[word]]
@@ -225,7 +235,8 @@ def test_words_that_begin_with_one_another(tagger: Tagger, images: list[Image.Im
     assert score.mass < sum(likelihood.values())  # which counts “sunny” twice
 
 
-def test_probabilities_and_mass_without_overlap(tagger: Tagger, images: list[Image.Image]) -> None:
+def test_probabilities_and_mass_without_overlap(unannounced: Tagger, images: list[Image.Image]) -> None:
+    tagger = unannounced
     dimension = DEFAULT_VOCABULARY.dimensions[1]
     forms = [form for word in dimension.words for form in spellings(word)]
     values = tagger.log_likelihoods(images[:1], dimension.question, forms)[0]
@@ -264,19 +275,30 @@ def test_nothing_asked_is_nothing_answered(tagger: Tagger, images: list[Image.Im
     assert tagger.score([], DEFAULT_VOCABULARY) == []
 
 
-def test_an_answer_may_begin_with_the_answer_token_and_not_go_on_with_it(tmp_path: Path) -> None:
+def test_no_answer_holds_the_token_that_announces_one(tmp_path: Path) -> None:
     tagger, image = random_tagger(tmp_path), [random_image(64, 64)]
     bias = tagger._model.model.text.lm_head.bias
     tokens, names = tagger.config.tokens, Tokenizer.from_file(str(VECTORS / "tokenizer.json"))
     with torch.no_grad():
         bias[tokens.answer_id], bias[300] = 2000, 1000
-    assert tagger.answer(image, QUESTION, 3) == [names.decode([tokens.answer_id, 300, 300])]
-    with torch.no_grad():
-        bias[tokens.eos_id] = 3000
-    assert tagger.answer(image, QUESTION, 3) == [""]
+    assert tagger.answer(image, QUESTION, 3) == [names.decode([300, 300, 300])]
     with torch.no_grad():
         bias[tokens.eos_id] = 1500
-    assert tagger.answer(image, QUESTION, 3) == [names.decode([tokens.answer_id])]
+    assert tagger.answer(image, QUESTION, 3) == [""]
+
+
+def test_the_token_that_announces_an_answer_takes_nothing_from_the_mass(tmp_path: Path) -> None:
+    tagger, image = random_tagger(tmp_path), [random_image(64, 64)]
+    bias = tagger._model.model.text.lm_head.bias
+    seen = []
+    for value in (-1e4, 0, 20):
+        with torch.no_grad():
+            bias[tagger.config.tokens.answer_id] = value
+        seen.append(flat(tagger.score(image, DEFAULT_VOCABULARY)))
+    assert seen[1] == pytest.approx(seen[0], rel=1e-4)
+    assert seen[2] == pytest.approx(seen[0], rel=1e-4)
+    # The reference implementation's log-likelihoods are another matter.
+    assert tagger.log_likelihoods(image, QUESTION, ["dark"])[0][0] < -15
 
 
 def test_no_new_token_is_an_error(tagger: Tagger, images: list[Image.Image]) -> None:

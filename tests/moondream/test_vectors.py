@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from safetensors.torch import load_file
 
 from vlm.moondream import PreparedImage, Tagger, load_tagger
 from vlm.moondream.crops import overlap_crops
+from vlm.moondream.passes import Passes
 
-from .checkpoints import VECTORS
+from .checkpoints import VECTORS, as_on_a_gpu
 
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
 DIMENSIONS = list(EXPECTED["prompts"])
@@ -22,9 +25,17 @@ INDICES = range(len(EXPECTED["images"]))
 RELATIVE = 1e-5
 
 
-@pytest.fixture(scope="module", params=[1, 6], ids=["alone", "in one batch"])
-def tagger(request: pytest.FixtureRequest) -> Tagger:
-    tagger = load_tagger(str(VECTORS), device="cpu", dtype="float32", batch_size=request.param)
+@pytest.fixture(scope="module", params=["alone", "in one batch", "as on a GPU"])
+def tagger(request: pytest.FixtureRequest) -> Iterator[Tagger]:
+    batch_size = 1 if request.param == "alone" else 6
+    with as_on_a_gpu() if request.param == "as on a GPU" else nullcontext():
+        tagger = load_tagger(str(VECTORS), device="cpu", dtype="float32", batch_size=batch_size)
+        if request.param == "as on a GPU":
+            tagger._passes = Passes(capture=False)
+        yield encoding_once(tagger)
+
+
+def encoding_once(tagger: Tagger) -> Tagger:
     encode = tagger._image_tokens
     known: dict[bytes, torch.Tensor] = {}
 

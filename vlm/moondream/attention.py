@@ -1,13 +1,20 @@
 """Attention as functions: over a set whose members all see one another, and over branches behind a prefix."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .devices import cpu_computes_bfloat16
+from .devices import computes_fused, cpu_computes_bfloat16
 
 # The scores of so many heads, 9 MB in float32, stay in a CPU's cache; all 32 heads' at once take half as long again.
 HEADS_AT_ONCE = 4
+KEYS_MULTIPLE = 8  # fused kernels take masks whose rows are aligned
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, exact: bool = True) -> Tensor:
@@ -27,7 +34,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, exact: bool = True) -> 
     in_bfloat16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
     if in_bfloat16 and cpu_computes_bfloat16() and not torch.is_grad_enabled():
         return attend_by_products(query, key, value, exact=exact)
-    return F.scaled_dot_product_attention(query, key, value, enable_gqa=query.shape[1] != key.shape[1])
+    with _best_kernel(query.device):
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=query.shape[1] != key.shape[1])
+
+
+@contextmanager
+def _in_this_order() -> Iterator[None]:
+    order = [
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
+    with sdpa_kernel(order, set_priority=True):
+        yield
+
+
+def _best_kernel(device: torch.device) -> Any:
+    """Prefer cuDNN's attention on Hopper, where it is the fastest; others reported it slower elsewhere."""
+    return _in_this_order() if device.type == "cuda" and _is_hopper(device) else nullcontext()
+
+
+@cache
+def _is_hopper(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def attend_by_products(query: Tensor, key: Tensor, value: Tensor, *, exact: bool = True) -> Tensor:
@@ -61,7 +91,8 @@ def attend_branches(
 ) -> Tensor:
     """Attention of branch tokens to a prefix, all of it, and to branch tokens as the mask allows.
 
-    Scores against the two are computed apart and joined in one softmax, float32 whatever the number format.
+    A CPU computes scores against the two apart and joins them in one softmax, float32 whatever the number format. An
+    accelerator has one kernel for the whole, in which scores are float32 too: keys and values are joined for it.
 
     Args:
         query: (n, n_heads, t, head_dim).
@@ -72,6 +103,8 @@ def attend_branches(
     Returns:
         (n, n_heads, t, head_dim).
     """
+    if computes_fused(query.device) and not torch.is_grad_enabled():
+        return _attend_joined(query, prefix, branch, mask)
     grouped = _group(query, prefix[0], torch.float32)
     groups = grouped.shape[2] // query.shape[2]
     allowed = mask.repeat(groups, 1) if groups > 1 else mask
@@ -81,6 +114,20 @@ def attend_branches(
     split = to_prefix.shape[-1]
     out = weights[..., :split] @ prefix[1] + weights[..., split:] @ branch[1]
     return out.reshape(query.shape)
+
+
+def _attend_joined(query: Tensor, prefix: tuple[Tensor, Tensor], branch: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """:func:`attend_branches` as one masked call on one buffer of keys and one of values."""
+    (images, heads, before, width), after = prefix[0].shape, branch[0].shape[2]
+    length = -(-(before + after) // KEYS_MULTIPLE) * KEYS_MULTIPLE
+    key, value = query.new_zeros(2, images, heads, length, width)
+    for buffer, first, second in ((key, prefix[0], branch[0]), (value, prefix[1], branch[1])):
+        buffer[:, :, :before] = first
+        buffer[:, :, before : before + after] = second
+    seen = F.pad(F.pad(mask, (before, 0), value=True), (0, length - before - after), value=False)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen[None, None], enable_gqa=query.shape[1] != heads
+    )
 
 
 def _group(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,13 +1,19 @@
-"""What the machine offers: devices, the number formats they compute in, free memory."""
+"""What the machine offers: devices, the number formats they compute in, what they fuse, free memory, and how they fail."""
 
-from collections.abc import Mapping
-from functools import cache
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 
-from .errors import ModelUnavailable
+from .errors import EngineError, ModelUnavailable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CPU_CACHE = 8 << 20  # bytes of activations that are worth a pass of their own; most CPUs' cores share more cache
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -42,7 +48,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the dtype that ``dtype`` means on ``device``; with ``int8``, that of whatever is not a product of bytes.
+    """Return the dtype that ``dtype`` means on ``device``; with ``int8`` or ``fp8``, that of whatever is not rounded.
 
     Raises:
         ModelUnavailable: it is not one that the engine computes in, or not one for this device.
@@ -52,20 +58,128 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
             f"dtype “int8” is for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and {device} has none of them here. Set "
             "DATAVISOR_VLM_DTYPE to auto, or DATAVISOR_VLM_DEVICE to cpu on a machine whose CPU has one."
         )
-    if dtype in ("auto", "int8"):
+    if dtype == "fp8" and not (device.type == "cuda" and gpu_multiplies_float8(device)):
+        raise ModelUnavailable(
+            f"dtype “fp8” is for NVIDIA GPUs from compute capability 9.0 (Hopper) on, and {device} is none here. Set "
+            "DATAVISOR_VLM_DTYPE to auto, or DATAVISOR_VLM_DEVICE to such a GPU."
+        )
+    if dtype in ("auto", "int8", "fp8"):
         if device.type == "cuda":
             return torch.bfloat16 if _gpu_computes_bfloat16(device) else torch.float16
         if device.type == "mps":
             return torch.float16
         return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
     if dtype not in DTYPES:
-        raise ModelUnavailable(f"dtype “{dtype}” is not known: use auto, {', '.join(DTYPES)} or int8.")
+        raise ModelUnavailable(f"dtype “{dtype}” is not known: use auto, {', '.join(DTYPES)}, int8 or fp8.")
     return DTYPES[dtype]
 
 
 def _gpu_computes_bfloat16(device: torch.device) -> bool:
     """Whether this very GPU does: NVIDIA's from compute capability 8.0 (Ampere) on, and all of AMD's that PyTorch runs on."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
+def gpu_multiplies_float8(device: torch.device) -> bool:
+    """Whether this GPU multiplies float8 with a scale per row: NVIDIA's from compute capability 9.0 (Hopper) on."""
+    return (
+        torch.version.hip is None
+        and hasattr(torch, "_scaled_mm")
+        and torch.cuda.get_device_capability(device) >= (9, 0)
+    )
+
+
+def check_device(device: torch.device, dtype: torch.dtype) -> None:
+    """Have an accelerator compute something, before gigabytes are read for it.
+
+    Raises:
+        ModelUnavailable: it cannot: its memory is full, it is too old for this PyTorch, or it does not work.
+    """
+    if device.type == "cpu":
+        return
+    try:
+        value = torch.ones(16, 16, device=device, dtype=dtype)
+        float((value @ value).sum())
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if is_out_of_memory(error):
+            raise ModelUnavailable(
+                f"{device} has no memory left to begin with ({reason}). Close the programs that use it, or choose another "
+                "device with DATAVISOR_VLM_DEVICE."
+            ) from error
+        if "no kernel image" in str(error):
+            raise ModelUnavailable(
+                f"{_name_of(device)} is too old or too new for this PyTorch, which has no kernels for it. Install a "
+                "PyTorch that has, or set DATAVISOR_VLM_DEVICE to cpu."
+            ) from error
+        raise ModelUnavailable(
+            f"{device} does not work ({reason}). Look after the driver, restart DataVisor, or set DATAVISOR_VLM_DEVICE to "
+            "cpu."
+        ) from error
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
+
+
+def computes_fused(device: torch.device) -> bool:
+    """Whether many products beside one another are best left to one kernel: on accelerators, and not on CPUs."""
+    return device.type != "cpu"
+
+
+@cache
+def fuses_gelu(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a product's GELU (tanh form) is part of its kernel there. Some builds compute another form: it is tried."""
+    if device.type != "cuda" or not hasattr(torch, "_addmm_activation"):
+        return False
+    with torch.inference_mode():
+        x = torch.linspace(-4, 4, 1024, device=device).to(dtype).view(64, 16)
+        weight, bias = torch.eye(16, device=device, dtype=dtype), torch.zeros(16, device=device, dtype=dtype)
+        try:
+            seen = torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+        except RuntimeError:
+            return False
+        away = float((seen.float() - F.gelu(x.float(), approximate="tanh")).abs().max())
+    return away < (1e-5 if dtype == torch.float32 else 0.05)
+
+
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """Make one kernel of a function of tensors that is many, where PyTorch's compiler is at hand: on a GPU with Triton.
+
+    It is compiled once, for all shapes; while gradients are wanted, and wherever compiling fails, it runs as it is.
+    """
+
+    @cache
+    def whole() -> Callable[..., T]:
+        return torch.compile(function, dynamic=True)
+
+    failed = False
+
+    @wraps(function)
+    def run(*tensors: torch.Tensor) -> T:
+        nonlocal failed
+        if failed or torch.is_grad_enabled() or not gpu_compiles(tensors[0].device):
+            return function(*tensors)
+        try:
+            return whole()(*tensors)
+        except torch._dynamo.exc.TorchDynamoException:
+            logger.warning("%s could not be compiled, and runs uncompiled", function.__name__, exc_info=True)
+            failed = True
+            return function(*tensors)
+
+    return run
+
+
+@cache
+def gpu_compiles(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton())
 
 
 @cache
@@ -138,3 +252,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell full memory from other errors; only CUDA's allocator has a type of its own for it."""
     signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def lost(error: BaseException) -> EngineError | None:
+    """Return what to tell if an accelerator stopped working: it fell off the bus, was reset, or a kernel failed for good."""
+    told = isinstance(error, torch.AcceleratorError) or any(
+        sign in str(error) for sign in ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
+    )
+    if not told or is_out_of_memory(error):
+        return None
+    reason = str(error).partition("\n")[0]
+    return EngineError(
+        f"The GPU stopped working ({reason}). What was committed is kept. Restart DataVisor, or the machine if the driver "
+        "does not answer, and resume the run."
+    )

@@ -1,24 +1,27 @@
 """Linear layers in the forms that different hardware computes fastest.
 
 A checkpoint's layers are :class:`Linear`. A CPU with products of bfloat16 or of bytes is faster with its weights in
-another order, so the layers are replaced while a model is loaded, one by one and without a second copy of it. All forms
+another order, a GPU with products of float8 with its weights rounded, so the layers are replaced while a model is loaded,
+one by one and without a second copy of it. All forms
 are called alike; those that replace a layer are for inference only and can be neither copied nor saved. The operators
 are those that PyTorch's own compiler emits for the same purpose.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .devices import cpu_packs_bfloat16
+from .devices import compiled, cpu_packs_bfloat16, fuses_gelu
 
 WIDENED_AT_ONCE = 1 << 22  # elements of a weight; 16 MB in float32, little enough for the allocator to hand out again
 ROUNDED_AT_ONCE = 1 << 19  # elements of activations; 2 MB in float32, which stay in a core's cache
 LEVELS = 127  # of int8 to either side of zero
 ZERO_POINT = LEVELS + 1  # kernels are fast for unsigned activations only
+FLOAT8 = torch.float8_e4m3fn
+HIGHEST = 448.0  # in that format
 NEVER_QUANTIZED = ("patch_emb", "lm_head")  # pixels come in and likelihoods go out exactly, at a hundredth of the cost
 
 
@@ -47,6 +50,9 @@ class Linear(nn.Linear):
 
     def gelu(self, x: Tensor) -> Tensor:
         """Return the layer's output behind a GELU (tanh form)."""
+        if self.weight.dtype == x.dtype and not torch.is_grad_enabled() and fuses_gelu(x.device, x.dtype):
+            flat = torch._addmm_activation(self.bias, x.flatten(0, -2), self.weight.t(), use_gelu=True)
+            return flat.view(*x.shape[:-1], -1)
         return F.gelu(self(x), approximate="tanh")
 
     def tail(self, x: Tensor, start: int) -> Tensor:
@@ -109,7 +115,25 @@ class QuantizedLinear(_Replaced):
         return torch.addcmul(self.bias, out, scales).view(*x.shape[:-1], -1)
 
 
-AnyLinear: TypeAlias = Linear | PackedLinear | QuantizedLinear
+class Float8Linear(_Replaced):
+    """A linear layer that multiplies numbers of eight bits: weights are scaled per output, activations per token."""
+
+    def __init__(self, layer: Linear) -> None:
+        super().__init__()
+        weight, scales = round_to_float8(layer.weight.detach())
+        self.weight, self.scales = weight.t(), scales.t()  # the kernels want the weight's columns one after another
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded, scales = round_to_float8(x.flatten(0, -2))
+        out = torch._scaled_mm(
+            rounded, self.weight, scale_a=scales, scale_b=self.scales, bias=self.bias, out_dtype=x.dtype
+        )
+        return out.view(*x.shape[:-1], -1)
+
+
+AnyLinear: TypeAlias = Linear | PackedLinear | QuantizedLinear | Float8Linear
+Rounding: TypeAlias = Literal["", "int8", "fp8"]
 Form: TypeAlias = Callable[[str, Linear], nn.Module]
 
 
@@ -133,17 +157,36 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     return levels, scales
 
 
-def layer_form(device: torch.device, dtype: torch.dtype, *, quantized: bool) -> Form | None:
+@compiled
+def round_to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row to float8: x ≈ scales · rounded, with scales float32 (t, 1)."""
+    wide = x.float()
+    scales = (wide.abs().amax(-1, keepdim=True) / HIGHEST).clamp(min=torch.finfo(torch.float32).tiny)
+    return (wide / scales).to(FLOAT8), scales
+
+
+def layer_form(device: torch.device, dtype: torch.dtype, rounding: Rounding = "") -> Form | None:
     """Return what turns a loaded layer, given with its name, into the form that suits; ``None`` where it suits already."""
     exact: Form = _packed if device.type == "cpu" and dtype == torch.bfloat16 and cpu_packs_bfloat16() else _unchanged
-    if quantized:
-        return lambda name, layer: exact(name, layer) if name.endswith(NEVER_QUANTIZED) else QuantizedLinear(layer)
+    if rounding:
+        rounded = QuantizedLinear if rounding == "int8" else Float8Linear
+        return lambda name, layer: exact(name, layer) if name.endswith(NEVER_QUANTIZED) else rounded(layer)
     return None if exact is _unchanged else exact
 
 
-def number_format(dtype: torch.dtype, quantized: bool) -> str:
+def number_format(dtype: torch.dtype, rounding: Rounding = "") -> str:
     """Return the name of the format that a model computes in."""
-    return "int8" if quantized else str(dtype).removeprefix("torch.")
+    return rounding or str(dtype).removeprefix("torch.")
+
+
+def rounding_of(model: nn.Module) -> Rounding:
+    """Return to what a model's layers were rounded."""
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear):
+            return "int8"
+        if isinstance(module, Float8Linear):
+            return "fp8"
+    return ""
 
 
 def _packed(name: str, layer: Linear) -> nn.Module:

@@ -12,10 +12,19 @@ from tokenizers import Tokenizer
 
 from .configuration import MoondreamConfig
 from .crops import Detail
-from .devices import CPU_CACHE, free_memory, is_out_of_memory, release_memory, resolve_device, resolve_dtype
+from .devices import (
+    CPU_CACHE,
+    check_device,
+    computes_fused,
+    free_memory,
+    is_out_of_memory,
+    release_memory,
+    resolve_device,
+    resolve_dtype,
+)
 from .errors import ModelUnavailable
 from .hub import MODEL, PINNED, REVISION, LoadProgress, Progress, fetch, verify
-from .linear import NEVER_QUANTIZED, Linear, layer_form, number_format
+from .linear import NEVER_QUANTIZED, Linear, Rounding, layer_form, number_format
 from .modeling import MoondreamForTagging
 from .tagger import Tagger, check_detail
 
@@ -23,6 +32,8 @@ __all__ = ["MODEL", "REVISION", "LoadProgress", "Progress", "load_tagger"]
 
 TREE_POSITIONS = 256  # room for the tokens of all questions and answers; the five of the standard vocabulary take 150
 IGNORED = "model.region."  # heads for pointing and detection
+PATCH_MULTIPLE = 16  # numbers of a patch, as an accelerator's products like them
+ROUNDINGS: dict[str, Rounding] = {"int8": "int8", "fp8": "fp8"}
 HALF_PRECISION = {"BF16": torch.bfloat16, "F16": torch.float16}  # names in a safetensors file
 
 
@@ -47,7 +58,8 @@ def load_tagger(
         dtype: ``auto`` (bfloat16 where the hardware computes it, else float16 on accelerators, else float32),
             ``float32``, ``bfloat16`` or ``float16``. It is the format that the model computes in; on a CPU, matrices that
             the file holds in a narrower one stay in it, which loses nothing and saves half of float32's memory. ``int8``, on CPUs
-            that have products of bytes, rounds weights and activations to bytes: faster, smaller, and not exact.
+            that have products of bytes, rounds weights and activations to bytes: faster, smaller, and not exact. ``fp8``
+            does the same with floats of eight bits, on NVIDIA's GPUs from Hopper on.
         detail: ``full`` crops as upstream does, ``low`` encodes one crop per image.
         batch_size: images per pass; ``auto`` from the memory that is free and, on a CPU, from what its cache holds.
         progress: called with bytes downloaded, verified and loaded.
@@ -61,6 +73,8 @@ def load_tagger(
     report = progress or (lambda _: None)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
+    check_device(where, kind)
+    rounding = ROUNDINGS.get(dtype, "")
     folder = Path(model).expanduser()
     if folder.is_dir():
         files = {role: folder / pinned.name for role, pinned in PINNED.items()}
@@ -87,7 +101,9 @@ def load_tagger(
         for role in ("weights", "tokenizer"):
             verify(PINNED[role], files[role], report)
     tokenizer = _read_tokenizer(files["tokenizer"], config)
-    network = _load_weights(config, files["weights"], where, kind, report, quantized=dtype == "int8")
+    network = _load_weights(config, files["weights"], where, kind, report, rounding)
+    if computes_fused(where):
+        network.model.vision.align_patches(PATCH_MULTIPLE)
     return Tagger(
         network,
         tokenizer,
@@ -113,6 +129,8 @@ def _auto_batch_size(config: MoondreamConfig, device: torch.device, dtype: torch
     positions = vision.grid**2 + TREE_POSITIONS
     most = 32 if device.type != "cpu" else min(4, max(1, CPU_CACHE // (positions * text.ff_dim * dtype.itemsize)))
     per_image = bytes_per_image(config, dtype)
+    if device.type == "mps":  # whose attention writes its scores to memory, and its weights again
+        per_image += 2 * text.n_heads * positions * positions * dtype.itemsize
     free = free_memory(device)
     return max(1, min(most, (free or 2 * per_image) // 2 // per_image))
 
@@ -161,8 +179,7 @@ def _load_weights(
     device: torch.device,
     dtype: torch.dtype,
     report: Progress,
-    *,
-    quantized: bool,
+    rounding: Rounding = "",
 ) -> MoondreamForTagging:
     """Build the model without memory, then move tensor after tensor from the file to the device.
 
@@ -170,7 +187,7 @@ def _load_weights(
     and are widened in use; layers take the form that suits the device. Loading is strict: a name or shape that does not
     fit is an error that names it.
     """
-    form = layer_form(device, dtype, quantized=quantized)
+    form = layer_form(device, dtype, rounding)
     with torch.device("meta"):
         model = MoondreamForTagging(config)
     wanted = dict(model.named_parameters())
@@ -188,10 +205,10 @@ def _load_weights(
                 for name, placeholder in wanted.items()
             }
             sizes = {name: placeholder.numel() * formats[name].itemsize for name, placeholder in wanted.items()}
-            if quantized:
+            if rounding:
                 sizes |= {name: wanted[name].numel() for name in _rounded_weights(model)}
             total, done = sum(sizes.values()), 0
-            _check_room(total + bytes_per_image(config, dtype), device, number_format(dtype, quantized))
+            _check_room(total + bytes_per_image(config, dtype), device, number_format(dtype, rounding))
             for name, placeholder in wanted.items():
                 with _reading(path):
                     tensor = file.get_tensor(name)
@@ -241,7 +258,7 @@ def _check_room(needed: int, device: torch.device, form: str) -> None:
 
 
 def _rounded_weights(model: MoondreamForTagging) -> list[str]:
-    """Return the names of the weights that int8 keeps as bytes."""
+    """Return the names of the weights that are kept as bytes, whole numbers or floats."""
     layers = (name for name, module in model.named_modules() if isinstance(module, Linear))
     return [f"{name}.weight" for name in layers if not name.endswith(NEVER_QUANTIZED)]
 

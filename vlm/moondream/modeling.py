@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from .attention import attend, attend_branches
 from .configuration import MoondreamConfig, TextDimensions, VisionDimensions
 from .crops import Tiling
+from .devices import compiled
 from .linear import AnyLinear, Linear, QuantizedLinear
 
 LAYER_NORM_EPS = 1e-5
@@ -70,6 +71,7 @@ def rotary_table(dim: int, positions: int, device: torch.device) -> tuple[Tensor
         return angles.cos(), angles.sin()
 
 
+@compiled
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first dimensions of every head by its position's angles, in float32.
 
@@ -156,16 +158,28 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.dims = dims
         self.patch_emb: AnyLinear = Linear(dims.patch_dim, dims.enc_dim)
+        self.padding = 0  # zeros behind every patch
         self.pos_emb = nn.Parameter(torch.empty(1, dims.tokens, dims.enc_dim))
         self.blocks = nn.ModuleList(VisionBlock(dims) for _ in range(dims.enc_n_layers))
         self.post_ln = nn.LayerNorm(dims.enc_dim, eps=LAYER_NORM_EPS)
         self.proj_mlp = MLP(2 * dims.enc_dim, dims.proj_inner_dim, dims.proj_out_dim)
 
+    @torch.no_grad()
+    def align_patches(self, multiple: int) -> None:
+        """Pad patches, and their weights, with zeros to a multiple: GPUs are slow at rows of 588 numbers, not at 592."""
+        if isinstance(self.patch_emb, Linear):
+            self.padding = -self.dims.patch_dim % multiple
+            padded = F.pad(self.patch_emb.weight, (0, self.padding))
+            self.patch_emb.weight = nn.Parameter(padded, requires_grad=False)
+
     def patches(self, crops: Tensor) -> Tensor:
         """Map uint8 crops (n, 378, 378, 3) to (n, 729, 588) in [-1, 1]; a patch is flattened channel, row, column."""
         grid, size = self.dims.grid, self.dims.enc_patch_size
         tiles = crops.reshape(-1, grid, size, grid, size, crops.shape[-1]).permute(0, 1, 3, 5, 2, 4)
-        pixels: Tensor = tiles.flatten(3).flatten(1, 2).to(self.pos_emb.dtype)
+        flat = tiles.flatten(3).flatten(1, 2)
+        if self.padding:
+            flat = F.pad(flat, (0, self.padding))  # whatever it becomes meets weights of zero
+        pixels: Tensor = flat.to(self.pos_emb.dtype)
         return (pixels / 255 - 0.5) / 0.5
 
     def encode(self, crops: Tensor) -> Tensor:
@@ -206,9 +220,12 @@ class VisionEncoder(nn.Module):
 
     def project(self, features: Tensor, layouts: Sequence[CropLayout]) -> Tensor:
         """Join each image's whole view and windows: features (crops, 729, enc_dim) to (images, 729, proj_out_dim)."""
-        # One index for the whole batch: every copy of a small one makes an accelerator wait.
         indices = [index for lay in layouts for index in (lay.whole, *lay.windows)]
-        every = features[torch.tensor(indices, device=features.device)]
+        every = features
+        if indices != list(range(len(features))):
+            # One index for the whole batch, from pinned memory: a copy from elsewhere waits for all that a GPU has to do.
+            places = torch.tensor(indices, pin_memory=features.device.type == "cuda")
+            every = features[places.to(features.device, non_blocking=True)]
         views = torch.split(every, [1 + len(lay.windows) for lay in layouts])
         joined: dict[int, Tensor] = {}
         for tiling in dict.fromkeys(lay.tiling for lay in layouts):

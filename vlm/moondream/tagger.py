@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Lock
 from typing import TypeVar, get_args
 
-import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
@@ -18,12 +18,15 @@ from vlm.vocabulary import Vocabulary
 from . import devices
 from .crops import Cropping, Detail, PreparedImage, prepare
 from .errors import EngineError
-from .linear import QuantizedLinear, number_format
+from .linear import number_format, rounding_of
 from .modeling import CropLayout, KeyValue, MoondreamForTagging
+from .passes import CROPS, IMAGES, Passes
 from .tree import PromptTree
 
 Images = Sequence["Image.Image | PreparedImage"]
 T = TypeVar("T")
+
+CROPS_OF_APPLE = 16  # of one pass: an Apple GPU writes the scores of attention to memory, 17 MB a crop and layer
 
 LEAST = 1e-30  # of a probability whose logarithm is taken
 
@@ -74,6 +77,34 @@ class _VocabularyTree:
     spellings: tuple[tuple[Spelling, ...], ...]  # per dimension, in the order of the tree's answers
 
 
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Images that were handed to the device, and may still be on their way through it."""
+
+    vocabulary: Vocabulary
+    layout: _VocabularyTree
+    parts: list["_OnItsWay"]
+
+
+class _OnItsWay:
+    """A tensor that is copied to the host, without waiting until somebody asks for it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._done: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record(torch.cuda.current_stream(tensor.device))
+        else:
+            self._host = tensor  # an Apple GPU waits where it is copied
+
+    def get(self) -> Tensor:
+        if self._done is not None:
+            self._done.synchronize()
+        return self._host.cpu()
+
+
 class Tagger:
     """A loaded model with its tokenizer. Get one from :func:`~vlm.moondream.load_tagger`.
 
@@ -97,6 +128,8 @@ class Tagger:
         self._tokenizer = tokenizer
         self._trees: dict[str, _VocabularyTree] = {}
         self._lock = Lock()
+        device = self._weight.device
+        self._passes = Passes(capture=True) if device.type == "cuda" else None
         self.model_id, self.revision, self.detail, self.batch_size = model_id, revision, detail, batch_size
         self.config = model.config
         self.demonstration: bool = model.config.demonstration
@@ -116,8 +149,12 @@ class Tagger:
     @property
     def dtype(self) -> str:
         """The number format that the model computes in, ``int8`` if it multiplies bytes."""
-        quantized = any(isinstance(module, QuantizedLinear) for module in self._model.modules())
-        return number_format(self._weight.dtype, quantized)
+        return number_format(self._weight.dtype, rounding_of(self._model))
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches are best submitted before the first one's result is asked for: an accelerator works meanwhile."""
+        return 1 if self._weight.device.type == "cpu" else 2
 
     @property
     def _weight(self) -> Tensor:
@@ -158,6 +195,8 @@ class Tagger:
     ) -> list[list[float]]:
         """Return log p(answer | image, question) per image and answer, spelled as given, without the end token.
 
+        All tokens share the probability here, the answer token too, as in the reference implementation.
+
         Raises:
             ValueError: an answer is empty.
             EngineError: question and answer are longer than the model's context, or the model's scores are not finite.
@@ -165,7 +204,10 @@ class Tagger:
         if not answers:
             return [[] for _ in images]
         tree = self._plant([question], [[self._encode(answer) for answer in answers]])
-        return [row[0] for row in self._batched(images, detail, lambda batch: self._sequence_scores(tree, batch))]
+        rows = self._batched(
+            images, detail, lambda batch: self._summed(tree, self._log_likelihoods(tree, self._image_tokens(batch)))
+        )
+        return [row[0] for row in rows]
 
     def score(
         self, images: Images, vocabulary: Vocabulary, detail: Detail | None = None
@@ -182,12 +224,39 @@ class Tagger:
         Raises:
             EngineError: a question is longer than the model's context, or the model's scores are not finite.
         """
+        return self.result(self.submit(images, vocabulary, detail))
+
+    def submit(self, images: Images, vocabulary: Vocabulary, detail: Detail | None = None) -> Submitted:
+        """Begin :meth:`score`: hand images to the device without waiting for it. A CPU has computed them when it returns.
+
+        Raises:
+            EngineError: as for :meth:`score`; what the device reports later is raised by :meth:`result`.
+        """
         layout = self._vocabulary_tree(vocabulary)
+        tree = layout.tree
 
-        def run(batch: list[PreparedImage]) -> list[dict[str, DimensionScore]]:
-            return [_scores_of(vocabulary, layout, iter(image)) for image in self._sequence_scores(layout.tree, batch)]
+        def run(batch: list[PreparedImage]) -> list[_OnItsWay]:
+            tokens = self._image_tokens(batch)
+            if self._passes is None:
+                return [_OnItsWay(self._scores(tree, tokens))]
+            name = vocabulary.hash
+            return [_OnItsWay(self._passes.run(name, lambda rows: self._scores(tree, rows), tokens, IMAGES))]
 
-        return self._batched(images, detail, run)
+        return Submitted(vocabulary, layout, self._batched(images, detail, run))
+
+    def result(self, submitted: Submitted) -> list[dict[str, DimensionScore]]:
+        """Return what :meth:`score` returns, for images that were submitted; waits for the device.
+
+        Raises:
+            EngineError: the model's scores are not finite, or the device stopped working.
+        """
+        layout, results = submitted.layout, []
+        for part in submitted.parts:
+            with _telling_what_is_lost():
+                values = part.get()
+            for image in self._summed(layout.tree, values):
+                results.append(_scores_of(submitted.vocabulary, layout, iter(image)))
+        return results
 
     def answer(self, images: Images, question: str, max_new_tokens: int = 8, detail: Detail | None = None) -> list[str]:
         """Return the greedy answer to ``question`` for each image."""
@@ -217,6 +286,8 @@ class Tagger:
     def close(self) -> None:
         """Give the weights' memory back. The tagger cannot be used afterwards."""
         device = self._weight.device
+        if self._passes is not None:
+            self._passes.clear()
         del self._model
         devices.release_memory(device)
 
@@ -226,12 +297,14 @@ class Tagger:
         return ids
 
     def _batched(self, images: Images, detail: Detail | None, run: Callable[[list[PreparedImage]], list[T]]) -> list[T]:
+        """Run as many images at once as go through the model together; on full memory half as many, for good."""
         results: list[T] = []
-        while len(results) < len(images):
-            chunk = images[len(results) : len(results) + max(1, self.batch_size)]
+        done = 0
+        while done < len(images):
+            chunk = images[done : done + max(1, self.batch_size)]
             prepared = [image if isinstance(image, PreparedImage) else self.prepare(image, detail) for image in chunk]
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), _telling_what_is_lost():
                     part = run(prepared)
             except RuntimeError as error:
                 if not devices.is_out_of_memory(error):
@@ -244,8 +317,11 @@ class Tagger:
                 self.batch_size = len(chunk) // 2
             else:
                 results += part
+                done += len(chunk)
                 continue
             # Outside the handler: the exception's frames hold the very tensors that must go.
+            if self._passes is not None:
+                self._passes.clear()
             devices.release_memory(self._weight.device)
         return results
 
@@ -257,21 +333,26 @@ class Tagger:
             windows = tuple(range(first + 1, first + len(image.crops))) or (first,)
             layouts.append(CropLayout(first, windows, image.tiling))
             first += len(image.crops)
-        device = self._weight.device
-        step = self._crops_per_pass(first)
-        crops = torch.from_numpy(np.concatenate([image.crops for image in batch]))
-        if device.type == "cuda":  # from pinned memory the copy does not wait for what the GPU still has to do
-            crops = crops.pin_memory()
-        features = [
-            self._model.encode_crops(crops[start : start + step].to(device, non_blocking=device.type == "cuda"))
-            for start in range(0, len(crops), step)
-        ]
-        return self._model.image_embeddings(torch.cat(features), layouts)
+        device, on_gpu = self._weight.device, self._weight.device.type == "cuda"
+        # From pinned memory the copy does not wait for what a GPU still has to do.
+        side = self._vision.crop_size
+        crops = torch.empty(first, side, side, self._vision.in_channels, dtype=torch.uint8, pin_memory=on_gpu)
+        for image, layout in zip(batch, layouts, strict=True):
+            crops[layout.whole : layout.whole + len(image.crops)] = torch.from_numpy(image.crops)
+        if self._passes is not None:
+            uploaded = crops.to(device, non_blocking=on_gpu)
+            features = self._passes.run("crops", self._model.encode_crops, uploaded, CROPS)
+        else:
+            step = self._crops_per_pass(first)
+            features = torch.cat(
+                [self._model.encode_crops(crops[at : at + step].to(device)) for at in range(0, first, step)]
+            )
+        return self._model.image_embeddings(features, layouts)
 
     def _crops_per_pass(self, crops: int) -> int:
-        """On a CPU, as many as leave the widest activations in its cache; accelerators take a batch at once."""
+        """On a CPU, as many as leave the widest activations in its cache."""
         if self._weight.device.type != "cpu":
-            return crops
+            return min(crops, CROPS_OF_APPLE)
         widest: int = self._vision.grid**2 * self._vision.enc_ff_dim * self._weight.itemsize
         return max(1, devices.CPU_CACHE // widest)
 
@@ -284,14 +365,29 @@ class Tagger:
         hidden, branch = text.extend(prefix, tree.token_ids, positions, tree.mask, indices)
         return text.logits(hidden), branch
 
-    def _sequence_scores(self, tree: PromptTree, batch: list[PreparedImage]) -> list[list[list[float]]]:
-        """Return the log-likelihoods of the tree's answers, per image, question and answer."""
-        logits, _ = self._extend(tree, self._prefill(batch), tree.readers)
-        rows, tokens = tree.predictions
-        chosen = (logits[:, rows, tokens] - logits.logsumexp(-1)[:, rows]).cpu()
-        _check_finite(chosen)
+    def _log_likelihoods(self, tree: PromptTree, tokens: Tensor, *, banned: int | None = None) -> Tensor:
+        """Return the log-likelihoods of all tokens of the tree's answers, (b, p), behind image tokens (b, grid², width).
+
+        Args:
+            banned: the id of a token that no answer may have anywhere; the others share its probability.
+        """
+        logits, _ = self._extend(tree, self._model.prefill(tokens), tree.readers)
+        if banned is not None:
+            logits[..., banned] = -math.inf
+        rows, ids = tree.predictions
+        return logits[:, rows, ids] - logits.logsumexp(-1)[:, rows]
+
+    def _scores(self, tree: PromptTree, tokens: Tensor) -> Tensor:
+        # No answer holds the token that announces one. Upstream's serving code bans it from the first token on, and in
+        # the normaliser it would take from the mass what the model has not given to any word.
+        return self._log_likelihoods(tree, tokens, banned=self._tokens.answer_id)
+
+    def _summed(self, tree: PromptTree, values: Tensor) -> list[list[list[float]]]:
+        """Sum what :meth:`_log_likelihoods` returns, per image, question and answer."""
+        values = values.cpu()
+        _check_finite(values)
         results = []
-        for image in chosen.tolist():  # Python's numbers are doubles, which Apple's GPUs have not
+        for image in values.tolist():  # Python's numbers are doubles, which Apple's GPUs have not
             value = iter(image)
             results.append([[sum(islice(value, length)) for length in question] for question in tree.lengths])
         return results
@@ -344,8 +440,7 @@ class Tagger:
         generated: list[list[list[int]]] = [[[] for _ in range(questions)] for _ in batch]
         unfinished = torch.ones(len(batch), questions, dtype=torch.bool)
         for step in range(max_new_tokens):
-            if step:  # upstream forbids a second answer token, but not a first
-                logits[..., self._tokens.answer_id] = -math.inf
+            logits[..., self._tokens.answer_id] = -math.inf  # it announces an answer and is none
             best, chosen = logits.max(-1)
             _check_finite(best)
             ids = chosen.cpu()
@@ -364,6 +459,17 @@ def check_detail(detail: str) -> None:
     """Raise ``ValueError`` if there is no such detail."""
     if detail not in get_args(Detail):
         raise ValueError(f"detail is “{detail}”; it must be “full” or “low”.")
+
+
+@contextmanager
+def _telling_what_is_lost() -> Iterator[None]:
+    """Say in a sentence that the device stopped working."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (told := devices.lost(error)) is not None:
+            raise told from error
+        raise
 
 
 def _check_finite(scores: Tensor) -> None:
