@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+BIOME := 2.6.8
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test browser lint lock screenshots clean
+.PHONY: help setup run test test-fast browser lint lint-script reference lock screenshots clean
 
 help:
 	@echo "make run                      set up, import the bundled photographs, tag them, serve"
@@ -14,24 +15,38 @@ help:
 	@echo "                              the same with your images and the real model (3.9 GB, fetched once)"
 	@echo "make setup                    only the set-up"
 	@echo "make test                     everything, the browser included"
+	@echo "make test-fast                what needs neither a browser nor other processes, for daily work"
 	@echo "make lint                     linters and types"
+	@echo "make reference                write docs/reference.md from the code"
 
 setup: $(VENV)/run.done
 
 run: $(VENV)/run.done
 	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
+# Two processes of pytest, each with its own data and database; a file's tests stay together, so a browser's server does.
 test: browser $(VENV)/dev.done
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+test-fast: $(VENV)/dev.done
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not processes" $(PYTEST)
 
 # In front of the set-up, which takes minutes; it needs nothing but Python.
 browser: | $(BIN)/python
 	@$(BIN)/python tools/check_browser.py
 
-lint: $(VENV)/dev.done
+lint: $(VENV)/dev.done lint-script
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The one tool that is no Python; `.ci/run` installs Node.js, daily work goes on without.
+lint-script:
+	@if command -v npx >/dev/null; then npx --yes @biomejs/biome@$(BIOME) lint --error-on-warnings vlm/static/vlm; \
+		else echo "The script of the page is not linted: there is no Node.js here."; fi
+
+reference: $(VENV)/dev.done
+	$(BIN)/python -m tools.reference
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
