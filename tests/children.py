@@ -33,7 +33,7 @@ def finish(child: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[s
     except subprocess.TimeoutExpired:
         child.kill()
         out, errors = child.communicate()
-        raise AssertionError(f"{child.args} did not end in {seconds:g} s.\n{out}\n{errors}") from None
+        raise AssertionError(f"{child.args!r} did not end in {seconds:g} s.\n{out}\n{errors}") from None
 
 
 def end(child: "subprocess.Popen[str]") -> None:

@@ -25,7 +25,7 @@ from tests.children import wait_for
 from tests.images import make_images
 from vlm import services
 from vlm.formats import EXPORTS, ExportFailed
-from vlm.management.commands import _shared, autotag, export_tags
+from vlm.management.commands import _shared, autotag
 from vlm.models import Dataset, TaggingRun
 from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
@@ -351,7 +351,7 @@ def names_in(format: str, path: Path) -> set[str]:
     if format == "coco":
         return {image["file_name"] for image in json.loads(path.read_text())["images"]}
     if format == "parquet":
-        return {row[0] for row in duckdb.sql(f"select file_name from '{path}'").fetchall()}
+        return {row[0] for row in duckdb.execute(f"select file_name from '{path}'").fetchall()}
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         samples = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("samples.json"))))
@@ -385,7 +385,7 @@ def test_a_failing_export_leaves_what_was_there(
         yield b"file_name"
         raise ExportFailed("The export could not be written. Check the free space.")
 
-    monkeypatch.setattr(export_tags.services.exports, "stream", breaks)
+    monkeypatch.setattr("vlm.services.exports.stream", breaks)
     code, _, errors = manage("export_tags", "photos", "--format", "csv", "--output", str(target))
     assert (code, errors) == (2, "The export could not be written. Check the free space.")
     assert target.read_text() == "old"

@@ -33,7 +33,7 @@ NEVER_LEAVE_THEIR_ROOM = {"Refused", "JSONBroken", "Ambiguous", "_GivenUp"}
 SENTENCE = "It rains <in>: take an umbrella."
 
 
-def classes_of(base: type) -> Iterator[type]:
+def classes_of(base: type[Any]) -> Iterator[type[Any]]:
     for cls in base.__subclasses__():
         yield cls
         yield from classes_of(cls)

@@ -75,7 +75,7 @@ def test_every_exif_orientation_comes_back_upright(tmp_path: Path, orientation: 
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"image{suffix}"
-    stored.save(path, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    stored.save(path, exif=exif, lossless=suffix == ".webp")
     assert difference(read(path), upright) == 0
     assert image_size(path) == upright.size
 
@@ -164,8 +164,7 @@ def test_lab_is_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_of_many_frames_the_first_is_read(tmp_path: Path, suffix: str) -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    options = {"lossless": True} if suffix == ".webp" else {}
-    first.save(tmp_path / f"image{suffix}", save_all=True, append_images=[second], **options)
+    first.save(tmp_path / f"image{suffix}", save_all=True, append_images=[second], lossless=suffix == ".webp")
     assert read(tmp_path / f"image{suffix}").getpixel((4, 4)) == (255, 0, 0)
 
 
@@ -404,7 +403,7 @@ def test_measures_hardly_depend_on_how_much_was_decoded(tmp_path: Path) -> None:
     with Image.open(sorted(DEMO_PHOTOS.glob("*.jpg"))[5]) as photo:
         photo.resize((2400, 1800), Image.Resampling.BICUBIC).save(path, quality=92)
     whole, part = (
-        read_picture(path, max_pixels=10_000_000, enough=lambda _, side=side: (side, side), measured=True)
+        read_picture(path, max_pixels=10_000_000, enough=lambda _, side=side: (side, side), measured=True)  # type: ignore[misc]
         for side in (2400, 400)
     )
     assert (whole.image.width, part.image.width) == (2400, 600)

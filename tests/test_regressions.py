@@ -231,9 +231,9 @@ def test_a_batch_size_that_was_halved_stays(dataset: Dataset) -> None:
 
 
 def test_a_gpu_has_more_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("vlm.runs.loop.os.cpu_count", lambda: 8)
     assert [loop.decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
-    monkeypatch.setattr(loop.os, "cpu_count", lambda: 96)
+    monkeypatch.setattr("vlm.runs.loop.os.cpu_count", lambda: 96)
     assert loop.decode_threads("cuda") == 16
 
 

@@ -101,7 +101,7 @@ def sentence(pattern: "object") -> str:
 
 def cell(said: str) -> str:
     """Return a text as it can stand in a table."""
-    return " ".join(said.split()).replace("|", "\\|")
+    return " ".join(said.split()).replace("``", "`").replace("|", "\\|")
 
 
 def main() -> None:

@@ -1,3 +1,5 @@
+"""The application, and the one signal that it listens to."""
+
 from django.apps import AppConfig
 from django.db.models.signals import post_delete
 

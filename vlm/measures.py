@@ -84,8 +84,10 @@ def reduced(image: Image.Image) -> Image.Image:
 
 
 def sharpness(luma: Plane) -> float:
-    """Return the variance of the Laplacian (four neighbours), which blurring lowers (Pech-Pacheco and others, 2000:
-    “Diatom autofocusing in brightfield microscopy”)."""
+    """Return the variance of the Laplacian (four neighbours), which blurring lowers.
+
+    Pech-Pacheco and others, 2000: “Diatom autofocusing in brightfield microscopy”.
+    """
     if min(luma.shape) < 3:
         return 0.0
     middle = luma[1:-1, 1:-1]
@@ -94,8 +96,10 @@ def sharpness(luma: Plane) -> float:
 
 
 def noise(luma: Plane) -> float:
-    """Return the standard deviation of the noise, estimated by a mask that planes and edges hardly answer to
-    (Immerkær 1996: “Fast noise variance estimation”): the difference of two Laplacians."""
+    """Return the standard deviation of the noise, estimated by a mask that planes and edges hardly answer to.
+
+    Immerkær 1996: “Fast noise variance estimation”; the mask is the difference of two Laplacians.
+    """
     if min(luma.shape) < 3:
         return 0.0
     # The mask is the outer product of (1, -2, 1) with itself; sums stay within 16 bits.
@@ -105,9 +109,11 @@ def noise(luma: Plane) -> float:
 
 
 def colourfulness(image: Image.Image) -> float:
-    """Return Hasler's and Süsstrunk's measure (2003: “Measuring colourfulness in natural images”): of red against green
-    and yellow against blue, how far they scatter, and three tenths of how far they are from gray. Theirs: 15 is slightly,
-    45 averagely, 82 highly colourful."""
+    """Return Hasler's and Süsstrunk's measure (2003: “Measuring colourfulness in natural images”).
+
+    Of red against green and yellow against blue, how far they scatter, and three tenths of how far they are from gray.
+    Theirs: 15 is slightly, 45 averagely, 82 highly colourful.
+    """
     red, green, blue = (np.asarray(channel).astype(np.int16) for channel in image.split())
     red_green, its_deviation = _mean_and_deviation(red - green)
     yellow_blue, other_deviation = (value / 2 for value in _mean_and_deviation(red + green - 2 * blue))
@@ -115,10 +121,11 @@ def colourfulness(image: Image.Image) -> float:
 
 
 def perceptual_hash(gray: Image.Image) -> int:
-    """Return 64 bits that tell which low frequencies are stronger than the median one, from the cosine transform of a small
-    copy without its mean (Zauner 2010: “Implementation and benchmarking of perceptual image hash functions”).
+    """Return 64 bits that tell which low frequencies are stronger than the median one.
 
-    Copies that were scaled or compressed again differ in a few bits, other pictures in about half; a flat one is 0.
+    They are those of the cosine transform of a small copy without its mean (Zauner 2010: “Implementation and benchmarking of
+    perceptual image hash functions”). Copies that were scaled or compressed again differ in a few bits, other pictures in
+    about half; a flat one is 0.
     """
     small = np.asarray(gray.resize((HASHED, HASHED), Image.Resampling.BILINEAR, reducing_gap=3.0), dtype=np.float32)
     # To three decimals: what rounding leaves of a flat picture is nothing.

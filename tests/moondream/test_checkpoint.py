@@ -82,7 +82,8 @@ def test_shapes_of_the_full_size_model_in_bfloat16() -> None:
 
 
 def test_from_pretrained_reads_a_folder() -> None:
-    model, info = MoondreamForTagging.from_pretrained(VECTORS, output_loading_info=True, dtype=torch.float32)
+    loaded = MoondreamForTagging.from_pretrained(VECTORS, output_loading_info=True, dtype=torch.float32)
+    model, info = loaded  # type: ignore[misc]
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     stored = load_file(VECTORS / "model.safetensors")
     state = model.state_dict()
@@ -364,7 +365,7 @@ def test_offline_without_a_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPa
 
 def test_too_little_disk(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
+    monkeypatch.setattr("vlm.moondream.hub.shutil.disk_usage", lambda path: SimpleNamespace(free=10**9))
     with pytest.raises(ModelUnavailable, match=r"needs 3\.9 GB below .*, where 1\.0 GB are free\. Make room"):
         hub.fetch(hub.PINNED["weights"], lambda _: None)
 

@@ -179,7 +179,10 @@ def test_bytes_need_less_memory_and_say_so(tmp_path: Path, monkeypatch: pytest.M
     reports: dict[str, LoadProgress] = {}
     for dtype in ("float32", "int8"):
         load_tagger(
-            folder, device="cpu", dtype=dtype, progress=lambda report, dtype=dtype: reports.update({dtype: report})
+            folder,
+            device="cpu",
+            dtype=dtype,
+            progress=lambda report, dtype=dtype: reports.update({dtype: report}),  # type: ignore[misc]
         )
     assert reports["int8"].done == reports["int8"].total < reports["float32"].total
     monkeypatch.setattr(loading, "free_memory", lambda device: 1000)

@@ -191,7 +191,7 @@ class Visitor:
     def imported(self, folder: Path) -> str:
         """Import ``folder`` by the page's own addresses, and return the data set's."""
         token = next(cookie["value"] for cookie in self.context.cookies() if cookie["name"] == "csrftoken")
-        form = {
+        form: dict[str, str | float | bool] = {
             "path": str(folder),
             "name": folder.name,
             "format": "folder",

@@ -1,7 +1,7 @@
 """What the addresses answer: who may, in which form, and with how many queries."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -44,7 +44,7 @@ def addresses(dataset: Dataset) -> dict[str, str]:
     }
     found = {}
 
-    def walk(patterns: list[object]) -> None:
+    def walk(patterns: Iterable[object]) -> None:
         for pattern in patterns:
             if not isinstance(pattern, URLPattern):
                 walk(pattern.url_patterns)  # type: ignore[attr-defined]
@@ -365,7 +365,7 @@ def test_options_reach_the_run(dataset: Dataset, admin: Client, monkeypatch: pyt
     assert (run.scope, run.min_probability, run.min_mass, run.detail, run.total) == ("all", 0.7, 0, "low", 2)
     assert run.vocabulary.names == ("clarity", "setting")
     counted = admin.get(
-        reverse("auto_tag_count", args=[dataset.pk]), {"within": "selection", "ids": ids[0]}, headers=HTMX
+        reverse("auto_tag_count", args=[dataset.pk]), {"within": "selection", "ids": str(ids[0])}, headers=HTMX
     )
     assert counted.content == b"1 image"
 
@@ -424,7 +424,7 @@ def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, adm
 def test_exports_stream_the_filter(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
     for name in EXPORTS:
-        answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": ids[0]})
+        answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": str(ids[0])})
         assert answer.status_code == 200
         assert answer.headers["Content-Disposition"].startswith("attachment")
         assert b"".join(answer)  # type: ignore[call-overload]

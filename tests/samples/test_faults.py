@@ -75,7 +75,7 @@ Spawn = Callable[..., subprocess.Popen[str]]
 def line(child: subprocess.Popen[str]) -> str:
     """Return the next line that ``child`` writes; one that has ended instead is told."""
     assert child.stdout is not None
-    return child.stdout.readline() or pytest.fail(f"{child.args} ended: {finish(child)[1]}")
+    return child.stdout.readline() or pytest.fail(f"{child.args!r} ended: {finish(child)[1]}")
 
 
 def runs_in(store: SampleStore) -> dict[int, int]:

@@ -143,7 +143,7 @@ def test_pages_and_neighbours_walk_every_order(order: str, filled: SampleStore) 
         for place in (0, 1, 50, 99):
             before = expected[place - 1] if place else None
             behind = expected[place + 1] if place < 99 else None
-            found = neighbours(cursor, 1, SampleFilter(), WORDS, order=order, sample_id=expected[place])
+            found = neighbours(cursor, 1, SampleFilter(), WORDS, order=order, sample_id=int(str(expected[place])))
             assert found == (before, behind)
 
 

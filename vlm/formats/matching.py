@@ -1,6 +1,6 @@
-"""Which file is meant by a path that was written on another machine.
+r"""Which file is meant by a path that was written on another machine.
 
-Labelling tools write paths of the machine they ran on: ``C:\\data\\a.jpg``, ``/content/drive/images/a.jpg``,
+Labelling tools write paths of the machine they ran on: ``C:\data\a.jpg``, ``/content/drive/images/a.jpg``,
 ``/data/local-files/?d=images/a.jpg``, ``my%20photo.jpg``; file systems change the case of names and the form of accents.
 Such a path stands for a file here if its end names just one: the file that shares the longest run of folders with it.
 """

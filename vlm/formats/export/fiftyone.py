@@ -15,7 +15,9 @@ _NOT_A_FIELD = re.compile(r"\W+")
 
 
 def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
-    """Write a zip of ``metadata.json`` and ``samples.json``; unpack it and read it with::
+    """Write a zip of ``metadata.json`` and ``samples.json``.
+
+    Unpack it and read it with::
 
         fiftyone.Dataset.from_dir(dataset_dir="FOLDER", dataset_type=fiftyone.types.FiftyOneDataset)
 
