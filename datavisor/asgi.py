@@ -1,20 +1,35 @@
-"""The ASGI application: HTTP by Django, websockets by Channels."""
+"""The ASGI application: HTTP by Django, websockets by Channels, both behind ``datavisor.guards``."""
 
 import os
+import sys
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
+from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.exceptions import ImproperlyConfigured
+
+from datavisor.guards import BoundedBody, Forwarded, HeadWithoutBody, SameOrigin
+from datavisor.private import own_data_dir
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "datavisor.settings")
+try:
+    own_data_dir(settings.DATA_DIR)
+except ImproperlyConfigured as error:
+    sys.exit(str(error))
 http_application = get_asgi_application()
 
-from vlm.routing import websocket_urlpatterns  # noqa: E402  (needs the app registry that the line above fills)
+from datavisor.serving import guard_daphne  # noqa: E402  (daphne's app, loaded by the line above, chooses the event loop)
+from vlm.routing import websocket_urlpatterns  # noqa: E402  (needs the app registry)
 
-application = ProtocolTypeRouter(
-    {
-        "http": http_application,
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
+guard_daphne(settings.MAX_BODY)
+
+application = Forwarded(
+    ProtocolTypeRouter(
+        {
+            "http": HeadWithoutBody(BoundedBody(http_application, limit=settings.MAX_BODY)),
+            "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        }
+    ),
+    proxies=settings.PROXIES,
 )

@@ -1,5 +1,7 @@
 """Every setting of DataVisor, read from the environment; a bad value stops the start and says what to write.
 
+Reading them writes nothing: the data folder and the local key are made when they are first needed (``datavisor.private``).
+
 Without ``DATAVISOR_ALLOWED_HOSTS`` the server is a local one: it answers on this machine's own names only, and makes
 itself a secret key on its first run. With it, the server is a deployment: HTTPS cookies, and a key that you provide.
 """
@@ -8,6 +10,8 @@ import math
 import os
 import re
 import secrets
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +19,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import SimpleLazyObject
+
+from datavisor.private import FILE, KEY_FILE, own_data_dir
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 BASE_DIR = PACKAGE_DIR.parent
@@ -79,21 +86,31 @@ def probability(name: str, default: float) -> float:
     return value
 
 
+def resolved(name: str, path: str) -> Path:
+    """Return ``path`` in full, with “~” as the home folder."""
+    try:
+        return Path(path).expanduser().resolve()
+    except (RuntimeError, OSError) as error:
+        raise ImproperlyConfigured(f"{name}: {path} leads nowhere ({error}). Write the whole path.") from error
+
+
 def folders(name: str, default: list[Path]) -> list[Path]:
     """Return the folders listed in the variable ``name``, separated like ``PATH``."""
-    return [Path(part).expanduser().resolve() for part in text(name).split(os.pathsep) if part] or default
+    return [resolved(name, part) for part in text(name).split(os.pathsep) if part] or default
+
+
+def home() -> list[Path]:
+    """Return the user's home folder, if there is one: a user that the system does not know, in a container say, has none."""
+    try:
+        return [Path.home()]
+    except RuntimeError:
+        return []
 
 
 # Where everything that is not code lives: DuckDB, SQLite, thumbnails, the secret key of a local server.
-DATA_DIR = (
-    Path(text("DATAVISOR_DATA_DIR", str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data"))).expanduser().resolve()
+DATA_DIR = resolved(
+    "DATAVISOR_DATA_DIR", text("DATAVISOR_DATA_DIR") or str((BASE_DIR if IS_CHECKOUT else Path.cwd()) / "data")
 )
-try:
-    DATA_DIR.mkdir(parents=True, exist_ok=True)
-except OSError as error:
-    raise ImproperlyConfigured(
-        f"The data folder {DATA_DIR} cannot be made: {error.strerror}. Set DATAVISOR_DATA_DIR to a folder you may write to."
-    ) from error
 
 # -- who may reach it ------------------------------------------------------------------------------------------------
 DEBUG: bool = flag("DATAVISOR_DEBUG", False)
@@ -104,25 +121,58 @@ if IS_LOCAL:
 
 
 def local_secret_key() -> str:
-    """Return the secret key of a local server, made on its first run and kept beside its data."""
-    path = DATA_DIR / "secret_key"
+    """Return the secret key of a local server, made when it is first needed and kept beside its data."""
+    path = own_data_dir(DATA_DIR) / KEY_FILE
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(64))
-    except FileExistsError:
-        pass
-    if not (key := path.read_text().strip()):
+        if not path.exists():
+            # Whole or not at all: another process may be starting too.
+            descriptor, made = tempfile.mkstemp(dir=DATA_DIR, prefix=f".{KEY_FILE}-")
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(secrets.token_urlsafe(64))
+                Path(made).chmod(FILE)
+                os.link(made, path)
+            except FileExistsError:
+                pass
+            finally:
+                Path(made).unlink()
+        key = path.read_text().strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The secret key {path} cannot be made or read: {error.strerror}. Give this user the right to, or set "
+            "DATAVISOR_SECRET_KEY."
+        ) from error
+    if not key:
         raise ImproperlyConfigured(f"{path} is empty: delete it, and the next start makes a new key.")
     return key
 
 
-SECRET_KEY: str = text("DATAVISOR_SECRET_KEY")
-if not SECRET_KEY:
-    if not IS_LOCAL:
+def strong(name: str, key: str) -> str:
+    """Return ``key``, by which whoever can guess it signs sessions: that of a deployment must be long and random."""
+    if not IS_LOCAL and (len(key) < 50 or len(set(key)) < 5):
         raise ImproperlyConfigured(
-            "DATAVISOR_ALLOWED_HOSTS is set, so DATAVISOR_SECRET_KEY must be too: a long random text that stays."
+            f"{name} is too easy to guess: write at least 50 random characters. This prints some: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(64))'"
         )
-    SECRET_KEY = local_secret_key()
+    return key
+
+
+if "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured(
+        "DATAVISOR_ALLOWED_HOSTS has “*”, which lets any web page pose as this server: write the names under which it is "
+        "reached, such as tags.example.org, or .example.org for all below that."
+    )
+SECRET_KEY: Any = text("DATAVISOR_SECRET_KEY")
+if SECRET_KEY:
+    strong("DATAVISOR_SECRET_KEY", SECRET_KEY)
+elif IS_LOCAL:
+    SECRET_KEY = SimpleLazyObject(local_secret_key)
+else:
+    raise ImproperlyConfigured(
+        "DATAVISOR_ALLOWED_HOSTS is set, so DATAVISOR_SECRET_KEY must be too: a long random text that stays."
+    )
+# To change the key without logging everybody out: the old one goes here until the sessions that it signed have ended.
+SECRET_KEY_FALLBACKS = [strong("DATAVISOR_OLD_SECRET_KEYS", key) for key in texts("DATAVISOR_OLD_SECRET_KEYS")]
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not IS_LOCAL
 CSRF_TRUSTED_ORIGINS: list[str] = texts("DATAVISOR_TRUSTED_ORIGINS")
@@ -130,7 +180,12 @@ SECURE_SSL_REDIRECT: bool = flag("DATAVISOR_SSL_REDIRECT", not IS_LOCAL)
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
 SECURE_HSTS_SECONDS = int(at_least("DATAVISOR_HSTS_SECONDS", 0 if IS_LOCAL else 31_536_000, 0))
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not IS_LOCAL
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("DATAVISOR_BEHIND_PROXY", False) else None
+BEHIND_PROXY = flag("DATAVISOR_BEHIND_PROXY", False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+# How many proxies stand in front of the server, each of which adds an entry to X-Forwarded-For.
+PROXIES = int(at_least("DATAVISOR_PROXIES", 1 if BEHIND_PROXY else 0, 0))
+# Of a request, in bytes; refused before it is read. Django's own limit, for forms without files, is 2.5 MB.
+MAX_BODY = int(at_least("DATAVISOR_MAX_BODY_MB", 25, 1) * 2**20)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 14
@@ -242,11 +297,13 @@ if DATABASE_URL := text("DATABASE_URL"):
             "DATABASE_URL cannot be read; write it like postgres://user:password@host:5432/name."
         ) from error
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # The run's thread writes while pages read: WAL keeps them apart, and IMMEDIATE takes the write lock before reading.
+    # The run's thread writes while pages read: WAL keeps them apart (``datavisor.sqlite`` sets it, once per process), and
+    # IMMEDIATE takes the write lock before reading.
+    DATABASES["default"]["ENGINE"] = "datavisor.sqlite"
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "init_command": "PRAGMA synchronous=NORMAL",
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -273,9 +330,9 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
-STATIC_ROOT.mkdir(exist_ok=True)
 WHITENOISE_USE_FINDERS = True
-COLLECTED = not DEBUG and (STATIC_ROOT / "staticfiles.json").is_file()
+warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)  # it is made by collecting into it
+COLLECTED = not DEBUG and os.path.isfile(STATIC_ROOT / "staticfiles.json")  # noqa: PTH113  (False where one may not look)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
@@ -290,7 +347,13 @@ STORAGES = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "formatters": {
+        "plain": {
+            "()": "datavisor.terminal.HarmlessFormatter",
+            "format": "{asctime} {levelname:7} {name}: {message}",
+            "style": "{",
+        }
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
@@ -309,7 +372,7 @@ STORE_WAIT = at_least("DATAVISOR_STORE_WAIT", 15, 0)  # seconds that a process q
 THUMBNAIL_DIR = DATA_DIR / "thumbnails"
 
 # The page imports from below these folders only; the command line, which has a shell's rights anyway, from anywhere.
-IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", [Path.home()] if IS_LOCAL else [])
+IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", home() if IS_LOCAL else [])
 MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
 
 # -- the model --------------------------------------------------------------------------------------------------------

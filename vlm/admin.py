@@ -18,6 +18,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+import vlm.converters  # noqa: F401  (<id:…>)
 from vlm import services
 from vlm.errors import Refusal
 from vlm.figures import pace
@@ -304,7 +305,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[Any]:
         own = [
             path(
-                f"<int:run_id>/{name}/",
+                f"<id:run_id>/{name}/",
                 self.admin_site.admin_view(self.steer),
                 {"action": name},
                 f"vlm_taggingrun_{name}",

@@ -11,6 +11,7 @@ class VlmConfig(AppConfig):
     verbose_name = "DataVisor"
 
     def ready(self) -> None:
+        import datavisor.checks  # noqa: F401  (registers them)
         from vlm.datasets.deleting import on_deleted
         from vlm.models import Dataset
 

@@ -24,6 +24,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     channel_layer_alias = ""  # none: the room hears for all its viewers, and no viewer is lost with Redis
     room: live.Room | None = None
     user_id: int
+    session_key: str
     can_tag: bool
 
     async def connect(self) -> None:
@@ -39,7 +40,7 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
         if not user.is_authenticated:
             await self._refuse(NOT_LOGGED_IN)
             return
-        self.user_id = user.pk
+        self.user_id, self.session_key = user.pk, getattr(self.scope.get("session"), "session_key", "") or ""
         may_view, self.can_tag = await live.rights(self.user_id)
         if not may_view:
             await self._refuse(NOT_ALLOWED)
@@ -65,10 +66,18 @@ class ProgressConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channel
     async def show(self, html: str) -> None:
         await self.send(text_data=html)
 
-    async def expel(self) -> None:
-        await self.close(code=NOT_ALLOWED)
+    async def expel(self, *, logged_in: bool) -> None:
+        await self.close(code=NOT_ALLOWED if logged_in else NOT_LOGGED_IN)
 
     async def _refuse(self, code: int) -> None:
         """Accept, then close: a refusal before the handshake looks like a network failure, which htmx retries for ever."""
         await self.accept()
         await self.close(code=code)
+
+
+class Nowhere(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Answers at every address that is none."""
+
+    async def connect(self) -> None:
+        await self.accept()
+        await self.close(code=NO_SUCH_DATASET)

@@ -21,7 +21,7 @@ from vlm import nudges, services
 from vlm.errors import DatabaseUnusable, Refusal
 from vlm.figures import duration, number, pace
 from vlm.models import Dataset
-from vlm.permissions import TAG, VIEW, holders
+from vlm.permissions import TAG, VIEW, ended, holders
 from vlm.runs.state import RunState
 from vlm.samples import SampleRow
 
@@ -35,11 +35,12 @@ CELLS = 200  # changed samples in one message; a viewer's screen shows fewer
 
 class Viewer(Protocol):
     user_id: int
+    session_key: str
     can_tag: bool
 
     async def show(self, html: str) -> None: ...
 
-    async def expel(self) -> None: ...
+    async def expel(self, *, logged_in: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Room:
                 log.exception("Data set %s: its viewers could not be shown its progress", self.dataset_id)
 
     async def _look_and_show(self) -> None:
+        await self._check_viewers()
         before = self._last
         look = await database_sync_to_async(_look, thread_sensitive=False)(self.dataset_id, before)
         self._last = look
@@ -157,21 +159,16 @@ class Room:
         self._unseeing.clear()
         if before is None or (look.state == before.state and not look.samples):
             return
-        allowed = await database_sync_to_async(_rights, thread_sensitive=False)({v.user_id for v in self.viewers})
-        for viewer in list(self.viewers):
-            if viewer.user_id not in allowed:
-                await viewer.expel()
-            else:
-                viewer.can_tag = allowed[viewer.user_id]
         whole = _identity(look.state) != _identity(before.state)
-        rights = {viewer.can_tag for viewer in self.viewers if viewer.user_id in allowed}
-        pictures = {can_tag: await _render(self.dataset_id, look, whole=whole, can_tag=can_tag) for can_tag in rights}
-        await self._show_all(pictures, set(allowed))
+        rights = {viewer.can_tag for viewer in self.viewers}
+        await self._show_all(
+            {can_tag: await _render(self.dataset_id, look, whole=whole, can_tag=can_tag) for can_tag in rights}
+        )
 
-    async def _show_all(self, pictures: dict[bool, str], allowed: set[int] | None = None) -> None:
+    async def _show_all(self, pictures: dict[bool, str]) -> None:
         """Show each viewer the picture of their right to tag."""
         for viewer in list(self.viewers):
-            if allowed is None or viewer.user_id in allowed:
+            if viewer.can_tag in pictures:
                 await self._show(viewer, pictures[viewer.can_tag])
 
     async def _show(self, viewer: Viewer, html: str) -> None:
@@ -180,6 +177,21 @@ class Room:
         except Exception:
             log.warning("Data set %s: a viewer is gone", self.dataset_id, exc_info=True)
             leave(self, viewer)
+
+    async def _check_viewers(self) -> None:
+        """Part with those who have logged out or lost the right since the last look, whether or not there is news."""
+        viewers = list(self.viewers)
+        sessions = {viewer.session_key: viewer.user_id for viewer in viewers if viewer.session_key}
+        allowed, ended = await database_sync_to_async(_access, thread_sensitive=False)(
+            {viewer.user_id for viewer in viewers}, sessions
+        )
+        for viewer in viewers:
+            logged_in = viewer.session_key not in ended
+            if logged_in and viewer.user_id in allowed:
+                viewer.can_tag = allowed[viewer.user_id]
+            else:
+                self.viewers.discard(viewer)
+                await viewer.expel(logged_in=logged_in)
 
 
 def _identity(state: RunState | None) -> tuple[object, ...]:
@@ -209,6 +221,11 @@ def _rights(user_ids: set[int]) -> dict[int, bool]:
     """Return, for those of ``user_ids`` who may look, whether they may also tag: two queries for all of them."""
     may_view, may_tag = (holders(permission, user_ids) for permission in (VIEW, TAG))
     return {user_id: user_id in may_tag for user_id in may_view}
+
+
+def _access(user_ids: set[int], sessions: dict[str, int]) -> tuple[dict[int, bool], set[str]]:
+    """Return the rights of the users, and which of their sessions (key → user) have ended."""
+    return _rights(user_ids), ended(sessions)
 
 
 async def rights(user_id: int) -> tuple[bool, bool]:

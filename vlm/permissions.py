@@ -1,7 +1,10 @@
 """The rights that a user can have, and what somebody without one is told."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 
 VIEW = "vlm.view_dataset"
@@ -23,3 +26,18 @@ def holders(permission: str, user_ids: Iterable[int]) -> set[int]:
     """Return those of ``user_ids`` who have the permission."""
     found = User.objects.with_perm(permission, backend=_BACKEND).filter(pk__in=user_ids)
     return set(found.values_list("pk", flat=True))
+
+
+def ended(sessions: Mapping[str, int]) -> set[str]:
+    """Return which of the sessions (key → user) are over: logged out, expired, or older than the user's present password."""
+    if not sessions:
+        return set()
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    users = User.objects.filter(is_active=True).in_bulk(set(sessions.values()))
+    over = set()
+    for key, user_id in sessions.items():
+        held, user = store(key), users.get(user_id)
+        mine = user is not None and held.get(SESSION_KEY) == str(user_id)
+        if not mine or held.get(HASH_SESSION_KEY, "") != users[user_id].get_session_auth_hash():
+            over.add(key)
+    return over

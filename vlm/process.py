@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from django.conf import settings
 
+from datavisor.private import own_data_dir
 from vlm.samples import SampleStore
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ keeper = ModelKeeper(settings.VLM_IDLE_MINUTES * 60)
 @cache
 def sample_store() -> SampleStore:
     """Return the store of ``DATAVISOR_DATA_DIR``."""
+    if settings.DUCKDB_PATH.parent == settings.DATA_DIR:
+        own_data_dir(settings.DATA_DIR)
     return SampleStore(
         settings.DUCKDB_PATH,
         memory_limit=settings.DUCKDB_MEMORY,

@@ -1,9 +1,11 @@
 """The websocket addresses."""
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, re_path
 
-from vlm.consumers import ProgressConsumer
+import vlm.converters  # noqa: F401  (<id:…>)
+from vlm.consumers import Nowhere, ProgressConsumer
 
 websocket_urlpatterns: list[URLPattern] = [
-    path("ws/datasets/<int:dataset_id>/progress/", ProgressConsumer.as_asgi()),
+    path("ws/datasets/<id:dataset_id>/progress/", ProgressConsumer.as_asgi()),
+    re_path("", Nowhere.as_asgi()),
 ]

@@ -3,6 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
+import vlm.converters  # noqa: F401  (<id:…>)
 from vlm.views import accounts, autotag, browse, importing, media, runs, samples
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
@@ -15,9 +16,9 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("auto-tag/count", autotag.auto_tag_count, name="auto_tag_count"),
     path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
     path("runs", runs.run_list, name="runs"),
-    path("samples/<int:sample_id>/", samples.sample, name="sample"),
-    path("samples/<int:sample_id>/thumbnail/<int:size>", media.thumbnail, name="thumbnail"),
-    path("samples/<int:sample_id>/image", media.image, name="image"),
+    path("samples/<id:sample_id>/", samples.sample, name="sample"),
+    path("samples/<id:sample_id>/thumbnail/<id:size>", media.thumbnail, name="thumbnail"),
+    path("samples/<id:sample_id>/image", media.image, name="image"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -25,12 +26,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", accounts.healthz, name="healthz"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
-    path("datasets/<int:dataset_id>/", include(dataset_urlpatterns)),
-    path("runs/<int:run_id>/", runs.run, name="run"),
-    path("runs/<int:run_id>/cancel", runs.run_cancel, name="run_cancel"),
-    path("runs/<int:run_id>/resume", runs.run_resume, name="run_resume"),
-    path("runs/<int:run_id>/revert", runs.run_revert, name="run_revert"),
-    path("runs/<int:run_id>/thresholds", runs.run_thresholds, name="run_thresholds"),
+    path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
+    path("runs/<id:run_id>/", runs.run, name="run"),
+    path("runs/<id:run_id>/cancel", runs.run_cancel, name="run_cancel"),
+    path("runs/<id:run_id>/resume", runs.run_resume, name="run_resume"),
+    path("runs/<id:run_id>/revert", runs.run_revert, name="run_revert"),
+    path("runs/<id:run_id>/thresholds", runs.run_thresholds, name="run_thresholds"),
     path("imports/new", importing.import_new, name="import_new"),
-    path("imports/<int:job_id>/", importing.import_job, name="import_job"),
+    path("imports/<id:job_id>/", importing.import_job, name="import_job"),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from datavisor.private import as_the_user_wants
 from vlm import services
 from vlm.formats import EXPORTS
 from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
@@ -56,7 +57,9 @@ def _to_file(stream: Iterator[bytes], output: Path) -> None:
     """Write beside ``output`` and put it in place when it is complete."""
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with as_the_user_wants():
+            opened = partial.open("wb")
+        with opened as file:
             file.writelines(stream)
         partial.replace(output)
     finally:

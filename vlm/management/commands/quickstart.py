@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import sesame.utils
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
@@ -143,9 +142,11 @@ class Command(DoorCommand):
             sample_store().close()
 
     def _greet(self, address: str | None, user: AbstractBaseUser, password: str | None) -> None:
+        from sesame.utils import get_query_string  # reads the secret key, which ``--help`` must not make
+
         lines = []
         if address:
-            link = f"{address}{reverse('enter')}{sesame.utils.get_query_string(user)}"
+            link = f"{address}{reverse('enter')}{get_query_string(user)}"
             lines += [
                 f"DataVisor is at  {self.style.SUCCESS(address)}",
                 f"Enter with       {link}",
