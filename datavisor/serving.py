@@ -30,20 +30,20 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]  # daphne ships no types
         # Whom to believe is ``datavisor.guards.Forwarded``'s to say, which needs the address of who really called.
         self.server.proxy_forwarded_address_header = None
 
-    def gotLength(self, length: int | None) -> None:
+    def gotLength(self, length: int | None) -> None:  # noqa: N802
         if length is not None and length > self.limit:
             self._refuse()
         else:
             super().gotLength(length)
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         self.received += len(data)
         if self.received > self.limit and not self.refused:
             self._refuse()
         if not self.refused:
             super().handleContentChunk(data)
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
         if self.refused:
             self.channel.loseConnection()
         else:

@@ -12,7 +12,7 @@ _PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "
 
 
 def harmless(text: str) -> str:
-    """Return ``text`` with its control characters written out, such as ``\\x1b``; lines and tabs stay."""
+    """Return ``text`` with its control characters written out, ESC as four plain ones; lines and tabs stay."""
     return _CONTROLS.sub(_written_out, text)
 
 
