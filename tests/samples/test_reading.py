@@ -7,6 +7,7 @@ import pytest
 
 from vlm.samples import Annotation, Count, FilterError, SampleFilter, SampleStore, merging, where
 from vlm.samples.ingest import import_rows, staged
+from vlm.samples.names import sort_key
 from vlm.samples.reading import (
     count,
     export_page,
@@ -133,7 +134,7 @@ def test_filters_by_dimension_and_run(filled: SampleStore) -> None:
 @pytest.mark.parametrize("order", ["name", "added", "uncertain"])
 def test_pages_and_neighbours_walk_every_order(order: str, filled: SampleStore) -> None:
     key = {
-        "name": lambda r: (r["file_name"], r["id"]),
+        "name": lambda r: (sort_key(str(r["file_name"])), r["id"]),
         "added": lambda r: r["id"],
         "uncertain": lambda r: (2 if r["certainty"] is None else r["certainty"], r["id"]),
     }[order]

@@ -28,7 +28,7 @@ COMMAND = Edit()  # nobody who is known
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
-    *("labels", "draws", "column_values", "measures"),
+    *("labels", "draws", "column_values", "measures", "marks", "slice_samples"),
 )
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
@@ -335,6 +335,11 @@ def labels_add(
         "from (select * from deciding order by sample_id)",
         [dataset_id, by.user_id, by.user_name, by.way, edit_id],
     ).fetchall()
+    cursor.execute(
+        "update draws w set done = true from deciding d where w.dataset_id = ? and w.sample_id = d.sample_id "
+        "and w.dimension = d.dimension",
+        [dataset_id],
+    ).fetchall()
     if give_tags:
         cursor.execute(
             f"update sample_tags t set ended_by = $edit from deciding d where t.ended_by is null and t.source = 'user' "
@@ -355,6 +360,40 @@ def labels_add(
         derive(cursor)
     changed(cursor, dataset_id)
     return Edited(edit_id, count)
+
+
+def word_rename(cursor: Cursor, *, dataset_id: int, dimension: str, word: str, to: str, by: Edit = COMMAND) -> Edited:
+    """Call a word of a dimension ``to``, in tags, removals and labels of users and runs; ``to`` may be another word of it.
+
+    What a run says later by the old name, since it was begun before, is renamed as well.
+    """
+    return _change_words(cursor, dataset_id, by, "rename", dimension, word, to)
+
+
+def dimension_rename(cursor: Cursor, *, dataset_id: int, dimension: str, to: str, by: Edit = COMMAND) -> Edited:
+    """Call a dimension ``to`` wherever tags and labels say of which dimension they are."""
+    return _change_words(cursor, dataset_id, by, "rename_dimension", dimension, "", to)
+
+
+def words_drop(
+    cursor: Cursor, *, dataset_id: int, dimension: str, word: str = "", keep: bool = False, by: Edit = COMMAND
+) -> Edited:
+    """Let a word of a dimension, or all of them, be no words any more.
+
+    Args:
+        keep: as users' own tags of no dimension; otherwise the tags go.
+    """
+    return _change_words(cursor, dataset_id, by, "own" if keep else "drop", dimension, word, "")
+
+
+def words_count(cursor: Cursor, *, dataset_id: int, dimension: str, word: str = "") -> tuple[int, int]:
+    """Return how many tags of a word, or of all of a dimension, users gave and runs gave: what a change would touch."""
+    rows = cursor.execute(
+        "select count(*) filter (source = 'user'), count(*) filter (source = 'model') from sample_tags "
+        f"where dataset_id = $dataset and {OF_WORD}",
+        {"dataset": dataset_id, "dimension": dimension, "word": word},
+    ).fetchall()
+    return rows[0][0], rows[0][1]
 
 
 def undo(cursor: Cursor, edit_id: int, by: Edit = COMMAND) -> Edited:
@@ -414,6 +453,12 @@ def undo(cursor: Cursor, edit_id: int, by: Edit = COMMAND) -> Edited:
         cursor.execute(
             f"update {table} set ended_by = null where dataset_id = $dataset and ended_by = $edit", one
         ).fetchall()
+    cursor.execute(
+        "update draws d set done = exists (select 1 from labels l where l.dataset_id = d.dataset_id and l.ended_by is null "
+        "and l.sample_id = d.sample_id and l.dimension = d.dimension) "
+        "where d.dataset_id = ? and d.sample_id in (select id from touched)",
+        [dataset_id],
+    ).fetchall()
     derive(cursor)
     changed(cursor, dataset_id)
     return Edited(undoing, count)
@@ -433,8 +478,8 @@ def edit_keep(
     """Write down who does what by which way, and return the edit's id."""
     edit_id = _number(cursor, "select nextval('edit_ids')", [])
     cursor.execute(
-        "insert into edits (id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples) "
-        "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert into edits (id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, questions) "
+        "select ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(id), 0) from questions",
         [edit_id, dataset_id, by.user_id, by.user_name, by.way, action, tag, value, dimension, samples],
     ).fetchall()
     return edit_id
@@ -627,6 +672,119 @@ from answers where run_id = $run and mass is not null
 """
 
 
+# In force, of a word of a dimension; of all its words where none is named.
+OF_WORD = "ended_by is null and dimension = $dimension and ($word = '' or tag = $word)"
+
+# What takes the place of a row of the ledger when its word or dimension is renamed, or the word becomes a tag of a user's own.
+CHANGED = {
+    "rename": "sample_id, $to, dimension, source, probability, run_id, place, created",
+    "rename_dimension": "sample_id, tag, $to, source, probability, run_id, place, created",
+    "own": "sample_id, tag, null, 'user', null, null, nextval('edits'), created",
+}
+
+
+def _change_words(cursor: Cursor, dataset_id: int, by: Edit, action: str, dimension: str, word: str, to: str) -> Edited:
+    of = {"dataset": dataset_id, "dimension": dimension, "word": word}
+    cursor.execute(
+        "create or replace temp table touched as select distinct sample_id as id from ("
+        f"select sample_id from sample_tags where dataset_id = $dataset and {OF_WORD} union all "
+        f"select sample_id from labels where dataset_id = $dataset and {OF_WORD.replace('tag', 'word')} union all "
+        "select sample_id from rejections where dataset_id = $dataset and ended_by is null and tag = $word)",
+        of,
+    ).fetchall()
+    span = _span(cursor)
+    count = _number(cursor, "select count(*) from touched", [])
+    # Kept even where nothing is touched: a run that was begun before may still say the word.
+    edit_id = edit_keep(
+        cursor,
+        dataset_id=dataset_id,
+        by=Edit(by.user_id, by.user_name, "vocabulary"),
+        action=action,
+        tag=word,
+        value=to,
+        dimension=dimension,
+        samples=count,
+    )
+    if span is None:
+        return Edited(edit_id, 0)
+    _replace_rows(cursor, edit_id, action, to, f"{OF_WORD} and {IN_TOUCH}", {**of, **span})
+    named = {"edit": edit_id, "to": to, **of}
+    if action.startswith("rename"):
+        for table, column in (("rejections", "tag"), ("labels", "word")):
+            mine = OF_WORD.replace("tag", column)
+            if table == "rejections":
+                if action != "rename":
+                    continue
+                mine = "ended_by is null and tag = $word"
+            changed_name = "dimension" if action == "rename_dimension" else column
+            cursor.execute(
+                f"create or replace temp table renamed as select * replace ($to as {changed_name}, $edit as edit_id) "
+                f"from {table} where dataset_id = $dataset and {mine}",
+                {key: named[key] for key in _named_in(mine, "to", "edit", "dataset")},
+            ).fetchall()
+            cursor.execute(
+                f"update {table} set ended_by = $edit where dataset_id = $dataset and {mine}",
+                {key: named[key] for key in _named_in(mine, "edit", "dataset")},
+            ).fetchall()
+            cursor.execute(f"insert into {table} by name select * from renamed").fetchall()
+    derive(cursor)
+    changed(cursor, dataset_id)
+    return Edited(edit_id, count)
+
+
+def _named_in(sql: str, *more: str) -> set[str]:
+    return {name for name in ("dimension", "word") if f"${name}" in sql} | set(more)
+
+
+def _replace_rows(
+    cursor: Cursor, edit_id: int, action: str, to: str, condition: str, values: Mapping[str, Any]
+) -> None:
+    """End rows of the ledger by an edit of the vocabulary, and write what takes their place."""
+    if action in CHANGED:
+        given = {**values, "edit": edit_id} | ({"to": to} if "$to" in CHANGED[action] else {})
+        cursor.execute(
+            "create or replace temp table renamed as select dataset_id, "
+            f"{CHANGED[action]}, $edit from sample_tags where dataset_id = $dataset and {condition}",
+            given,
+        ).fetchall()
+    cursor.execute(
+        f"update sample_tags set ended_by = $edit where dataset_id = $dataset and {condition}",
+        {**values, "edit": edit_id},
+    ).fetchall()
+    if action in CHANGED:
+        cursor.execute(
+            "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place, created, "
+            "edit_id) select * from renamed"
+        ).fetchall()
+
+
+def _rename_again(cursor: Cursor, run_id: int, span: Mapping[str, int]) -> None:
+    """Apply changes of the vocabulary to what a run has just said in the words of before."""
+    edits = cursor.execute(
+        "select e.id, e.dataset_id, e.action, e.dimension, e.tag, e.value, e.questions from edits e "
+        "where e.action in ('rename', 'rename_dimension', 'drop', 'own') and e.undone_by is null "
+        "and e.dataset_id in (select dataset_id from samples where id = ?) order by e.id",
+        [span["low"]],
+    ).fetchall()
+    for edit_id, dataset_id, action, dimension, word, to, questions in edits:
+        before = (
+            "run_id = $run and sample_id in (select sample_id from answers where run_id = $run and "
+            f"coalesce(question_id, 0) <= $questions and {IN_TOUCH})"
+        )
+        values = {
+            "dataset": dataset_id,
+            "dimension": dimension,
+            "word": word,
+            "run": run_id,
+            "questions": questions,
+            **span,
+        }
+        # Of what becomes a tag of one's own, only what stood at that time did.
+        _replace_rows(
+            cursor, edit_id, "drop" if action == "own" else action, to, f"{OF_WORD} and {before} and {IN_TOUCH}", values
+        )
+
+
 def _give(
     cursor: Cursor, dataset_id: int, target: Condition, tag: str, dimension: str | None, by: Edit, action: str
 ) -> Edited:
@@ -695,6 +853,7 @@ def _note_accepted(cursor: Cursor, run_id: int) -> None:
             f"where run_id = $run and accepted and not stale and {IN_TOUCH}",
             {"run": run_id, **span},
         ).fetchall()
+        _rename_again(cursor, run_id, span)
 
 
 def _span(cursor: Cursor) -> dict[str, int] | None:

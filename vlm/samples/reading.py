@@ -2,13 +2,14 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .database import Cursor
 from .errors import FilterError
-from .filters import SOURCES, STATES, Condition, SampleFilter, where
+from .filters import MEASURES, SOURCES, STATES, Condition, SampleFilter, Words, where
 from .merging import EDITED_TABLES, REJECTED
 from .records import (
     Annotation,
@@ -30,12 +31,12 @@ from .records import (
     WordCount,
 )
 
-Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order
-
 ExportItem = tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]
 
 ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
-KEY = {"name": "s.file_name", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
+KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
+NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value come last, whichever way
+MAX_CURSOR = 8000  # characters
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
 MAX_FACET = 200  # distinct user tags, splits or categories that are listed
@@ -60,14 +61,12 @@ def samples_page(
     Raises:
         FilterError: an order that is none, or a cursor of another order.
     """
-    if order not in ORDERS:
-        raise FilterError(f"There is no order “{order}”; there are {', '.join(ORDERS)}.")
+    key, of = _key(cursor, dataset_id, order)
     condition, values = where(dataset_id, chosen, words)
     if only_present:
         condition += " and not s.missing"
-    key = KEY[order]
     if after:
-        value, sample_id = _unpack(after, order)
+        value, sample_id = _unpack(after, order, of)
         # The first comparison alone lets DuckDB skip the blocks that lie before.
         condition = f"{condition} and {key} >= ? and ({key}, s.id) > (?, ?)"
         values = [*values, value, value, sample_id]
@@ -104,7 +103,7 @@ def neighbours(
     cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, sample_id: int
 ) -> tuple[int | None, int | None]:
     """Return the samples before and behind one in the filter's order, ``None`` at either end."""
-    key = KEY.get(order, KEY["name"])
+    key, _ = _key(cursor, dataset_id, order)
     at = cursor.execute(f"select {key} from samples s where s.id = ?", [sample_id]).fetchall()
     if not at:
         return None, None
@@ -477,20 +476,9 @@ def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Word
     Returns:
         The table to count in, and the parts of the filter that are left.
     """
-    rest = replace(
-        chosen,
-        text="",
-        dimension="",
-        min_probability=None,
-        max_probability=None,
-        run=None,
-        failed_in=None,
-        discarded_in=None,
-        ids=(),
-    )
-    if rest == chosen:
+    dear, rest = chosen.in_two()
+    if dear.is_empty:
         return "samples", chosen
-    dear = replace(chosen, splits=(), categories=(), all_of=(), any_of=(), none_of=(), lacking=(), state="", source="")
     condition, values = where(dataset_id, dear, words)
     cursor.execute(
         "create or replace temp table narrowed as select s.id, s.dataset_id, s.split, s.categories, s.missing, s.tags, "
@@ -614,13 +602,56 @@ def page_cursor(order: str, row: tuple[Any, int]) -> str:
     return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
 
 
-def _unpack(cursor: str, order: str) -> tuple[Any, int]:
+def _key(cursor: Cursor, dataset_id: int, order: str) -> tuple[str, type]:
+    """Return what an order sorts by, as SQL that is never null, and whether that is a text or a number.
+
+    Besides ``ORDERS`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
+
+    Raises:
+        FilterError: there is no such order.
+    """
+    if order in KEY:
+        return KEY[order], str if order == "name" else float
+    kind, _, name = order.removeprefix("-").partition(":")
+    sign = "-" if order.startswith("-") else ""
+    if kind == "measure" and name in MEASURES:
+        table, value, condition = "measures", name, f"v.dataset_id = {int(dataset_id)}"
+    elif kind == "column" and (found := _column_named(cursor, dataset_id, name)) is not None:
+        column_id, column_kind = found
+        value = "word" if column_kind == "word" else "number"
+        table, condition = "column_values", f"v.column_id = {column_id}"
+        if value == "word":
+            return (
+                f"coalesce((select any_value(v.word) from {table} v where {condition} and v.sample_id = s.id), {_literal(NO_WORD)})",
+                str,
+            )
+    else:
+        raise FilterError(f"There is no order “{order[:100]}”; there are {', '.join(ORDERS)}.")
+    number = f"(select any_value(v.{value}) from {table} v where {condition} and v.sample_id = s.id)"
+    return f"coalesce({sign}{number}, {NO_NUMBER})", float
+
+
+def _column_named(cursor: Cursor, dataset_id: int, name: str) -> tuple[int, str] | None:
+    rows = cursor.execute(
+        "select id, kind from columns where dataset_id = ? and name = ?", [dataset_id, name]
+    ).fetchall()
+    return rows[0] if rows else None
+
+
+def _unpack(cursor: str, order: str, of: type) -> tuple[Any, int]:
     try:
+        if len(cursor) > MAX_CURSOR:
+            raise ValueError
         kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        fitting = isinstance(value, str if order == "name" else (int, float)) and isinstance(sample_id, int)
-        fitting = fitting and abs(sample_id) < 2**63 and (isinstance(value, str) or abs(value) < 2**63)
-    except (ValueError, TypeError):
+        if of is str:
+            fitting = isinstance(value, str) and bool(value.encode() or True)
+        else:
+            fitting = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        fitting = fitting and type(sample_id) is int and 0 <= sample_id < 2**63
+    except (ValueError, TypeError, OverflowError, RecursionError):
         kind, fitting = "", False
     if kind != order or not fitting:
+        raise FilterError("This page of the list is no longer known; go back to the first one.")
+    if order == "added" and not (isinstance(value, int) and abs(value) < 2**63):
         raise FilterError("This page of the list is no longer known; go back to the first one.")
     return value, sample_id

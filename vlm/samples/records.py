@@ -293,6 +293,16 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that was found about a sample: a contradiction (``word``, and how strong), or a group that it is of."""
+
+    sample_id: int
+    member_of: int | None = None
+    value: float | None = None
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """A column of values that a user brought along; ``values`` counts the samples that have one."""
 

@@ -81,7 +81,8 @@ VERSION_2 = """
         id bigint primary key, dataset_id bigint not null, user_id bigint, user_name varchar not null,
         way varchar not null, action varchar not null, tag varchar not null, value varchar not null, dimension varchar,
         samples bigint not null, created timestamp not null default current_timestamp::timestamp,
-        undone_by bigint
+        undone_by bigint,
+        questions bigint not null        -- how many there were: a renamed word of a later question is another word
     );
     alter table sample_tags add column edit_id bigint;   -- null: by a run, or before edits were kept
     alter table sample_tags add column ended_by bigint;  -- null: in force
@@ -138,6 +139,13 @@ VERSION_2 = """
     create table measures (              -- what the pixels say
         dataset_id bigint not null, sample_id bigint not null, luminance double, p05 double, p95 double, contrast double,
         sharpness double, noise double, colourfulness double, aspect double, phash ubigint
+    );
+    create table marks (                 -- what was found about samples: contradictions, groups that are nearly the same
+        dataset_id bigint not null, kind varchar not null, sample_id bigint not null, member_of bigint, value double,
+        word varchar
+    );
+    create table slice_samples (         -- samples that were frozen, however their tags change
+        dataset_id bigint not null, slice_id bigint not null, sample_id bigint not null
     );
 """
 
