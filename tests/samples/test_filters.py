@@ -30,7 +30,9 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
 def strategy(name: str, default: object) -> st.SearchStrategy[Any]:
     if name in SPECIAL:
         return SPECIAL[name]
-    return {str: text, tuple: texts}.get(type(default), numbers)
+    if isinstance(default, str):
+        return text
+    return texts if isinstance(default, tuple) else numbers
 
 
 filters = st.builds(SampleFilter, **{own.name: strategy(own.name, own.default) for own in fields(SampleFilter)})

@@ -1,6 +1,7 @@
 """Names are found however they were typed, and stand in the order in which people count."""
 
 import unicodedata
+from typing import Literal
 
 import pytest
 
@@ -32,7 +33,7 @@ def named(store: SampleStore) -> SampleStore:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_accents_are_found_in_either_form(named: SampleStore, form: str) -> None:
+def test_accents_are_found_in_either_form(named: SampleStore, form: Literal["NFC", "NFD"]) -> None:
     chosen = SampleFilter(text=unicodedata.normalize(form, "küste"))
     assert [unicodedata.normalize("NFC", name) for name in names(named, chosen)] == ["KÜSTE 2.jpg", "Küste.jpg"]
     assert len(names(named, SampleFilter(text="STRASSE"))) == 1

@@ -36,7 +36,7 @@ def facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
     """
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        memory = _counts_known(dataset.pk, words, reading.revision(cursor))
+        memory = _counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
         return reading.facets(cursor, dataset.pk, filter, words, memory)
 
 
