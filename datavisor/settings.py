@@ -187,6 +187,7 @@ PROXIES = int(at_least("DATAVISOR_PROXIES", 1 if BEHIND_PROXY else 0, 0))
 # Of a request, in bytes; refused before it is read. Django's own limit, for forms without files, is 2.5 MB.
 MAX_BODY = int(at_least("DATAVISOR_MAX_BODY_MB", 25, 1) * 2**20)
 SECURE_REFERRER_POLICY = "same-origin"
+CSRF_FAILURE_VIEW = "vlm.views.problems.form_refused"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 14
 
@@ -228,14 +229,14 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "vlm.middleware.LastingSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_htmx.middleware.HtmxMiddleware",
     "vlm.middleware.ProblemMiddleware",
     "axes.middleware.AxesMiddleware",
 ]

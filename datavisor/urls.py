@@ -10,3 +10,5 @@ urlpatterns = [
     path("accounts/enter/", enter, name="enter"),
     path("", include("vlm.urls")),
 ]
+
+handler500 = "vlm.views.problems.broken"

@@ -23,7 +23,7 @@ from vlm import services
 from vlm.errors import Refusal
 from vlm.figures import pace
 from vlm.formats import asked_choices
-from vlm.forms import read_filter
+from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
 from vlm.runs.options import RunOptions
 from vlm.vocabulary import KINDS, VocabularyError, normalise
@@ -80,7 +80,9 @@ class RunOptionsForm(forms.Form):
     """What the intermediate page of the auto-tag action asks."""
 
     scope = forms.ChoiceField(choices=TaggingRun.Scope, initial=TaggingRun.Scope.MISSING)
-    limit = forms.IntegerField(min_value=1, required=False, help_text="The first so many samples of each data set.")
+    limit = forms.IntegerField(
+        min_value=1, max_value=BIGGEST_COUNT, required=False, help_text="The first so many samples of each."
+    )
     dimensions = forms.MultipleChoiceField(
         widget=forms.CheckboxSelectMultiple, error_messages={"required": "Choose at least one dimension."}
     )
@@ -296,7 +298,11 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         extra: dict[str, Any] = {"may_steer": self.has_autotag_permission(request)}
         with self.telling(request, level=messages.ERROR):
             self.before_looking()
-            run = TaggingRun.objects.filter(pk=object_id).first() if object_id.isdecimal() else None
+            run = (
+                TaggingRun.objects.filter(pk=object_id).first()
+                if object_id.isdecimal() and len(object_id) < 19
+                else None
+            )
             if run is not None:
                 extra |= {"state": services.runs.state(run=run), "failures": services.runs.failures(run=run)}
                 extra["words"] = services.runs.words(run=run)
@@ -457,6 +463,8 @@ class DimensionAdmin(TellsRefusals):
 class SavedViewForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_query(self) -> str:
         query: str = self.cleaned_data["query"]
+        if len(query) > MOST_QUERY:
+            raise forms.ValidationError("This filter is too long to be saved.")
         read_filter(query)
         return query
 

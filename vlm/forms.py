@@ -13,6 +13,8 @@ from vlm.samples import FilterError, SampleFilter
 from vlm.samples.filters import MAX_IDS
 
 BIGGEST_ID = 2**63 - 1
+BIGGEST_COUNT = 2**31 - 1
+MOST_QUERY = 8000  # characters of a saved filter; more would not fit into an address
 
 
 def first_error(form: forms.Form) -> str:
@@ -90,8 +92,8 @@ class AutoTagForm(forms.Form):
     mode = forms.ChoiceField(choices=TaggingRun.Mode, required=False, label="Answers")
     min_probability = forms.FloatField(min_value=0, max_value=1, required=False, label="Least probability")
     min_mass = forms.FloatField(min_value=0, max_value=1, required=False, label="Least mass")
-    limit = forms.IntegerField(min_value=1, required=False, label="At most")
-    failed_of = forms.IntegerField(min_value=1, required=False)
+    limit = forms.IntegerField(min_value=1, max_value=BIGGEST_COUNT, required=False, label="At most")
+    failed_of = forms.IntegerField(min_value=1, max_value=BIGGEST_ID, required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -140,4 +142,6 @@ class ImportForm(forms.Form):
 
 class SavedViewForm(forms.Form):
     name = forms.CharField(max_length=100, label="Name", error_messages={"required": "Give the view a name."})
-    query = forms.CharField(required=False)
+    query = forms.CharField(
+        required=False, max_length=MOST_QUERY, error_messages={"max_length": "This filter is too long to be saved."}
+    )

@@ -162,6 +162,14 @@ def image_size(path: Path) -> tuple[int, int]:
         return _upright_size(image)
 
 
+class NotKept(Exception):
+    """A thumbnail was made, but its folder takes no writes: ``content`` is the thumbnail, ``name`` what it would be called."""
+
+    def __init__(self, reason: OSError, name: str, content: bytes) -> None:
+        super().__init__(f"The thumbnail cannot be kept: {reason}.")
+        self.name, self.content = name, content
+
+
 def thumbnail(path: Path, *, size: int, cache_dir: Path, key: str, max_pixels: int) -> Path:
     """Return the file of an image's thumbnail (WebP, long side ``size`` pixels at most, never enlarged); make it once.
 
@@ -174,21 +182,24 @@ def thumbnail(path: Path, *, size: int, cache_dir: Path, key: str, max_pixels: i
 
     Raises:
         ImageUnreadable: as for ``read_image``.
-        OSError: the thumbnail cannot be written.
+        NotKept: the thumbnail cannot be written; it comes with the error.
     """
     folder = cache_dir / _name(str(path.parent))
     name = _name(f"{path.name}\0{key}\0{size}")
     target = folder / name[:2] / f"{name}.webp"
-    if target.is_file():
+    if os.path.isfile(target):  # noqa: PTH113  (False in a folder that may not be searched)
         return target
     small = read_picture(path, max_pixels=max_pixels, enough=lambda _: (size, size)).image
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     encoded = BytesIO()
     small.save(encoded, "WEBP", quality=_WEBP_QUALITY)
     mark = folder / _FOLDER_MARK
-    if not mark.is_file():
-        _write_whole(mark, os.fsencode(path.parent))
-    _write_whole(target, encoded.getvalue())
+    try:
+        if not mark.is_file():
+            _write_whole(mark, os.fsencode(path.parent))
+        _write_whole(target, encoded.getvalue())
+    except OSError as error:
+        raise NotKept(error, name, encoded.getvalue()) from error
     return target
 
 

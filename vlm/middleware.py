@@ -1,19 +1,24 @@
 """Turns what goes wrong into a page, a message for htmx, or JSON: whichever was asked for."""
 
+import errno
 import logging
 from collections.abc import Callable
 
 from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import DatabaseError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 
-from vlm.errors import DatabaseUnusable, Refusal
+from vlm.errors import DatabaseUnusable, Refusal, Unwritable
 from vlm.views.problems import Problem, is_htmx, refused, wants_json
 
 logger = logging.getLogger(__name__)
 
+SAFE = ("GET", "HEAD", "OPTIONS")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+LOGGED_OUT = "Your session is over, so nothing was changed. Log in again, then do it once more."
 PLAIN = {
     403: "You may not do this. Ask an administrator for the permission.",
     404: "This is no longer here. Reload the page.",
@@ -29,7 +34,10 @@ FOR_PROGRAMS = {
 
 
 class ProblemMiddleware:
-    """Answers every :class:`Refusal`; stands after ``HtmxMiddleware``."""
+    """Answers every :class:`Refusal`; stands after ``HtmxMiddleware``, and before ``CsrfViewMiddleware``.
+
+    Programs that accept JSON are told every failure in one form, ``{"error", "title", "status"}``.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -44,13 +52,17 @@ class ProblemMiddleware:
             told = response.headers.get("Content-Type") == "application/json"
             if status >= 400 and not told and wants_json(request):
                 answer = refused(request, Problem(FOR_PROGRAMS.get(status, response.reason_phrase), status))
-                if "Allow" in response.headers:  # the methods that the address takes
-                    answer.headers["Allow"] = response.headers["Allow"]
+                for name in ("Allow", "Retry-After"):
+                    if name in response.headers:
+                        answer.headers[name] = response.headers[name]
                 return answer
             return response
         if "HX-Reswap" in response.headers:
             return response
-        if logged_out:
+        lost = logged_out or (response.status_code == 403 and not _is_logged_in(request))
+        if lost and request.method not in SAFE:
+            return refused(request, Problem(LOGGED_OUT, 401, title="Not changed"))
+        if lost:
             # The session is over: let the browser itself go to the log-in page, instead of swapping it into a corner.
             return HttpResponse(headers={"HX-Refresh": "true"})
         if response.status_code >= 400:
@@ -59,13 +71,45 @@ class ProblemMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if isinstance(error, Refusal):
-            return refused(request, error)
-        if not isinstance(error, OperationalError):
-            return None
-        logger.error("The database could not be used", exc_info=error)
+        return told(request, error)
+
+
+def told(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
+    """Return the answer to an error that was foreseen, ``None`` for one that was not."""
+    if isinstance(error, Refusal):
+        refusal = error
+    elif isinstance(error, OperationalError):
         refusal = DatabaseUnusable.of(error)
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
+        refusal = Unwritable(
+            f"{error.filename or 'The disk'} takes no writes: {error.strerror}. Make room, and try again."
+        )
+    else:
+        return None
+    if refusal is not error:
+        logger.error("%s", refusal, exc_info=error)
+    try:
+        return refused(request, refusal)
+    except DatabaseError:  # the page itself asks who is looking
+        return HttpResponse(refusal.message, status=refusal.status, content_type="text/plain; charset=utf-8")
+
+
+def _is_logged_in(request: HttpRequest) -> bool:
+    try:
+        return bool(request.user.is_authenticated)
+    except (AttributeError, DatabaseError):
+        return False
+
+
+class LastingSessionMiddleware(SessionMiddleware):
+    """Django's own, but that a page which only reads is shown though its session cannot be written (the disk is full)."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         try:
-            return refused(request, refusal)
-        except DatabaseError:  # the page itself asks who is looking
-            return HttpResponse(refusal.message, status=refusal.status, content_type="text/plain; charset=utf-8")
+            return super().process_response(request, response)
+        except OperationalError as error:
+            answer = told(request, error)
+            if answer is None or (request.method in SAFE and response.status_code < 300):
+                logger.warning("A session could not be saved: %s", error)
+                return response
+            return answer

@@ -26,6 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", accounts.healthz, name="healthz"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    path("accounts/password/", accounts.ChangePassword.as_view(), name="change_password"),
     path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
     path("runs/<id:run_id>/", runs.run, name="run"),
     path("runs/<id:run_id>/cancel", runs.run_cancel, name="run_cancel"),

@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, get_resolver, reverse
@@ -79,7 +80,11 @@ def test_nothing_is_open_but_the_log_in_and_the_health_check(dataset: Dataset) -
 def test_without_a_permission_everything_is_refused(dataset: Dataset, user: User, client: Client) -> None:
     client.force_login(user)
     for name, address in addresses(dataset).items():
-        if name in (*OPEN, "enter"):  # the log-in link leads on whoever is logged in
+        if name in (
+            *OPEN,
+            "enter",
+            "change_password",
+        ):  # the link leads on whoever is logged in; a password is one's own
             continue
         statuses = {client.get(address).status_code, client.post(address).status_code}
         assert statuses <= {403, 405}, name
@@ -472,12 +477,86 @@ def test_programs_are_refused_in_json(dataset: Dataset, user: User, admin: Clien
     refused += [unmasked.get("/nowhere"), *(admin.get(path, headers=headers) for path in nowhere)]
     assert [answer.status_code for answer in refused] == [401, 403, 404, 404, 404, 405]
     for answer in refused:
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == ["error", "title", "status"]
+        assert answer.json()["status"] == answer.status_code
     assert refused[-1].headers["Allow"] == "POST"
     for accepted in ("*/*", "text/html,application/json;q=0.9"):
         page = admin.get("/nowhere", headers={"Accept": accepted})
         assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
         assert Client().get(address, headers={"Accept": accepted}).status_code == 302
+
+
+def test_programs_are_answered_in_json(dataset: Dataset, admin: Client) -> None:
+    asked = {"headers": {"Accept": "application/json"}}
+    run = make_run(dataset, status="running")
+    cancel = reverse("run_cancel", args=[run.pk])
+    first, again = admin.post(cancel, **asked), None
+    assert (first.status_code, first.json()["run"]) == (200, run.pk)
+    TaggingRun.objects.update(status="completed")
+    again = admin.post(cancel, **asked)
+    assert (again.status_code, again.json()["status"]) == (409, 409)
+    form = {"action": "add", "tag": "mine", "ids": [str(i) for i in sample_ids(dataset)[:2]]}
+    assert admin.post(reverse("edit_tags", args=[dataset.pk]), form, **asked).json()["changed"] == 2
+    refused = admin.post(reverse("edit_tags", args=[dataset.pk]), {"action": "add", "tag": "mine"}, **asked)
+    assert (refused.status_code, "Select at least one image" in refused.json()["error"]) == (400, True)
+    nowhere = admin.post(reverse("import_new"), {"path": "/nowhere/at/all", "action": "start"}, **asked)
+    assert nowhere.status_code == 400
+    assert "/nowhere/at/all" in nowhere.json()["error"] or "folder" in nowhere.json()["error"]
+    assert nowhere.json()["error"] != "Bad Request"
+
+
+def test_an_edit_lost_with_the_session_is_told(dataset: Dataset, user: User) -> None:
+    address = reverse("edit_tags", args=[dataset.pk])
+    form = {"action": "add", "tag": "mine", "ids": ["1"]}
+    told = Client().post(address, form, headers=HTMX)
+    assert told.status_code == 401
+    assert "nothing was changed" in told.content.decode()
+    told = Client(enforce_csrf_checks=True).post(address, form, headers=HTMX)
+    assert told.status_code == 403
+    assert "nothing was changed" in told.content.decode()
+    assert told.headers["HX-Reswap"] == "none"
+
+
+def test_anybody_can_change_their_password(user: User, client: Client) -> None:
+    client.force_login(user)
+    assert reverse("change_password") in client.get(reverse("change_password")).content.decode()
+    form = {"old_password": PASSWORD, "new_password1": "another horse 9", "new_password2": "another horse 9"}
+    assert "incorrect" in client.post(reverse("change_password"), form | {"old_password": "x"}).content.decode()
+    assert client.post(reverse("change_password"), form).status_code == 302
+    user.refresh_from_db()
+    assert user.check_password("another horse 9")
+
+
+def test_saved_views_are_bounded(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = reverse("saved_views", args=[dataset.pk])
+    assert admin.post(address, {"name": "long", "query": "q=" + "x" * 10_000}).status_code == 400
+    assert admin.post(address, {"forget": "9" * 5000}).status_code == 404
+    monkeypatch.setattr("vlm.views.browse.MOST_VIEWS", 2)
+    assert [admin.post(address, {"name": name, "query": "q=x"}).status_code for name in "abcb"] == [302, 302, 409, 302]
+
+
+def test_pictures_are_served_where_none_can_be_kept(dataset: Dataset, admin: Client, settings: Any) -> None:
+    cache = settings.DATA_DIR / "taken"
+    cache.write_text("a file, so no folder can be made of it")
+    settings.THUMBNAIL_DIR = cache / "thumbnails"
+    good = [reverse("thumbnail", args=[dataset.pk, sample_ids(dataset)[1], 160])]
+    good.append(reverse("image", args=[dataset.pk, sample_ids(dataset)[1]]))
+    for address in good:
+        answer = admin.get(address)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/webp")
+
+
+def test_a_full_database_is_told_and_reading_goes_on(
+    dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.save", full)
+    assert admin.get("/").status_code == 200
+    answer = Client().post(reverse("login"), {"username": "ada", "password": PASSWORD})
+    assert answer.status_code == 503
+    assert "make room" in answer.content.decode()
 
 
 def test_htmx_goes_to_the_log_in_as_a_whole_page(dataset: Dataset) -> None:

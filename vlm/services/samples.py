@@ -1,22 +1,34 @@
 """Samples: pages of them, what a filter could be narrowed to, one in full, their pictures."""
 
+import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
 from vlm import imaging
-from vlm.errors import Unwritable
 from vlm.formats.files import locate
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, reading
 
+logger = logging.getLogger(__name__)
+
 THUMBNAIL_SIZES = (160, 320, 640)
 KEPT_COUNTS, KEPT_DATASETS = 1000, 20  # of the facets, in memory
 VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A WebP picture; its name changes with the file that it was made from."""
+
+    name: str
+    content: bytes
+
 
 _counts: dict[tuple[Any, ...], tuple[int, dict[Any, Any]]] = {}
 _counts_lock = threading.Lock()
@@ -62,27 +74,29 @@ def neighbours(*, dataset: Dataset, filter: SampleFilter, order: str, sample_id:
         return reading.neighbours(cursor, dataset.pk, filter, words, order=order, sample_id=sample_id)
 
 
-def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Path | None:
-    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``, ``Unwritable``."""
+def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | None:
+    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``.
+
+    One that cannot be kept, since the disk is full or takes no writes, is made anew each time.
+    """
     found = by_id(dataset=dataset, ids=[sample_id])
     if not found:
         return None
     try:
-        return imaging.thumbnail(
+        path = imaging.thumbnail(
             locate(Path(dataset.root), found[0].path),
             size=size,
             cache_dir=settings.THUMBNAIL_DIR,
             key=found[0].content_key,
             max_pixels=settings.MAX_PIXELS,
         )
-    except OSError as error:
-        raise Unwritable(
-            f"The thumbnail could not be written to {settings.THUMBNAIL_DIR}: {error.strerror or error}. Make room on its disk, "
-            "or give this user the right to write there."
-        ) from error
+        return Thumbnail(path.stem, path.read_bytes())
+    except imaging.NotKept as error:
+        logger.warning("%s Make room on the disk of %s, or give this user the right.", error, settings.THUMBNAIL_DIR)
+        return Thumbnail(error.name, error.content)
 
 
-def image(*, dataset: Dataset, sample_id: int) -> Path | None:
+def image(*, dataset: Dataset, sample_id: int) -> Thumbnail | None:
     """Return the sample as a browser can show it, at most ``VIEW_SIZE`` pixels long. Raises ``ImageUnreadable``."""
     return thumbnail(dataset=dataset, sample_id=sample_id, size=VIEW_SIZE)
 

@@ -1,11 +1,15 @@
 """What needs no data set."""
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import PasswordChangeView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -45,6 +49,17 @@ def enter(request: HttpRequest) -> HttpResponse:
 def _is_ahead(request: HttpRequest) -> bool:
     said = " ".join(request.headers.get(name, "") for name in AHEAD).lower()
     return any(word in said for word in ("prefetch", "prerender", "preview"))
+
+
+class ChangePassword(PasswordChangeView):
+    """A new password for whoever is logged in, staff or not; their other sessions end with the old one."""
+
+    template_name = "registration/change_password.html"
+    success_url = reverse_lazy("datasets")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        messages.success(self.request, "Your password is changed. Wherever else you were logged in, you no longer are.")
+        return super().form_valid(form)
 
 
 @login_not_required

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Subquery
-from django.http import HttpResponse, QueryDict, StreamingHttpResponse
+from django.http import HttpResponse, JsonResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -27,13 +27,14 @@ from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
-from vlm.views.problems import Problem
+from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import sidebar
 
 PAGE = 60
 MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes back by scrolling
 CARD_PICTURES = 4
 SUGGESTED = 200
+MOST_VIEWS = 100  # that a user saves of one data set
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
@@ -149,7 +150,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     change = {"add": services.tags.add, "remove": services.tags.remove, "confirm": services.tags.confirm}[action]
     changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
     said = f"“{tag}” {VERBS[action]} {changed:,} image{'' if changed == 1 else 's'}."
-    return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])))
+    return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])), changed=changed)
 
 
 def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
@@ -167,13 +168,16 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
     dataset = get_dataset(request, dataset_id)
     back = back_to(request, reverse("dataset", args=[dataset.pk]))
     if forget := request.POST.get("forget", ""):
-        if not forget.isdecimal():
+        if not forget.isdecimal() or len(forget) > 18:
             raise Problem("This saved view is no longer there. Reload the page.", 404)
         SavedView.objects.filter(pk=int(forget), dataset=dataset, user=request.user).delete()
         return _done(request, "The saved view is gone.", back)
     form = SavedViewForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form))
+    others = SavedView.objects.filter(dataset=dataset, user=request.user).exclude(name=form.cleaned_data["name"])
+    if others.count() >= MOST_VIEWS:
+        raise Problem(f"You have {MOST_VIEWS} saved views of this data set. Forget one first.", 409)
     SavedView.objects.update_or_create(
         dataset=dataset,
         user=request.user,
@@ -231,8 +235,10 @@ def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
     return [(key, value) for key, values in query.lists() if key not in dropped for value in values]
 
 
-def _done(request: Request, said: str, back: str) -> HttpResponse:
-    """Say that it is done: htmx shows the message and draws the page's changing part again, a plain form goes back."""
+def _done(request: Request, said: str, back: str, **facts: int) -> HttpResponse:
+    """Say that it is done: in JSON with ``facts``, for htmx with the page's changing part drawn again, else by going back."""
+    if not request.htmx and wants_json(request):
+        return JsonResponse({"done": said, **facts})
     if not request.htmx:
         messages.success(request, said)
         return redirect(back)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from vlm import services
@@ -13,6 +14,7 @@ from vlm.forms import ImportForm, first_error
 from vlm.models import ImportJob
 from vlm.permissions import IMPORT
 from vlm.views.access import Request, require
+from vlm.views.problems import Problem, wants_json
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -30,6 +32,8 @@ def import_new(request: Request) -> HttpResponse:
         return render(request, "vlm/import_new.html", values)
     form = ImportForm(request.POST)
     if not form.is_valid():
+        if wants_json(request):
+            raise Problem(first_error(form))
         return render(request, "vlm/import_new.html", values | {"complaint": first_error(form)}, status=400)
     path, chosen = form.cleaned_data["path"], form.cleaned_data["format"]
     try:
@@ -37,9 +41,13 @@ def import_new(request: Request) -> HttpResponse:
             job = services.datasets.import_start(
                 path=path, name=form.cleaned_data["name"], format=chosen, user=request.user
             )
+            if wants_json(request):
+                return JsonResponse({"import": job.pk, "progress": reverse("import_job", args=[job.pk])}, status=202)
             return redirect("import_job", job.pk)
         preview = services.datasets.import_preview(path=path, format=chosen)
     except ImportFailed as error:
+        if wants_json(request):
+            raise
         return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
     name = form.cleaned_data["name"] or preview.root.name
     return render(request, "vlm/import_new.html", values | {"preview": preview, "name": name})
@@ -50,4 +58,9 @@ def import_job(request: Request, job_id: int) -> HttpResponse:
     """Show how an import goes; htmx asks for the changing part each second until it is over."""
     require(request, IMPORT)
     job = get_object_or_404(ImportJob.objects.select_related("dataset"), pk=job_id)
+    if not request.htmx and wants_json(request):
+        fields = ("status", "done", "total", "skipped", "error")
+        return JsonResponse(
+            {"import": job.pk, "dataset": job.dataset_id} | {name: getattr(job, name) for name in fields}
+        )
     return render(request, "vlm/_import_job.html" if request.htmx else "vlm/import_job.html", {"job": job})

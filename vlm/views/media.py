@@ -1,7 +1,5 @@
 """Pictures, by id only: no path ever comes from a request."""
 
-from pathlib import Path
-
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
@@ -29,10 +27,10 @@ def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> H
     if size not in services.samples.THUMBNAIL_SIZES:
         raise Problem(f"Thumbnails are {', '.join(map(str, services.samples.THUMBNAIL_SIZES))} pixels long.", 404)
     try:
-        path = services.samples.thumbnail(dataset=dataset, sample_id=sample_id, size=size)
+        found = services.samples.thumbnail(dataset=dataset, sample_id=sample_id, size=size)
     except ImageUnreadable:
         return _placeholder(size)
-    return _picture(request, path)
+    return _picture(request, found)
 
 
 @require_safe
@@ -40,20 +38,20 @@ def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase
     """Serve the upright picture in a form that browsers read."""
     dataset = get_dataset(request, dataset_id)
     try:
-        path = services.samples.image(dataset=dataset, sample_id=sample_id)
+        found = services.samples.image(dataset=dataset, sample_id=sample_id)
     except ImageUnreadable:
         return _placeholder(640)
-    return _picture(request, path)
+    return _picture(request, found)
 
 
-def _picture(request: Request, path: Path | None) -> HttpResponseBase:
-    """Serve a picture of the cache, whose name changes with the file it was made from."""
-    if path is None:
+def _picture(request: Request, found: services.samples.Thumbnail | None) -> HttpResponseBase:
+    """Serve a picture, whose name changes with the file it was made from."""
+    if found is None:
         raise Http404("There is no such sample in this data set.")
-    etag = f'"{path.stem}"'
+    etag = f'"{found.name}"'
     response = get_conditional_response(request, etag)
     if response is None:
-        response = HttpResponse(path.read_bytes(), content_type="image/webp")
+        response = HttpResponse(found.content, content_type="image/webp")
     response.headers["ETag"] = etag
     # With the content's key in the address the answer never changes; without it, ask again each hour.
     response.headers["Cache-Control"] = (

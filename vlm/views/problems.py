@@ -1,10 +1,13 @@
 """A request that cannot be served, with a sentence that says what to do."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.views.csrf import csrf_failure
+from django.views.defaults import server_error
 
 from vlm.errors import Refusal
 
@@ -57,5 +60,30 @@ def _told(request: HttpRequest, refusal: Refusal) -> HttpResponse:
         response.headers["HX-Reswap"] = "none"
         return response
     if wants_json(request):
-        return JsonResponse({"error": refusal.message}, status=refusal.status)
+        said = {"error": refusal.message, "title": refusal.title, "status": refusal.status}
+        return JsonResponse(said, status=refusal.status)
     return render(request, "vlm/problem.html", {"problem": refusal}, status=refusal.status)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """Answer what no view and no middleware has caught: in the caller's language too, and foreseen where it is."""
+    from vlm.middleware import told
+
+    answer = told(request, sys.exc_info()[1])
+    if answer is not None:
+        return answer
+    if wants_json(request) or is_htmx(request):
+        return refused(request, Problem("Something broke. The server’s log says what.", 500, title="Something broke"))
+    return server_error(request)
+
+
+def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form without a valid CSRF token: mostly that of a session that is over."""
+    if is_htmx(request) or wants_json(request):
+        sentence = (
+            "Refused: a POST needs the header X-CSRFToken with the value of the cookie csrftoken."
+            if wants_json(request)
+            else "This page is of a session that is over, so nothing was changed. Reload it, log in, then do it once more."
+        )
+        return refused(request, Problem(sentence, 403, title="Not changed"))
+    return csrf_failure(request, reason)

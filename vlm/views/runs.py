@@ -1,9 +1,10 @@
 """The history of a data set's runs, and what can be done about one."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -14,7 +15,7 @@ from vlm.models import TaggingRun
 from vlm.permissions import TAG
 from vlm.views.access import Request, back_to, get_dataset, get_run
 from vlm.views.autotag import started
-from vlm.views.problems import Problem
+from vlm.views.problems import Problem, wants_json
 
 PAGE = 50
 LISTED = 200
@@ -63,8 +64,12 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
 def run_cancel(request: Request, run_id: int) -> HttpResponse:
     """Ask the run to stop after the batch at hand."""
     run = get_run(request, run_id, TAG)
-    services.runs.cancel(run=run)
+    stops = services.runs.cancel(run=run)
     run.refresh_from_db()
+    if not request.htmx and wants_json(request):
+        if not stops:
+            raise Problem(f"Run {run.pk} is not active: it is {run.get_status_display()}.", 409)
+        return JsonResponse(services.runs.state(run=run).to_json())
     if request.htmx:
         values = live.context(run.dataset_id, services.runs.state(run=run), True)
         return render(request, "vlm/_live.html", values)
@@ -84,6 +89,8 @@ def run_revert(request: Request, run_id: int) -> HttpResponse:
     """Take back what the run tagged."""
     run = get_run(request, run_id, TAG)
     changed = services.runs.revert(run=run)
+    if wants_json(request):
+        return JsonResponse({"run": run.pk, "changed": changed})
     messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
     return redirect("run", run.pk)
 
@@ -97,6 +104,8 @@ def run_thresholds(request: Request, run_id: int) -> HttpResponse:
         raise Problem(first_error(form))
     if request.POST.get("action") == "apply":
         done = services.runs.reapply(run=run, **form.cleaned_data)
+        if wants_json(request):
+            return JsonResponse(asdict(done))
         messages.success(
             request,
             f"Thresholds applied: {done.accepted:,} tags accepted, {done.discarded:,} answers discarded, "
@@ -104,5 +113,7 @@ def run_thresholds(request: Request, run_id: int) -> HttpResponse:
         )
         return redirect("run", run.pk)
     preview = services.runs.reapply_preview(run=run, **form.cleaned_data)
+    if wants_json(request):
+        return JsonResponse(asdict(preview))
     values = _run_context(request, run) | {"preview": preview, "asked": form.cleaned_data}
     return render(request, "vlm/run.html", values)
