@@ -1,14 +1,15 @@
 """``quickstart`` as people run it: in a process of its own, from nothing, again, and with a server."""
 
+import contextlib
 import http.cookiejar
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from tests.checkpoints import make_checkpoint
+from tests.children import PATIENCE, environment, finish, python
 from tests.images import make_images
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.management.commands.quickstart import chosen_model, free_port, shown_host
 from vlm.models import Dataset, TaggingRun
-
-ROOT = Path(__file__).parent.parent
 
 
 class Home:
@@ -34,43 +34,40 @@ class Home:
         self.photos = make_images(folder / "photos", 3)
         (folder / "checkpoint").mkdir()
         self.model = make_checkpoint(folder / "checkpoint")
-        self.environment = os.environ | {
-            "DATAVISOR_DATA_DIR": str(self.data),
-            "DATAVISOR_VLM_DEVICE": "cpu",
-            "DATAVISOR_VLM_DETAIL": "low",
-            "DATAVISOR_VLM_MIN_MASS": "0",
-            "DATAVISOR_VLM_MIN_PROBABILITY": "0",
-            "PYTHONUNBUFFERED": "1",
-        }
+        self.environment = environment(
+            self.data,
+            DATAVISOR_VLM_DEVICE="cpu",
+            DATAVISOR_VLM_DETAIL="low",
+            DATAVISOR_VLM_MIN_MASS="0",
+            DATAVISOR_VLM_MIN_PROBABILITY="0",
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         own = ["quickstart", "--data", str(self.photos), "--model", str(self.model), "--no-progress", *arguments]
-        return subprocess.Popen(
-            [sys.executable, "manage.py", *own],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return python("manage.py", *own, env=self.environment)
 
-    def processes(self) -> list[str]:
-        """Return the command lines of all processes that work on this data folder."""
+    def processes(self) -> list[int]:
+        """Return the numbers of all processes that work on this data folder."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if f"DATAVISOR_DATA_DIR={self.data}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append((folder / "cmdline").read_text())
+                    found.append(int(folder.name))
             except OSError:
                 continue  # another user's, or gone
         return found
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    for number in home.processes():  # of a test that failed: the server is in a session of its own
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
+@pytest.mark.processes
 def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -86,30 +83,30 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
         text = "".join(lines)
     assert text.count("Password ") == 1
     assert "“photos” (folder): 3 samples, 3 new" in text
-    assert "Run 1 completed: 3 of 3 samples" in text, child.communicate()[1]
+    assert "Run 1 completed: 3 of 3 samples" in text, finish(child)[1]
     (address,) = re.findall(r"DataVisor is at +(\S+)", text)
     assert int(address.rpartition(":")[2]) > port  # that one was taken
-    with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
+    with urllib.request.urlopen(f"{address}/healthz", timeout=PATIENCE) as answer:
         assert answer.read() == b"ok\n"
     (link,) = re.findall(r"Enter with +(\S+)", text)
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-    with browser.open(link, timeout=60) as page:
+    with browser.open(link, timeout=PATIENCE) as page:
         assert page.url == f"{address}/"
         assert "photos" in page.read().decode()
-    with browser.open(link, timeout=60) as page:  # who is in stays in
+    with browser.open(link, timeout=PATIENCE) as page:  # who is in stays in
         assert page.url == f"{address}/"
-    with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=60) as page:
+    with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=PATIENCE) as page:
         assert page.url.startswith(f"{address}/accounts/login/")
         assert "This link was used already" in page.read().decode()
     assert len(home.processes()) == 2
     child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=90)
+    _, errors = finish(child)
     assert child.returncode == 0, errors
     assert home.processes() == []
     collected = home.data / "static" / "staticfiles.json"
     stamp = collected.stat().st_mtime_ns
     again = home.start("--no-serve")
-    out, errors = again.communicate(timeout=90)
+    out, errors = finish(again)
     assert again.returncode == 0, errors
     assert out == "Data set 1 “photos” (folder): 3 samples, 0 new, 0 changed, 0 missing.\nNothing is left to tag.\n"
     assert collected.stat().st_mtime_ns == stamp  # nothing was built again

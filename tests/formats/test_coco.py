@@ -240,7 +240,7 @@ def test_more_images_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("vlm.formats.coco._BATCH", 3)
     names = [f"{number:02}.jpg" for number in range(20)]
     write_images(tmp_path, *names)
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {"image_id": 1 + (7 * n) % 20, "category_id": 1 + n % 2, "bbox": [n, 0, 1, 1]} for n in range(60) if n % 20 != 5
     ]
     write_json(tmp_path / "a.json", coco(*names, annotations=annotations))

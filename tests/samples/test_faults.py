@@ -83,6 +83,7 @@ def runs_in(store: SampleStore) -> dict[int, int]:
         return dict(cursor.execute("select run_id, count(*) from answers group by 1").fetchall())
 
 
+@pytest.mark.processes
 def test_a_killed_process_loses_nothing_that_it_committed(store: SampleStore, spawn: Spawn) -> None:
     size, chance = 40, random.Random(3)
     fill(store, size)
@@ -108,6 +109,7 @@ def test_a_killed_process_loses_nothing_that_it_committed(store: SampleStore, sp
         store.close()
 
 
+@pytest.mark.processes
 def test_several_processes_take_turns(store: SampleStore, spawn: Spawn) -> None:
     """Two write and one reads, each again and again, and nobody starves."""
     fill(store, 50)
@@ -128,6 +130,7 @@ def test_several_processes_take_turns(store: SampleStore, spawn: Spawn) -> None:
         assert check_store(cursor, datasets=[1]).is_sound
 
 
+@pytest.mark.processes
 def test_who_does_not_get_the_file_is_told(store: SampleStore, spawn: Spawn) -> None:
     fill(store, 1)
     store.close()
@@ -173,6 +176,7 @@ except StoreFull as error:
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_keeps_what_was_committed(store: SampleStore, spawn: Spawn) -> None:
     """The limit of a file's size stands in for the disk's: the same write fails in the same place."""
     fill(store, 500)
@@ -204,6 +208,7 @@ except StoreReadOnly as error:
 """
 
 
+@pytest.mark.processes
 def test_a_folder_without_rights_is_named(store: SampleStore, spawn: Spawn) -> None:
     fill(store, 1)
     store.close()
@@ -314,6 +319,7 @@ def test_a_forked_process_is_refused(store: SampleStore) -> None:
     assert os.waitstatus_to_exitcode(status) == 7
 
 
+@pytest.mark.processes
 def test_signals_reach_a_waiting_process(store: SampleStore, spawn: Spawn) -> None:
     """Ctrl-C while queueing for the file ends the command at once."""
     fill(store, 1)

@@ -114,7 +114,7 @@ def test_labelling_everything_leaves_no_doubt(images: World) -> None:
 def test_near_duplicates_count_as_one(images: World) -> None:
     labels = images.labels(images.draw(40, Design.UNIFORM, 4))
     again = np.repeat(np.arange(40), 10)
-    copies = replace(labels.where(again), group=again)
+    copies = replace(labels.where(again), group=again)  # type: ignore[arg-type]
     once, ten = accuracy_of(labels, images.population), accuracy_of(copies, images.population)
     naive = accuracy_of(replace(copies, group=None), images.population)
     assert once is not None
