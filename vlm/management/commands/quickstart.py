@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser, ArgumentTypeError
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -177,9 +176,7 @@ def chosen_model(asked: str | None, data: Path | None) -> str:
 
 def _waiting(dataset: Dataset, model: str) -> int:
     """Return how many samples lack an answer. Those that could not be read are left to ``autotag --scope failed``."""
-    options = RunOptions(model=model)
-    missing = services.runs.scope_count(dataset=dataset, options=options)
-    return missing and missing - services.runs.scope_count(dataset=dataset, options=replace(options, scope="failed"))
+    return services.runs.scope_count(dataset=dataset, options=RunOptions(model=model))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
