@@ -101,7 +101,7 @@ class Picture:
     Attributes:
         image: RGB, upright, alpha over white, eight bits per channel; smaller than the file's where less was enough.
         size: width and height of the file's own upright image.
-        digest: BLAKE2b of the file's bytes, 32 hexadecimal digits; empty unless asked for.
+        digest: SHA-256 of the file's bytes, in hexadecimal digits; empty unless asked for.
         measures: what was measured; ``None`` unless asked for.
     """
 
@@ -160,6 +160,19 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _reading(path) as file, _opened(file) as image:
         return _upright_size(image)
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file that :func:`read_picture` would return, without decoding it.
+
+    Raises:
+        ImageUnreadable: it is gone or may not be read.
+    """
+    with _reading(path) as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+        return digest.hexdigest()
 
 
 class NotKept(Exception):
@@ -260,7 +273,7 @@ def _opened(file: BinaryIO, max_pixels: int | None = None) -> Iterator[Image.Ima
 
 def _digest(file: BinaryIO) -> tuple[str, BinaryIO]:
     """Hash a file's bytes; returns the digest, and what to decode: the bytes that were read, unless they are too many."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     held: list[bytes] | None = []  # until they are too many
     done = 0
     while block := file.read(1 << 22):

@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from django.conf import settings
 
 from datavisor.private import own_data_dir
+from vlm.moondream import identity
+from vlm.moondream.errors import DeviceLost
 from vlm.samples import SampleStore
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class ModelKeeper:
         try:
             if self._timer is not None:
                 self._timer.cancel()
-            if self._spec != spec or self._tagger is None:
+            if not self._holds(spec):
                 self._release()
                 loading()
                 self.state = "loading"
@@ -94,11 +96,25 @@ class ModelKeeper:
                 finally:
                     self.state = "loaded" if self._tagger is not None else "not loaded"
                 self._spec = spec
-            yield self._tagger
+            yield cast("Tagger", self._tagger)
+        except DeviceLost:
+            self._release()  # whoever comes next tries anew
+            raise
         finally:
             self._used_at = time.monotonic()
             self._using.release()
             self._release_later()
+
+    def _holds(self, spec: ModelSpec) -> bool:
+        """Whether the loaded model is the one that is wanted, also by what its files are by now."""
+        if self._tagger is None or self._spec is None:
+            return False
+        loaded = self._tagger.revision
+        return (
+            replace(self._spec, revision="") == replace(spec, revision="")
+            and spec.revision in ("", loaded)
+            and identity(spec.model) == loaded
+        )
 
     def release(self) -> None:
         """Give the model's memory back, unless it is in use."""

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -14,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from vlm.moondream import LoadProgress, ModelUnavailable, Tagger, devices, hub, linear, load_tagger, loading
+from vlm.moondream import LoadProgress, ModelUnavailable, Tagger, devices, hub, identity, linear, load_tagger, loading
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.modeling import CropLayout, MoondreamForTagging
 
@@ -136,9 +138,14 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 def test_loading_honours_the_dtype_and_reports(dtype: str, folder: Path) -> None:
     reports: list[LoadProgress] = []
     tagger = load_tagger(str(folder), device="cpu", dtype=dtype, progress=reports.append)
-    assert (tagger.dtype, tagger.device, tagger.revision, tagger.model_id) == (dtype, "cpu", "local", str(folder))
+    assert (tagger.dtype, tagger.device, tagger.revision, tagger.model_id) == (
+        dtype,
+        "cpu",
+        identity(str(folder)),
+        str(folder),
+    )
     assert {parameter.dtype for parameter in tagger._model.parameters()} == {getattr(torch, dtype)}
-    assert {report.stage for report in reports} == {"load"}
+    assert {report.stage for report in reports} <= {"verify", "load"}
     done = [report.done for report in reports]
     assert done == sorted(done)
     assert done[-1] == reports[-1].total > 0
@@ -499,3 +506,55 @@ def test_a_full_size_file_loads_without_a_second_copy(
     assert reports[-1].done == reports[-1].total == 2 * matrices + size * rest < 4e9
     assert tagger.dtype == dtype
     tagger.close()
+
+
+# -- what a checkpoint is ----------------------------------------------------------------------------------------------
+def test_a_checkpoint_is_known_by_its_bytes_and_not_by_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    one = write_checkpoint(tmp_path / "one", random_model())
+    shutil.copytree(one, tmp_path / "copy")
+    other = write_checkpoint(tmp_path / "other", random_model(seed=1))
+    assert identity(str(one)) == identity(str(tmp_path / "copy")) != identity(str(other))
+    assert identity(str(one)).startswith("sha256:")
+    assert identity(hub.MODEL) == hub.REVISION
+    (other / "tokenizer.json").unlink()
+    with pytest.raises(ModelUnavailable, match=r"is not a complete checkpoint: No such file.*tokenizer\.json"):
+        identity(str(other))
+
+
+def test_a_copy_of_the_published_model_is_that_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    folder = write_checkpoint(tmp_path / "published", random_model())
+    for role in ("weights", "tokenizer"):
+        known = hub.sha256_of(folder / hub.PINNED[role].name)[:16]
+        monkeypatch.setitem(hub.PINNED, role, replace(hub.PINNED[role], sha256=known))
+    assert identity(str(folder)) == hub.REVISION
+
+
+def test_bytes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(hub, "_digests", {})
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    reads: list[LoadProgress] = []
+    first = hub.sha256_of(path, reads.append)
+    assert (hub.sha256_of(path, reads.append), len(reads)) == (first, 1)
+    monkeypatch.setattr(hub, "_digests", {})  # as in the next process
+    assert (hub.sha256_of(path, reads.append), len(reads)) == (first, 1)
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(1, 1))
+    assert hub.sha256_of(path, reads.append) != first
+
+
+def test_a_changed_checkpoint_is_said(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "own", random_model())
+    before = identity(str(folder))
+    assert load_tagger(str(folder), before, device="cpu").revision == before
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-200:] = bytes(200)
+    (folder / "model.safetensors").write_bytes(bytes(weights))
+    with pytest.raises(ModelUnavailable, match=rf"is not the one that is meant: it is sha256:.* now, and was {before}"):
+        load_tagger(str(folder), before, device="cpu")
+    assert load_tagger(str(folder), device="cpu").revision == identity(str(folder)) != before

@@ -11,7 +11,7 @@ from .errors import EngineError, ModelUnavailable
 
 if TYPE_CHECKING:
     from .crops import PreparedImage
-    from .hub import LoadProgress
+    from .hub import LoadProgress, identity
     from .loading import load_tagger
     from .tagger import DimensionScore, Tagger
 
@@ -22,6 +22,7 @@ __all__ = [
     "ModelUnavailable",
     "PreparedImage",
     "Tagger",
+    "identity",
     "load_tagger",
 ]
 
@@ -30,6 +31,7 @@ _HOMES = {
     "LoadProgress": "hub",
     "PreparedImage": "crops",
     "Tagger": "tagger",
+    "identity": "hub",
     "load_tagger": "loading",
 }
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
-from .errors import EngineError, ModelUnavailable
+from .errors import DeviceLost, ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
-def lost(error: BaseException) -> EngineError | None:
+def lost(error: BaseException) -> DeviceLost | None:
     """Return what to tell if an accelerator stopped working: it fell off the bus, was reset, or a kernel failed for good."""
     told = isinstance(error, torch.AcceleratorError) or any(
         sign in str(error) for sign in ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
@@ -262,7 +262,7 @@ def lost(error: BaseException) -> EngineError | None:
     if not told or is_out_of_memory(error):
         return None
     reason = str(error).partition("\n")[0]
-    return EngineError(
+    return DeviceLost(
         f"The GPU stopped working ({reason}). What was committed is kept. Restart DataVisor, or the machine if the driver "
         "does not answer, and resume the run."
     )

@@ -14,3 +14,7 @@ class ModelUnavailable(EngineError):
     """The model cannot be loaded: no network and no cache, no room, no such device, or not the weights we know."""
 
     exit_code = 3
+
+
+class DeviceLost(EngineError):
+    """The device stopped working in the middle of it; the model on it is gone."""

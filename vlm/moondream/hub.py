@@ -179,7 +179,7 @@ def _no_room(file: PinnedFile) -> ModelUnavailable:
 
 
 def verify(file: PinnedFile, path: Path, report: Progress) -> None:
-    """Compare size and SHA-256 with the pinned ones, once per file: a note beside the cache remembers the result.
+    """Compare size and SHA-256 with the pinned ones.
 
     Raises:
         ModelUnavailable: they differ.
@@ -194,29 +194,75 @@ def verify(file: PinnedFile, path: Path, report: Progress) -> None:
         )
     if file.sha256 is None:
         return
+    digest = sha256_of(real, report)
+    if not digest.startswith(file.sha256):
+        raise ModelUnavailable(
+            f"{real} is not the {file.name} that DataVisor was built for: its SHA-256 begins with {digest[:16]} "
+            f"instead of {file.sha256}. Delete it, and take the one of {file.repository} at revision {file.revision}{OWN}."
+        )
+
+
+def sha256_of(path: Path, report: Progress = lambda _: None) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits, computed once: a note beside the cache remembers it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    real = path.resolve()
+    status = real.stat()
+    key, size, changed = str(real), status.st_size, status.st_mtime_ns
     note = Path(constants.HF_HOME) / "datavisor-verified.json"
-    key, value = str(real), [status.st_size, status.st_mtime_ns, file.sha256]
+    if (found := _digests.get((key, size, changed))) is not None:
+        return found
     try:
         known = json.loads(note.read_text())
     except (OSError, ValueError):
         known = {}
-    if known.get(key) == value:
-        return
-    digest, done = hashlib.sha256(), 0
+    match known.get(key):
+        # Notes of earlier releases hold the first digits only.
+        case [noted_size, noted_change, str(digest)] if len(digest) == 64 and [noted_size, noted_change] == [
+            size,
+            changed,
+        ]:
+            _digests[key, size, changed] = digest
+            return digest
+    sha256, done = hashlib.sha256(), 0
     with real.open("rb") as stream:
         while block := stream.read(1 << 24):
-            digest.update(block)
+            sha256.update(block)
             done += len(block)
-            report(LoadProgress("verify", done, status.st_size))
-    if not digest.hexdigest().startswith(file.sha256):
-        raise ModelUnavailable(
-            f"{real} is not the {file.name} that DataVisor was built for: its SHA-256 begins with {digest.hexdigest()[:16]} "
-            f"instead of {file.sha256}. Delete it, and take the one of {file.repository} at revision {file.revision}{OWN}."
-        )
+            report(LoadProgress("verify", done, size))
+    digest = _digests[key, size, changed] = sha256.hexdigest()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)  # the cache itself may lie elsewhere
         temporary = note.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known | {key: value}))
+        temporary.write_text(json.dumps(known | {key: [size, changed, digest]}))
         temporary.replace(note)
     except OSError:
-        pass  # a read-only cache is verified again next time
+        pass  # beside a read-only cache files are read again next time
+    return digest
+
+
+_digests: dict[tuple[str, int, int], str] = {}  # path, size and time of change → SHA-256
+
+
+def identity(model: str, report: Progress = lambda _: None) -> str:
+    """Return what a model is, wherever it lies: the pinned revision, or “sha256:” with digits over the files of a folder.
+
+    Raises:
+        ModelUnavailable: a file of the folder is missing or cannot be read.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return REVISION
+    try:
+        digests = {role: sha256_of(folder / file.name, report) for role, file in PINNED.items()}
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{folder} is not a complete checkpoint: {error.strerror or error}: {error.filename}. Put the model's "
+            "config.json, model.safetensors and tokenizer.json there."
+        ) from error
+    if all(file.sha256 and digests[role].startswith(file.sha256) for role, file in PINNED.items() if role != "config"):
+        return REVISION
+    joined = hashlib.sha256(" ".join(digests[role] for role in sorted(digests)).encode())
+    return f"sha256:{joined.hexdigest()[:16]}"

@@ -23,7 +23,7 @@ from .devices import (
     resolve_dtype,
 )
 from .errors import ModelUnavailable
-from .hub import MODEL, PINNED, REVISION, LoadProgress, Progress, fetch, verify
+from .hub import MODEL, PINNED, REVISION, LoadProgress, Progress, fetch, identity, verify
 from .linear import NEVER_QUANTIZED, Linear, Rounding, layer_form, number_format
 from .modeling import MoondreamForTagging
 from .tagger import Tagger, check_detail
@@ -53,7 +53,8 @@ def load_tagger(
         model: the hub id ``vikhyatk/moondream2``, or a folder with ``config.json``, ``model.safetensors`` and
             ``tokenizer.json``. A ``config.json`` that states no dimensions is the published model's, and weights and
             tokenizer beside it must be the pinned ones; weights of one's own state theirs under ``config``.
-        revision: the release on the hub; only the pinned one is known to fit its tokenizer.
+        revision: the release on the hub; only the pinned one is known to fit its tokenizer. Of a folder, what
+            :func:`~vlm.moondream.identity` says of it, where it must still be the same.
         device: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:1``.
         dtype: ``auto`` (bfloat16 where the hardware computes it, else float16 on accelerators, else float32),
             ``float32``, ``bfloat16`` or ``float16``. It is the format that the model computes in; on a CPU, matrices that
@@ -83,7 +84,13 @@ def load_tagger(
                 f"{folder} is not a complete checkpoint: it lacks {', '.join(missing)}. Put the model's config.json, "
                 "model.safetensors and tokenizer.json there."
             )
-        revision = revision or "local"
+        found = identity(model, report)
+        if revision not in (None, "", found):
+            raise ModelUnavailable(
+                f"The checkpoint in {folder} is not the one that is meant: it is {found} now, and was {revision}. Put those "
+                "files back, or begin a new run with the present ones."
+            )
+        revision = found
     elif model == MODEL:
         if revision not in (None, "", REVISION):
             raise ModelUnavailable(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Lock
@@ -289,7 +289,8 @@ class Tagger:
         if self._passes is not None:
             self._passes.clear()
         del self._model
-        devices.release_memory(device)
+        with suppress(RuntimeError):  # of a device that stopped working
+            devices.release_memory(device)
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _encode(self, text: str) -> list[int]:

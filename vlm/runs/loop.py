@@ -8,6 +8,7 @@ import queue
 import string
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, read_picture
+from vlm.measures import Measures
+from vlm.moondream import EngineError
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode
@@ -77,6 +80,8 @@ class Decoded:
     sample: Pending
     image: PreparedImage | None
     error: str = ""
+    digest: str = ""
+    measures: Measures | None = None
 
 
 def tag_samples(
@@ -91,7 +96,7 @@ def tag_samples(
     """Tag the pending samples of a job, committing as it goes, until none is left or ``stop`` is set.
 
     Args:
-        stop: looked at between batches; the batch at hand is finished and kept.
+        stop: looked at between batches; what the model has at hand is finished and kept.
         publish: called after each commit with what it did.
         waited: called with ``"decode"``, ``"model"`` or ``"store"`` and the seconds spent there.
 
@@ -100,6 +105,7 @@ def tag_samples(
 
     Raises:
         ModelMismatch: no answer of it became a tag.
+        EngineError: the model failed; what it answered before is kept.
         StoreError: what was committed before is kept. A busy store is waited for, until ``stop`` is set.
         StoreClaimLost: the run was reverted, or goes on elsewhere.
     """
@@ -135,54 +141,89 @@ def tag_samples(
             publish(merged)
         saved_at = time.monotonic()
 
+    # While the device works on one batch, the one before is decided and committed, and the next one uploaded.
+    in_flight: deque[Asked] = deque()
+    more = True
     with _batches_of(job.batch_size, tagger), decoded_ahead(_pending(job, store, stop), job, tagger) as images:
-        while not stop.is_set():
-            with _timed("decode", waited):
-                batch = list(islice(images, max(1, tagger.batch_size)))
-            if not batch:
-                break
-            with _timed("model", waited):
-                unsaved += answer_batch(batch, job, tagger)
-            if held_back:
-                if sum(len(result.answers) for result in unsaved) >= MISMATCH_ANSWERS:
-                    check_fit(unsaved)
-                    held_back = False
-                elif len(unsaved) < MISMATCH_ANSWERS:  # a folder full of unreadable images never answers
-                    continue
-            if time.monotonic() - saved_at >= COMMIT_SECONDS:
-                save()
+        try:
+            while True:
+                while more and not stop.is_set() and len(in_flight) < tagger.in_flight:
+                    with _timed("decode", waited):
+                        batch = list(islice(images, max(1, tagger.batch_size)))
+                    more = bool(batch)
+                    if batch:
+                        with _timed("model", waited):
+                            in_flight.append(ask(batch, job, tagger))
+                if not in_flight:
+                    break
+                with _timed("model", waited):
+                    unsaved += in_flight.popleft().results()
+                if held_back:
+                    if sum(len(result.answers) for result in unsaved) >= MISMATCH_ANSWERS:
+                        check_fit(unsaved)
+                        held_back = False
+                    elif len(unsaved) < MISMATCH_ANSWERS:  # a folder full of unreadable images never answers
+                        continue
+                if time.monotonic() - saved_at >= COMMIT_SECONDS:
+                    save()
+        except EngineError:
+            if not held_back:
+                save()  # what was answered before the device failed
+            raise
     save()
     return done
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A batch whose images were handed to the model; its answers may still be on their way."""
+
+    batch: Sequence[Decoded]
+    answers: Sequence[Callable[[], dict[int, tuple[Answer, ...]]]]
+
+    def results(self) -> list[Result]:
+        """Wait for the answers. Images that could not be read are failed results."""
+        answers = {sample: found for given in self.answers for sample, found in given().items()}
+        return [
+            Result(item.sample.id, answers.get(item.sample.id, ()), item.error, item.digest, item.measures)
+            for item in self.batch
+        ]
+
+
+def ask(batch: Sequence[Decoded], job: Job, tagger: Tagger) -> Asked:
+    """Hand the readable images of a batch to the model."""
+    readable = [item for item in batch if item.image is not None]
+    groups: dict[tuple[str, ...], list[Decoded]] = {
+        names: [] for names in dict.fromkeys(item.sample.lacking for item in readable)
+    }
+    for item in readable:
+        groups[item.sample.lacking].append(item)
+    return Asked(batch, [_ask(items, job, job.vocabulary.only(names), tagger) for names, items in groups.items()])
+
+
 def answer_batch(batch: Sequence[Decoded], job: Job, tagger: Tagger) -> list[Result]:
     """Ask about the readable images of a batch; the others become failed results."""
-    answers: dict[int, tuple[Answer, ...]] = {}
-    for names in dict.fromkeys(item.sample.lacking for item in batch):
-        asked = [item for item in batch if item.sample.lacking == names]
-        answers |= _answers([item for item in asked if item.image is not None], job, job.vocabulary.only(names), tagger)
-    return [Result(item.sample.id, answers.get(item.sample.id, ()), item.error) for item in batch]
+    return ask(batch, job, tagger).results()
 
 
-def _answers(
+def _ask(
     readable: Sequence[Decoded], job: Job, vocabulary: Vocabulary, tagger: Tagger
-) -> dict[int, tuple[Answer, ...]]:
+) -> Callable[[], dict[int, tuple[Answer, ...]]]:
     images = [item.image for item in readable if item.image is not None]
-    if not images:
-        return {}
     places = [(job.vocabulary.names.index(name), name) for name in vocabulary.names]
     if job.mode == "score":
-        scored = tagger.score(images, vocabulary, job.detail)
-        return {
+        submitted = tagger.submit(images, vocabulary, job.detail)
+        return lambda: {
             item.sample.id: tuple(_scored(job, place, name, scores[name]) for place, name in places)
-            for item, scores in zip(readable, scored, strict=True)
+            for item, scores in zip(readable, tagger.result(submitted), strict=True)
         }
     questions = [dimension.question for dimension in vocabulary]
     written = tagger.answers(images, questions, detail=job.detail)
-    return {
+    found = {
         item.sample.id: tuple(_generated(job, place, text) for (place, _), text in zip(places, texts, strict=True))
         for item, texts in zip(readable, written, strict=True)
     }
+    return lambda: found
 
 
 def decide(probability: float, mass: float, *, min_probability: float, min_mass: float) -> str:
@@ -266,8 +307,15 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
     """Read and crop one image. Whatever is wrong with it is its own affair."""
     try:
         path = locate(job.root, sample.path)
-        picture = read_picture(path, max_pixels=job.max_pixels, enough=partial(tagger.enough, detail=job.detail))
-        return Decoded(sample, tagger.prepare(picture.image, job.detail, size=picture.size))
+        picture = read_picture(
+            path,
+            max_pixels=job.max_pixels,
+            enough=partial(tagger.enough, detail=job.detail),
+            digested=True,
+            measured=True,
+        )
+        prepared = tagger.prepare(picture.image, job.detail, size=picture.size)
+        return Decoded(sample, prepared, "", picture.digest, picture.measures)
     except ImageUnreadable as error:
         return Decoded(sample, None, str(error))
     except Exception as error:

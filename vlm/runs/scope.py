@@ -8,6 +8,8 @@ from pathlib import Path
 from django.conf import settings
 
 from vlm.models import Dataset, TaggingRun, current_vocabulary, words_by_dimension
+from vlm.moondream import ModelUnavailable, identity
+from vlm.moondream.hub import MODEL as PINNED_MODEL
 from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
 from vlm.runs.loop import Job
@@ -50,10 +52,11 @@ def spec(run: TaggingRun) -> ModelSpec:
 
 def questions(run: TaggingRun) -> tuple[Question, ...]:
     """Return what a run asks of which model; an answer counts for another run that asks the very same."""
-    folder = Path(run.model).expanduser()
-    is_local = folder.is_dir()
-    model = str(folder.resolve()) if is_local else run.model
-    revision = "local" if is_local else (run.revision or PINNED_REVISION)
+    try:
+        revision = identity(run.model)
+    except ModelUnavailable:  # gone or incomplete, as loading it will tell
+        revision = run.revision
+    model = PINNED_MODEL if revision == PINNED_REVISION else "local"  # a copy of the published model is that model
     return tuple(
         Question.of(
             model=model, revision=revision, mode=run.mode, dimension=asked["name"], asked={**asked, "name": None}

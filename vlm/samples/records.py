@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, Self
 
+from vlm.measures import Measures as Measures
+
 Source = Literal["user", "model"]
 Way = Literal["single", "bulk", "review", "import", "group", "vocabulary", "undo"]
 ColumnKind = Literal["number", "boolean", "word"]
@@ -205,21 +207,6 @@ class SampleDetail:
     annotations: tuple[Annotation, ...]
     answers: tuple[Answer, ...]
     rejected: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """What the pixels of an image say by themselves; ``phash`` is a perceptual hash of 64 bits."""
-
-    luminance: float
-    p05: float
-    p95: float
-    contrast: float
-    sharpness: float
-    noise: float
-    colourfulness: float
-    aspect: float
-    phash: int
 
 
 @dataclass(frozen=True, slots=True)
