@@ -41,8 +41,10 @@ def beta_lower(x: float, a: float, b: float) -> float:
         return 0.0
     if x >= 1.0 or a <= 0.0:
         return 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1.0 - beta_lower(1.0 - x, b, a)
+    return 1.0 - _beta_fraction(1.0 - x, b, a) if x > (a + 1) / (a + b + 2) else _beta_fraction(x, a, b)
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
     c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1))
     fraction = d
