@@ -91,7 +91,7 @@ class Spread:
 
     @classmethod
     def of(cls, said_probability: FloatArray, candidates: int = CANDIDATES) -> "Spread":
-        """Take thresholds that cut the samples into equal parts: all of them, then 95 %, 90 % …"""
+        """Take thresholds that cut the samples into equal parts: one that tags all of them, then 95 %, then 90 % and so on."""
         edges = np.unique(np.quantile(said_probability, np.arange(candidates) / candidates, method="lower"))
         below = np.searchsorted(np.sort(said_probability), edges, side="left")
         return cls(edges, 1.0 - below / max(1, len(said_probability)))
