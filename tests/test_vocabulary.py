@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm import vocabulary_file
+from vlm.samples import Question
 from vlm.vocabulary import (
     DEFAULT_VOCABULARY,
     Dimension,
@@ -18,7 +19,6 @@ from vlm.vocabulary import (
     differences,
     normalise,
     orders_of,
-    question_key,
 )
 
 SETTING = Dimension("setting", "Is this scene indoor or outdoor?", ("indoor", "outdoor"))
@@ -31,7 +31,8 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
 
 
 def key(dimension: Dimension, **changes: Any) -> str:
-    return question_key(replace(dimension, **changes), model="m", revision="r", mode="score")
+    asked = replace(dimension, **changes)
+    return Question.of(model="m", revision="r", mode="score", dimension=asked.name, asked=asked.asked).key
 
 
 def test_the_default_is_what_the_mission_names() -> None:
@@ -65,7 +66,6 @@ def test_a_run_of_the_first_release_is_read() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "time"},
         {"only": Only("setting", ("outdoor",))},
         {"label": "Wetter"},
         {"labels": {"sunny": "sonnig"}},
@@ -91,11 +91,11 @@ def test_what_decides_an_answer_is_the_identity(changes: dict[str, Any]) -> None
     assert key(WEATHER, **changes) != key(WEATHER)
 
 
-def test_model_revision_and_mode_are_the_identity_too() -> None:
-    same = {"model": "m", "revision": "r", "mode": "score"}
-    assert question_key(WEATHER, **same) == key(WEATHER)
+def test_model_revision_mode_and_name_are_the_identity_too() -> None:
+    same = {"model": "m", "revision": "r", "mode": "score", "dimension": "weather"}
+    assert Question.of(**same, asked=WEATHER.asked).key == key(WEATHER)
     for name in same:
-        assert question_key(WEATHER, **{**same, name: "other"}) != key(WEATHER)
+        assert Question.of(**{**same, name: "other"}, asked=WEATHER.asked).key != key(WEATHER)
 
 
 def test_yes_and_no() -> None:

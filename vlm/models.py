@@ -58,6 +58,7 @@ class Dimension(models.Model):
 
     class Meta:
         ordering = ["position", "name"]
+        permissions = [("change_vocabulary", "Can edit the vocabulary")]
 
     def __str__(self) -> str:
         return self.name
@@ -119,6 +120,25 @@ def words_by_dimension() -> dict[str, tuple[str, ...]]:
     return {dimension.name: tuple(word.text for word in dimension.words.all()) for dimension in dimensions}
 
 
+class VocabularyChange(models.Model):
+    """An edit of the vocabulary, with what was there before: it can be taken back."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    created = models.DateTimeField(auto_now_add=True)
+    text = models.CharField(max_length=500)
+    before = models.JSONField()
+    after = models.JSONField()
+    edits = models.JSONField(default=list, help_text="What it changed in the ledger of tags.")
+    renamed = models.JSONField(default=dict, help_text="Dimensions that got another name, old to new.")
+    undone = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class TaggingRun(models.Model):
     """One pass of the model over the samples of a scope. This row is the truth that every viewer reads."""
 
@@ -168,6 +188,9 @@ class TaggingRun(models.Model):
     batch_size = models.PositiveIntegerField(default=0)
     min_probability = models.FloatField(default=0.5)
     min_mass = models.FloatField(default=0.5)
+    same_detail = models.BooleanField(
+        default=False, help_text="Answers of another detail or number format count as missing."
+    )
 
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     origin = models.CharField(max_length=16, choices=Origin, default=Origin.PAGE)
@@ -209,6 +232,41 @@ class TaggingRun(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in self.ACTIVE
+
+
+class Trial(models.Model):
+    """A question asked of some images before it is saved."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", "asking"
+        COMPLETED = "completed", "completed"
+        FAILED = "failed", "failed"
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="trials")
+    name = models.CharField(max_length=60)
+    replaces = models.CharField(max_length=60, blank=True)
+    asked = models.JSONField(help_text="The draft.")
+    tried_with = models.JSONField(help_text="The draft, with the wordings that were tried.")
+    sample_ids = models.JSONField(default=list)
+    results = models.JSONField(default=list)
+    status = models.CharField(max_length=16, choices=Status, default=Status.RUNNING)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    created = models.DateTimeField(auto_now_add=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"trial of {self.name}"
+
+    @property
+    def active(self) -> bool:
+        return self.status == self.Status.RUNNING
 
 
 class ImportJob(models.Model):

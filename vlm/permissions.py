@@ -11,12 +11,14 @@ VIEW = "vlm.view_dataset"
 TAG = "vlm.autotag_dataset"
 EDIT = "vlm.edit_tags"
 IMPORT = "vlm.import_dataset"
+VOCABULARY = "vlm.change_vocabulary"
 
 REFUSALS = {
     VIEW: "You may not see data sets.",
     TAG: "You may not auto-tag data sets.",
     EDIT: "You may not edit tags.",
     IMPORT: "You may not import data sets.",
+    VOCABULARY: "You may not edit the vocabulary.",
 }
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"

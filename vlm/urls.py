@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 import vlm.converters  # noqa: F401  (<id:…>)
-from vlm.views import accounts, autotag, browse, importing, media, runs, samples
+from vlm.views import accounts, autotag, browse, importing, media, runs, samples, vocabulary
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.dataset, name="dataset"),
@@ -33,6 +33,18 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<id:run_id>/resume", runs.run_resume, name="run_resume"),
     path("runs/<id:run_id>/revert", runs.run_revert, name="run_revert"),
     path("runs/<id:run_id>/thresholds", runs.run_thresholds, name="run_thresholds"),
+    path("vocabulary/", vocabulary.vocabulary, name="vocabulary"),
+    path("vocabulary/new", vocabulary.dimension_new, name="dimension_new"),
+    path("vocabulary/file", vocabulary.vocabulary_export, name="vocabulary_export"),
+    path("vocabulary/import", vocabulary.vocabulary_import, name="vocabulary_import"),
+    path("vocabulary/reset", vocabulary.vocabulary_reset, name="vocabulary_reset"),
+    path("vocabulary/changes/<id:change_id>/undo", vocabulary.vocabulary_undo, name="vocabulary_undo"),
+    path("vocabulary/trials/<id:trial_id>/", vocabulary.trial, name="trial"),
+    path("vocabulary/dimensions/<slug:name>/", vocabulary.dimension, name="dimension"),
+    path("vocabulary/dimensions/<slug:name>/rename", vocabulary.word_rename, name="word_rename"),
+    path("vocabulary/dimensions/<slug:name>/remove", vocabulary.dimension_remove, name="dimension_remove"),
+    path("vocabulary/dimensions/<slug:name>/move", vocabulary.dimension_move, name="dimension_move"),
+    path("vocabulary/dimensions/<slug:name>/switch", vocabulary.dimension_switch, name="dimension_switch"),
     path("imports/new", importing.import_new, name="import_new"),
     path("imports/<id:job_id>/", importing.import_job, name="import_job"),
 ]

@@ -168,7 +168,7 @@ class Dimension:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: with the model it is the identity of a question."""
+        """What decides the answer, as JSON: with the model and the name it is the identity of a question."""
         value: dict[str, Any] = {"question": self.question.strip(), "words": sorted(self.words)}
         if self.kind == "yes-no":  # an order says what neighbours are, and changes no answer
             value["kind"] = self.kind
@@ -336,21 +336,14 @@ def check_vocabulary(dimensions: Iterable[Dimension]) -> None:
                 raise VocabularyError(
                     f"“{dimension.name}” is asked {dimension.only}; the words of “{before.name}” are {', '.join(before.words)}."
                 )
+            if before.only is not None and earlier[before.only.dimension].only is not None:
+                raise VocabularyError(
+                    f"“{dimension.name}” hangs on “{before.name}”, which hangs on “{before.only.dimension}”, which has a condition, "
+                    "too: two conditions in a row are the most."
+                )
         earlier[dimension.name] = dimension
     if len(earlier) > MAX_DIMENSIONS:
         raise VocabularyError(f"A vocabulary has at most {MAX_DIMENSIONS} dimensions.")
-
-
-def question_key(dimension: Dimension, *, model: str, revision: str, mode: str) -> str:
-    """Return the identity of a question put to a model: SHA-256 (hex) of what decides its answer.
-
-    Args:
-        model: what the model is, not how its path is spelt (see ``vlm.moondream.identity``).
-        mode: “score” or “generate”.
-    """
-    value = {"asked": dimension.asked, "model": model, "revision": revision, "mode": mode}
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(before: Vocabulary, after: Iterable[Dimension]) -> tuple[str, ...]:

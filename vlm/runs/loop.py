@@ -214,7 +214,7 @@ def _ask(
     if job.mode == "score":
         submitted = tagger.submit(images, vocabulary, job.detail)
         return lambda: {
-            item.sample.id: tuple(_scored(job, place, name, scores[name]) for place, name in places)
+            item.sample.id: tuple(_scored(job, place, scores[name]) for place, name in places)
             for item, scores in zip(readable, tagger.result(submitted), strict=True)
         }
     questions = [dimension.question for dimension in vocabulary]
@@ -242,7 +242,7 @@ def match(text: str, words: Sequence[str]) -> str:
 def check_fit(results: Sequence[Result]) -> None:
     """Raise :class:`ModelMismatch` if nearly all answers lie outside the list."""
     answers = [answer for result in results for answer in result.answers]
-    outside = [not answer.word if answer.mass is None else answer.mass < MISMATCH_MASS for answer in answers]
+    outside = [not answer.accepted if answer.mass is None else answer.mass < MISMATCH_MASS for answer in answers]
     if sum(outside) > MISMATCH_SHARE * len(answers):
         raise ModelMismatch(
             f"{sum(outside)} of the first {len(answers)} answers are none of the allowed words: these weights and this tokenizer "
@@ -350,19 +350,22 @@ def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pe
         left = None if left is None else left - len(found)
 
 
-def _scored(job: Job, place: int, name: str, score: DimensionScore) -> Answer:
-    word, probability = score.best
+def _scored(job: Job, place: int, score: DimensionScore) -> Answer:
+    dimension = job.vocabulary.dimensions[place]
+    tags = tuple(map(dimension.tag_of, score.words))
+    answer, probability = score.best
     reason = decide(probability, score.mass, min_probability=job.min_probability, min_mass=job.min_mass)
-    return Answer(
-        job.run_id, name, place, score.words, score.probabilities, score.mass, word, probability, not reason, reason
-    )
+    said = (tags, score.probabilities, score.mass, dimension.tag_of(answer), probability)
+    return Answer(job.run_id, dimension.name, place, *said, not reason, reason)
 
 
 def _generated(job: Job, place: int, text: str) -> Answer:
     dimension = job.vocabulary.dimensions[place]
-    word = match(text, dimension.words)
-    reason = "" if word else OFF_THE_LIST
-    return Answer(job.run_id, dimension.name, place, dimension.words, (), None, word, None, bool(word), reason, text)
+    answer = next((one for one in dimension.answers if match(text, dimension.spelled(one))), "")
+    tags = tuple(map(dimension.tag_of, dimension.answers))
+    reason = "" if answer else OFF_THE_LIST
+    word = dimension.tag_of(answer)
+    return Answer(job.run_id, dimension.name, place, tags, (), None, word, None, bool(answer), reason, text)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from django.conf import settings
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import RunError
 from vlm.samples import SampleFilter
+from vlm.vocabulary import Vocabulary
 
 Scope = Literal["missing", "all", "failed"]
 Mode = Literal["score", "generate"]
@@ -25,6 +26,8 @@ class RunOptions:
         filter: within which the scope applies.
         limit: samples at most.
         dimensions: of the vocabulary; none means all.
+        vocabulary: asked instead of the saved one.
+        same_detail: an answer counts for ``missing`` only if it was made in the same detail and number format.
         model, device: empty for the settings'.
         batch_size: images per pass; 0 for what fits.
     """
@@ -41,6 +44,8 @@ class RunOptions:
     model: str = ""
     device: str = ""
     failed_of: int | None = None
+    vocabulary: Vocabulary | None = None
+    same_detail: bool = False
 
     def __post_init__(self) -> None:
         check_thresholds(self.min_probability, self.min_mass)

@@ -41,6 +41,7 @@ def draft(dataset: Dataset, options: RunOptions) -> TaggingRun:
         batch_size=options.batch_size,
         min_probability=options.min_probability,
         min_mass=options.min_mass,
+        same_detail=options.same_detail,
     )
 
 
@@ -58,10 +59,8 @@ def questions(run: TaggingRun) -> tuple[Question, ...]:
         revision = run.revision
     model = PINNED_MODEL if revision == PINNED_REVISION else "local"  # a copy of the published model is that model
     return tuple(
-        Question.of(
-            model=model, revision=revision, mode=run.mode, dimension=asked["name"], asked={**asked, "name": None}
-        )
-        for asked in run.vocabulary.to_json()
+        Question.of(model=model, revision=revision, mode=run.mode, dimension=asked.name, asked=asked.asked)
+        for asked in run.vocabulary
     )
 
 
@@ -116,6 +115,7 @@ def _wanted(cursor: Cursor, run: TaggingRun) -> reading.Wanted:
         _scope(run),
         reading.question_ids(cursor, questions(run)),
         only_missing=run.scope == TaggingRun.Scope.MISSING,
+        like=(run.detail, run.dtype.removeprefix("auto")) if run.same_detail else None,
     )
 
 
@@ -133,5 +133,5 @@ def _adopt(stop: threading.Event | None = None) -> None:
 
 
 def _vocabulary(options: RunOptions) -> Vocabulary:
-    vocabulary = current_vocabulary()
+    vocabulary = options.vocabulary or current_vocabulary()
     return vocabulary.only(options.dimensions) if options.dimensions else vocabulary

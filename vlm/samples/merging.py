@@ -28,7 +28,7 @@ COMMAND = Edit()  # nobody who is known
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
-    *("labels", "draws", "column_values", "measures", "marks", "slice_samples"),
+    *("labels", "draws", "column_values", "measures", "marks", "slice_samples", "answer_images"),
 )
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
@@ -36,6 +36,8 @@ DATASET_TABLES = (
 )
 RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt")
 EDITED_TABLES = ("sample_tags", "rejections", "labels")
+
+VOCABULARY_ACTIONS = ("rename", "remove word")  # see ``rewording``
 
 MAX_TAG = 200
 STEP = 100_000  # samples that are derived together
@@ -362,41 +364,7 @@ def labels_add(
     return Edited(edit_id, count)
 
 
-def word_rename(cursor: Cursor, *, dataset_id: int, dimension: str, word: str, to: str, by: Edit = COMMAND) -> Edited:
-    """Call a word of a dimension ``to``, in tags, removals and labels of users and runs; ``to`` may be another word of it.
-
-    What a run says later by the old name, since it was begun before, is renamed as well.
-    """
-    return _change_words(cursor, dataset_id, by, "rename", dimension, word, to)
-
-
-def dimension_rename(cursor: Cursor, *, dataset_id: int, dimension: str, to: str, by: Edit = COMMAND) -> Edited:
-    """Call a dimension ``to`` wherever tags and labels say of which dimension they are."""
-    return _change_words(cursor, dataset_id, by, "rename_dimension", dimension, "", to)
-
-
-def words_drop(
-    cursor: Cursor, *, dataset_id: int, dimension: str, word: str = "", keep: bool = False, by: Edit = COMMAND
-) -> Edited:
-    """Let a word of a dimension, or all of them, be no words any more.
-
-    Args:
-        keep: as users' own tags of no dimension; otherwise the tags go.
-    """
-    return _change_words(cursor, dataset_id, by, "own" if keep else "drop", dimension, word, "")
-
-
-def words_count(cursor: Cursor, *, dataset_id: int, dimension: str, word: str = "") -> tuple[int, int]:
-    """Return how many tags of a word, or of all of a dimension, users gave and runs gave: what a change would touch."""
-    rows = cursor.execute(
-        "select count(*) filter (source = 'user'), count(*) filter (source = 'model') from sample_tags "
-        f"where dataset_id = $dataset and {OF_WORD}",
-        {"dataset": dataset_id, "dimension": dimension, "word": word},
-    ).fetchall()
-    return rows[0][0], rows[0][1]
-
-
-def undo(cursor: Cursor, edit_id: int, by: Edit = COMMAND) -> Edited:
+def undo(cursor: Cursor, edit_id: int, by: Edit = COMMAND, *, vocabulary: bool = False) -> Edited:
     """Take an edit back, exactly: what it added is no longer in force, and what it ended is again.
 
     Whatever came after it stays; undoing edits from the last one backwards leads through the very states before them.
@@ -412,6 +380,8 @@ def undo(cursor: Cursor, edit_id: int, by: Edit = COMMAND) -> Edited:
     dataset_id, action, tag, value, dimension, undone_by = rows[0]
     if undone_by is not None:
         raise EditError("This edit was taken back already.")
+    if action in VOCABULARY_ACTIONS and not vocabulary:
+        raise EditError("This came of an edit of the vocabulary: take that back on the vocabulary's page.")
     if action in ("undo", "content"):
         raise EditError(
             "Only edits of tags and labels can be taken back: "
@@ -626,14 +596,25 @@ with ledger as (
 ), newest as (
     select sample_id, dimension, max(run_id) as run_id from ledger where source = 'model' group by all
 ), models as (
-    select l.sample_id, list(l.tag order by l.run_id, l.place) as tags
+    select l.sample_id, list(struct_pack(tag := l.tag, needs := c.only_words) order by l.run_id, l.place) as said,
+        bool_or(c.only_words is not null) as conditional
     from ledger l
+    left join conditions c on c.dimension = l.dimension
     join newest n on n.sample_id = l.sample_id and n.dimension = l.dimension and n.run_id = l.run_id
     left join users u on u.sample_id = l.sample_id
     where l.source = 'model'
       and (u.tags is null or not (list_contains(u.tags, l.tag) or list_contains(u.dimensions, l.dimension)))
       and not exists (select 1 from refused r where r.sample_id = l.sample_id and r.tag = l.tag)
-    group by all
+    group by l.sample_id
+), plain as (
+    -- A condition looks at users' words, at words without a condition, and at those whose own condition these meet.
+    select m.sample_id, case when not m.conditional then list_transform(m.said, lambda x: x.tag) else
+        list_transform(list_filter(m.said, lambda x: x.needs is null or list_has_any(list_concat(
+            coalesce(u.tags, []), list_transform(list_filter(m.said, lambda y: y.needs is null or list_has_any(list_concat(
+                coalesce(u.tags, []), list_transform(list_filter(m.said, lambda z: z.needs is null), lambda z: z.tag)
+            ), y.needs)), lambda y: y.tag)
+        ), x.needs)), lambda x: x.tag) end as tags
+    from models m left join users u on u.sample_id = m.sample_id
 ), asked as (
     select sample_id, min(probability) filter (current) as certainty,
         count(*) filter (current and not accepted) as discarded,
@@ -649,7 +630,7 @@ select t.id,
     coalesce(f.failed, false) as failed, coalesce(a.answered, []) as answered
 from touched t
 left join users u on u.sample_id = t.id
-left join models m on m.sample_id = t.id
+left join plain m on m.sample_id = t.id
 left join asked a on a.sample_id = t.id
 left join finished f on f.sample_id = t.id
 where t.id between $low and $high
@@ -670,119 +651,6 @@ select sample_id, dimension, accepted, probability >= $probability and mass >= $
          else '' end as now_reason
 from answers where run_id = $run and mass is not null
 """
-
-
-# In force, of a word of a dimension; of all its words where none is named.
-OF_WORD = "ended_by is null and dimension = $dimension and ($word = '' or tag = $word)"
-
-# What takes the place of a row of the ledger when its word or dimension is renamed, or the word becomes a tag of a user's own.
-CHANGED = {
-    "rename": "sample_id, $to, dimension, source, probability, run_id, place, created",
-    "rename_dimension": "sample_id, tag, $to, source, probability, run_id, place, created",
-    "own": "sample_id, tag, null, 'user', null, null, nextval('edits'), created",
-}
-
-
-def _change_words(cursor: Cursor, dataset_id: int, by: Edit, action: str, dimension: str, word: str, to: str) -> Edited:
-    of = {"dataset": dataset_id, "dimension": dimension, "word": word}
-    cursor.execute(
-        "create or replace temp table touched as select distinct sample_id as id from ("
-        f"select sample_id from sample_tags where dataset_id = $dataset and {OF_WORD} union all "
-        f"select sample_id from labels where dataset_id = $dataset and {OF_WORD.replace('tag', 'word')} union all "
-        "select sample_id from rejections where dataset_id = $dataset and ended_by is null and tag = $word)",
-        of,
-    ).fetchall()
-    span = _span(cursor)
-    count = _number(cursor, "select count(*) from touched", [])
-    # Kept even where nothing is touched: a run that was begun before may still say the word.
-    edit_id = edit_keep(
-        cursor,
-        dataset_id=dataset_id,
-        by=Edit(by.user_id, by.user_name, "vocabulary"),
-        action=action,
-        tag=word,
-        value=to,
-        dimension=dimension,
-        samples=count,
-    )
-    if span is None:
-        return Edited(edit_id, 0)
-    _replace_rows(cursor, edit_id, action, to, f"{OF_WORD} and {IN_TOUCH}", {**of, **span})
-    named = {"edit": edit_id, "to": to, **of}
-    if action.startswith("rename"):
-        for table, column in (("rejections", "tag"), ("labels", "word")):
-            mine = OF_WORD.replace("tag", column)
-            if table == "rejections":
-                if action != "rename":
-                    continue
-                mine = "ended_by is null and tag = $word"
-            changed_name = "dimension" if action == "rename_dimension" else column
-            cursor.execute(
-                f"create or replace temp table renamed as select * replace ($to as {changed_name}, $edit as edit_id) "
-                f"from {table} where dataset_id = $dataset and {mine}",
-                {key: named[key] for key in _named_in(mine, "to", "edit", "dataset")},
-            ).fetchall()
-            cursor.execute(
-                f"update {table} set ended_by = $edit where dataset_id = $dataset and {mine}",
-                {key: named[key] for key in _named_in(mine, "edit", "dataset")},
-            ).fetchall()
-            cursor.execute(f"insert into {table} by name select * from renamed").fetchall()
-    derive(cursor)
-    changed(cursor, dataset_id)
-    return Edited(edit_id, count)
-
-
-def _named_in(sql: str, *more: str) -> set[str]:
-    return {name for name in ("dimension", "word") if f"${name}" in sql} | set(more)
-
-
-def _replace_rows(
-    cursor: Cursor, edit_id: int, action: str, to: str, condition: str, values: Mapping[str, Any]
-) -> None:
-    """End rows of the ledger by an edit of the vocabulary, and write what takes their place."""
-    if action in CHANGED:
-        given = {**values, "edit": edit_id} | ({"to": to} if "$to" in CHANGED[action] else {})
-        cursor.execute(
-            "create or replace temp table renamed as select dataset_id, "
-            f"{CHANGED[action]}, $edit from sample_tags where dataset_id = $dataset and {condition}",
-            given,
-        ).fetchall()
-    cursor.execute(
-        f"update sample_tags set ended_by = $edit where dataset_id = $dataset and {condition}",
-        {**values, "edit": edit_id},
-    ).fetchall()
-    if action in CHANGED:
-        cursor.execute(
-            "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place, created, "
-            "edit_id) select * from renamed"
-        ).fetchall()
-
-
-def _rename_again(cursor: Cursor, run_id: int, span: Mapping[str, int]) -> None:
-    """Apply changes of the vocabulary to what a run has just said in the words of before."""
-    edits = cursor.execute(
-        "select e.id, e.dataset_id, e.action, e.dimension, e.tag, e.value, e.questions from edits e "
-        "where e.action in ('rename', 'rename_dimension', 'drop', 'own') and e.undone_by is null "
-        "and e.dataset_id in (select dataset_id from samples where id = ?) order by e.id",
-        [span["low"]],
-    ).fetchall()
-    for edit_id, dataset_id, action, dimension, word, to, questions in edits:
-        before = (
-            "run_id = $run and sample_id in (select sample_id from answers where run_id = $run and "
-            f"coalesce(question_id, 0) <= $questions and {IN_TOUCH})"
-        )
-        values = {
-            "dataset": dataset_id,
-            "dimension": dimension,
-            "word": word,
-            "run": run_id,
-            "questions": questions,
-            **span,
-        }
-        # Of what becomes a tag of one's own, only what stood at that time did.
-        _replace_rows(
-            cursor, edit_id, "drop" if action == "own" else action, to, f"{OF_WORD} and {before} and {IN_TOUCH}", values
-        )
 
 
 def _give(
@@ -844,16 +712,20 @@ def _insert_answers(
     appender.flush()
 
 
+# A word that was taken out of the vocabulary does not come back with an answer to a question that was asked before.
+WORD_IS_THERE = """not exists (select 1 from edits e where e.action = 'remove word' and e.undone_by is null
+    and e.dataset_id = answers.dataset_id and e.tag = answers.word and coalesce(answers.question_id, 0) <= e.questions)"""
+
+
 def _note_accepted(cursor: Cursor, run_id: int) -> None:
     """Write the accepted answers that a run gave about the touched samples into the ledger."""
     if (span := _span(cursor)) is not None:
         cursor.execute(
             "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
             "select dataset_id, sample_id, word, dimension, 'model', probability, run_id, place from answers "
-            f"where run_id = $run and accepted and not stale and {IN_TOUCH}",
+            f"where run_id = $run and accepted and word <> '' and not stale and {IN_TOUCH} and {WORD_IS_THERE}",
             {"run": run_id, **span},
         ).fetchall()
-        _rename_again(cursor, run_id, span)
 
 
 def _span(cursor: Cursor) -> dict[str, int] | None:

@@ -293,7 +293,7 @@ class Wanted:
         asked: what the run asks.
         only_missing: take samples that lack an answer to one of the questions, and ask them those alone. A sample whose
             file could not be read counts as answered until its content changes.
-        like: detail and number format in which an answer must have been made to count; ``None`` where any will do.
+        like: detail and number format in which an answer must have been made to count; an empty format is any, ``None`` any of both.
     """
 
     scope: Condition
@@ -336,6 +336,16 @@ def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -
         [*values, limit],
     ).fetchall()
     return _pending(cursor, wanted, rows)
+
+
+def spread(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, limit: int) -> list[int]:
+    """Return the ids of ``limit`` samples from all over a filter whose files are there, the same ones every time."""
+    condition, values = where(dataset_id, chosen, words)
+    rows = cursor.execute(
+        f"select s.id from samples s where {condition} and not s.missing order by hash(s.id), s.id limit ?",
+        [*values, limit],
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def pending_count(cursor: Cursor, wanted: Wanted, *, run_id: int) -> int:
@@ -424,7 +434,7 @@ def _open(wanted: Wanted, run_id: int) -> Condition:
     if wanted.only_missing:
         condition += " and not s.failed"
         if ids and None not in ids:
-            has = f"({_ANSWERED_LIKE} = s.id)" if wanted.like else "list_contains(s.answered, ?)"
+            has = _ANSWERED_LIKE if wanted.like else "list_contains(s.answered, ?)"
             condition += f" and not ({' and '.join([has] * len(ids))})"
             for question_id in ids:
                 values += [question_id, *(wanted.like or ())]
@@ -432,8 +442,8 @@ def _open(wanted: Wanted, run_id: int) -> Condition:
 
 
 _ANSWERED_LIKE = (
-    "any (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
-    "where a.question_id = ? and not a.stale and t.detail = ? and t.dtype = ?)"
+    "s.id in (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
+    "where a.question_id = ? and not a.stale and t.detail = ? and ? in ('', t.dtype))"
 )
 
 
@@ -447,7 +457,7 @@ def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list
         found = cursor.execute(
             "select a.sample_id, a.question_id from answers a join run_totals t on t.run_id = a.run_id "
             "where a.sample_id between ? and ? and a.sample_id in (select unnest(?::bigint[])) and not a.stale "
-            "and t.detail = ? and t.dtype = ?",
+            "and t.detail = ? and ? in ('', t.dtype)",
             [min(known), max(known), list(known), *wanted.like],
         ).fetchall()
         for sample_id, question_id in found:

@@ -149,6 +149,17 @@ VERSION_2 = """
     );
 """
 
+VERSION_3 = """
+    create table conditions (            -- the vocabulary's: tags of the dimension only where a sample has one of the words
+        dimension varchar primary key, only_words varchar[] not null
+    );
+    create table answer_images (         -- how answers were before an edit of the vocabulary changed their words
+        edit_id bigint not null, dataset_id bigint not null, run_id bigint not null, sample_id bigint not null,
+        dimension varchar not null, question_id bigint, words varchar[] not null, probabilities float[] not null,
+        word varchar not null, probability double
+    );
+"""
+
 STEP = 50_000  # file names whose keys are written together
 
 
@@ -169,7 +180,7 @@ def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
 Step = str | Callable[[duckdb.DuckDBPyConnection], None]
 
 # One entry per version, each of one or more steps. Only ever append.
-MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names)]
+MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names), (VERSION_3,)]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

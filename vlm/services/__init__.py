@@ -3,6 +3,6 @@
 Everything takes keywords. Reading functions open the store themselves; writing ones commit before they return.
 """
 
-from vlm.services import datasets, exports, runs, samples, tags
+from vlm.services import datasets, exports, runs, samples, tags, trials, vocabulary
 
-__all__ = ["datasets", "exports", "runs", "samples", "tags"]
+__all__ = ["datasets", "exports", "runs", "samples", "tags", "trials", "vocabulary"]

@@ -19,6 +19,11 @@ def exists(*, dataset_id: int) -> bool:
     return Dataset.objects.filter(pk=dataset_id).exists()
 
 
+def listed() -> list[Dataset]:
+    """Return all data sets by name."""
+    return list(Dataset.objects.all())
+
+
 def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
     ids = [dataset.pk for dataset in datasets]
     with sample_store().read() as cursor:

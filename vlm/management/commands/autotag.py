@@ -31,10 +31,12 @@ from vlm.management.commands._shared import (
     share,
     to_json,
 )
+from vlm.management.commands.vocabulary import read_vocabulary
 from vlm.models import Dataset, TaggingRun
 from vlm.runs.errors import NothingToTag
 from vlm.runs.options import RunOptions
 from vlm.runs.state import RunState
+from vlm.vocabulary import Vocabulary
 
 LOOK_SECONDS = 0.3
 STAGES = {
@@ -65,6 +67,16 @@ class Command(DoorCommand):
         parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples only")
         parser.add_argument(
             "--dimension", action="append", default=[], metavar="D", help="ask only this one; may be repeated"
+        )
+        parser.add_argument(
+            "--vocabulary",
+            metavar="FILE",
+            help="ask what this TOML file says, for this run alone (see the command vocabulary)",
+        )
+        parser.add_argument(
+            "--same-detail",
+            action="store_true",
+            help="with --scope missing: answers of another detail or number format do not count",
         )
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
@@ -112,6 +124,8 @@ class Command(DoorCommand):
             mode=options["mode"],
             model=options["model"],
             device=options["device"],
+            vocabulary=vocabulary_of(options["vocabulary"]) if options["vocabulary"] else None,
+            same_detail=options["same_detail"],
             **chosen,
         )
         if options["dry_run"]:
@@ -346,3 +360,8 @@ def duration(seconds: float) -> str:
     if not hours:
         return f"{minute}:{second:02}"
     return f"{hours}h{minute:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"
+
+
+def vocabulary_of(path: str) -> Vocabulary:
+    """Return the dimensions of a vocabulary file that are switched on. Raises ``CommandError``, ``VocabularyError``."""
+    return Vocabulary(tuple(entry.dimension for entry in read_vocabulary(path) if entry.enabled))

@@ -1,0 +1,376 @@
+"""The vocabulary: reading and editing it, and what an edit does to the tags that are there.
+
+An edit changes two things that must agree: the questions in Django's database, and the tags and answers in the store. The
+store is written inside Django's transaction, so that neither is changed without the other. What was there before stands in
+a ``VocabularyChange``, and can be put back.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from vlm.errors import Refusal
+from vlm.models import Dimension, TaggingRun, VocabularyChange, Word
+from vlm.process import sample_store
+from vlm.samples import Cursor, Edit, rewording
+from vlm.vocabulary import DEFAULT_VOCABULARY, Only, VocabularyError, check_vocabulary, differences, normalise
+from vlm.vocabulary import Dimension as AskedDimension
+from vlm.vocabulary_file import Entry
+
+Removed = Literal["", "keep", "take"]
+
+SHOWN_CHANGES = 20
+
+
+class TagsAtStake(Refusal):
+    """Words would go that images are tagged with, and nobody said what is to become of the tags.
+
+    ``counts``: word → how many images have it.
+    """
+
+    title = "Images have these tags"
+    status = 409
+    exit_code = 2
+
+    def __init__(self, counts: dict[str, int]) -> None:
+        self.counts = counts
+        listed = ", ".join(f"“{word}” ({count:,})" for word, count in counts.items())
+        super().__init__(f"Images are tagged with {listed}. Say whether the tags are kept as your own, or taken away.")
+
+
+class VocabularyBusy(Refusal):
+    """A run is under way that asks what is to be changed."""
+
+    title = "A run is active"
+    status = 409
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """What an edit of the vocabulary touches: the tag, and how many images have it."""
+
+    word: str
+    samples: int
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------
+def entries() -> tuple[Entry, ...]:
+    """Return every dimension in its order, switched off ones included. Raises ``VocabularyError`` for one without words."""
+    rows = Dimension.objects.prefetch_related("words")
+    return tuple(Entry(dimension.asked(), dimension.enabled) for dimension in rows)
+
+
+def entry(*, name: str) -> Entry | None:
+    return next((found for found in entries() if found.dimension.name == name), None)
+
+
+def default_entries() -> tuple[Entry, ...]:
+    return tuple(Entry(dimension) for dimension in DEFAULT_VOCABULARY)
+
+
+def changes(*, limit: int = SHOWN_CHANGES) -> list[VocabularyChange]:
+    """Return the latest edits, newest first."""
+    return list(VocabularyChange.objects.select_related("user")[:limit])
+
+
+def changed_since(*, run: TaggingRun) -> tuple[str, ...]:
+    """Say what has changed in the dimensions that a run asked since it began."""
+    asked = run.vocabulary
+    now = {found.dimension.name: found.dimension for found in entries()}
+    return differences(asked, [now[name] for name in asked.names if name in now])
+
+
+def stakes(*, words: Iterable[str]) -> list[Stake]:
+    """Count the images that have each of ``words`` as a tag, in all data sets; words without images are left out."""
+    with sample_store().read() as cursor:
+        counts = rewording.tag_counts(cursor, list(words))
+    return [Stake(word, counts[word]) for word in words if counts.get(word)]
+
+
+# -- editing -------------------------------------------------------------------------------------------------------------
+def save(*, entry: Entry, name: str = "", removed: Removed = "", user: User | None) -> VocabularyChange | None:
+    """Add a dimension, or put ``entry`` in the place of the one called ``name``; returns ``None`` if nothing changed.
+
+    A word that is not in ``entry`` any more goes, and ``removed`` says what becomes of its tags: ``keep`` makes them users'
+    own tags, ``take`` takes them away.
+
+    Raises:
+        VocabularyError: it cannot be asked, or there is no dimension of that name.
+        TagsAtStake: words with tags would go, and ``removed`` is empty.
+        VocabularyBusy: a run is active.
+    """
+    before = entries()
+    if name and name not in {found.dimension.name for found in before}:
+        raise VocabularyError(f"There is no dimension “{name}” any more. Go back to the vocabulary.")
+    after = tuple(entry if found.dimension.name == name else found for found in before) if name else (*before, entry)
+    new_name = entry.dimension.name
+    if name and name != new_name:
+        after = _following(after, name, new_name)
+    verb = f"Changed {name}" if name else f"Added {new_name}"
+    renamed = {name: new_name} if name and name != new_name else {}
+    return _replace(before, after, text=verb, removed=removed, user=user, renamed=renamed)
+
+
+def replace_all(
+    *, entries: Sequence[Entry], removed: Removed = "", user: User | None, text: str = "Imported a vocabulary"
+) -> VocabularyChange | None:
+    """Put another vocabulary in the place of the present one. Raises as :func:`save`."""
+    before = _entries()
+    return _replace(before, tuple(entries), text=text, removed=removed, user=user)
+
+
+def reset(*, removed: Removed = "", user: User | None) -> VocabularyChange | None:
+    """Put the vocabulary back that DataVisor comes with. Raises as :func:`save`."""
+    return replace_all(
+        entries=default_entries(),
+        removed=removed,
+        user=user,
+        text="Went back to the vocabulary that DataVisor comes with",
+    )
+
+
+def move(*, name: str, by: int, user: User | None) -> VocabularyChange | None:
+    """Move a dimension up (negative) or down in the order."""
+    before = entries()
+    order = list(before)
+    place = next((index for index, found in enumerate(order) if found.dimension.name == name), None)
+    if place is None:
+        raise VocabularyError(f"There is no dimension “{name}” any more. Go back to the vocabulary.")
+    order.insert(max(0, place + by), order.pop(place))
+    return _replace(before, tuple(order), text=f"Moved {name}", removed="", user=user)
+
+
+def switch(*, name: str, enabled: bool, user: User | None) -> VocabularyChange | None:
+    """Ask a dimension in new runs, or leave it out; its tags stay."""
+    before = entries()
+    after = tuple(replace(found, enabled=enabled) if found.dimension.name == name else found for found in before)
+    return _replace(before, after, text=f"Switched {name} {'on' if enabled else 'off'}", removed="", user=user)
+
+
+def remove(*, name: str, removed: Removed = "", user: User | None) -> VocabularyChange | None:
+    """Take a dimension out. Raises as :func:`save`."""
+    before = entries()
+    after = tuple(found for found in before if found.dimension.name != name)
+    if len(after) == len(before):
+        raise VocabularyError(f"There is no dimension “{name}” any more. Go back to the vocabulary.")
+    return _replace(before, after, text=f"Removed {name}", removed=removed, user=user)
+
+
+def rename_word(*, name: str, old: str, new: str, user: User | None) -> VocabularyChange:
+    """Call a word of the dimension ``name`` otherwise, in all tags and answers; or merge it into another of its words.
+
+    What the model answered stays an answer: ``old`` becomes a spelling of ``new``, and nothing is asked again.
+
+    Raises:
+        VocabularyError: there is no such word, or the new one cannot be.
+        VocabularyBusy: a run is active.
+    """
+    before, new = entries(), normalise(new)
+    found = next((one for one in before if one.dimension.name == name), None)
+    if found is None or old not in found.dimension.words:
+        raise VocabularyError(f"There is no word “{old}” in “{name}” any more. Go back to the vocabulary.")
+    if new == old:
+        raise VocabularyError("The new word is the old one.")
+    dimension = reworded(found.dimension, old, new)
+    after = tuple(
+        replace(one, dimension=dimension if one is found else _condition_reworded(one.dimension, name, old, new))
+        for one in before
+    )
+    merged = new in found.dimension.words
+    text = f"Merged {name}: {old} into {new}" if merged else f"Renamed {name}: {old} to {new}"
+
+    def store(cursor: Cursor, by: Edit) -> list[int]:
+        return rewording.rename_word(cursor, before=found.dimension, after=dimension, old=old, new=new, by=by)
+
+    return _change(before, after, text=text, user=user, store=store)
+
+
+def undo(*, change: VocabularyChange, user: User | None) -> VocabularyChange:
+    """Put back what an edit changed: the questions, the tags and the answers.
+
+    Raises:
+        VocabularyError: it is taken back already, or the vocabulary was edited since.
+        VocabularyBusy: a run is active.
+    """
+    if change.undone is not None:
+        raise VocabularyError("This edit is taken back already.")
+    before = entries()
+    if [_as_json(found) for found in before] != change.after:
+        raise VocabularyError("The vocabulary was edited since: take the later edits back first.")
+    if change.edits or change.renamed:
+        asked = TaggingRun.objects.filter(created__gt=change.created, processed__gt=0, reverted=None).first()
+        if asked is not None:
+            raise VocabularyError(
+                f"Run {asked.pk} has asked the changed questions since. Take that run back first, or edit the words anew."
+            )
+    after = tuple(_from_json(value) for value in change.before)
+
+    def store(cursor: Cursor, by: Edit) -> list[int]:
+        rewording.undo(cursor, edits=change.edits, by=by)
+        for old, new in change.renamed.items():
+            rewording.rename_dimension(cursor, old=new, new=old)
+        return []
+
+    with transaction.atomic():
+        undone = _change(
+            before,
+            after,
+            text=f"Took back: {change.text}",
+            user=user,
+            store=store if change.edits or change.renamed else None,
+        )
+        VocabularyChange.objects.filter(pk=change.pk).update(undone=timezone.now())
+    return undone
+
+
+_entries = entries  # where an argument has the name
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+def reworded(dimension: AskedDimension, old: str, new: str) -> AskedDimension:
+    """Return the dimension with ``new`` in the place of ``old``, which becomes a spelling of it."""
+    merged = new in dimension.words
+
+    def renamed(words: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(new if word == old else word for word in words))
+
+    if dimension.kind == "yes-no":
+        return replace(dimension, words=(new,), labels={new: dimension.labels[old]} if old in dimension.labels else {})
+    spellings = {word: others for word, others in dimension.spellings.items() if word not in (old, new)}
+    kept = [*dimension.spellings.get(new, ()), old, *dimension.spellings.get(old, ())]
+    spellings[new] = tuple(dict.fromkeys(word for word in kept if word.casefold() != new.casefold()))
+    labels = {word: label for word, label in dimension.labels.items() if word != old}
+    if not merged and old in dimension.labels:
+        labels[new] = dimension.labels[old]
+    if merged and len(dimension.words) == 2:
+        raise VocabularyError(f"“{dimension.name}” has two words only; remove the dimension instead.")
+    return replace(
+        dimension, words=renamed(dimension.words), levels=renamed(dimension.levels), spellings=spellings, labels=labels
+    )
+
+
+def _condition_reworded(dimension: AskedDimension, name: str, old: str, new: str) -> AskedDimension:
+    if dimension.only is None or dimension.only.dimension != name:
+        return dimension
+    words = tuple(dict.fromkeys(new if word == old else word for word in dimension.only.words))
+    return replace(dimension, only=Only(name, words))
+
+
+def _following(found: Sequence[Entry], old: str, new: str) -> tuple[Entry, ...]:
+    """Let conditions follow a dimension to its new name."""
+    return tuple(
+        replace(one, dimension=replace(one.dimension, only=Only(new, one.dimension.only.words)))
+        if one.dimension.only is not None and one.dimension.only.dimension == old
+        else one
+        for one in found
+    )
+
+
+def _replace(
+    before: tuple[Entry, ...],
+    after: tuple[Entry, ...],
+    *,
+    text: str,
+    removed: Removed,
+    user: User | None,
+    renamed: dict[str, str] | None = None,
+) -> VocabularyChange | None:
+    """Put ``after`` in the place of ``before``, and do with the tags of words that go what ``removed`` says."""
+    if before == after:
+        return None
+    check_vocabulary(found.dimension for found in after)
+    staying = {word for found in after for word in found.dimension.words}
+    gone = [word for found in before for word in found.dimension.words if word not in staying]
+    counts = {stake.word: stake.samples for stake in stakes(words=gone)}
+    if counts and not removed:
+        raise TagsAtStake(counts)
+    names = renamed or {}
+
+    def store(cursor: Cursor, by: Edit) -> list[int]:
+        for old, new in names.items():
+            if rewording.dimension_is_used(cursor, new):
+                raise VocabularyError(
+                    f"Answers of an earlier dimension “{new}” are kept, and would be mixed up with these. Take another name."
+                )
+            rewording.rename_dimension(cursor, old=old, new=new)
+        return rewording.remove_words(cursor, words=list(counts), keep=removed == "keep", by=by)
+
+    if counts:
+        text += f"; tags of {', '.join(counts)} {'kept as own tags' if removed == 'keep' else 'taken away'}"
+    return _change(before, after, text=text, user=user, store=store if names or counts else None, renamed=names)
+
+
+def _change(
+    before: tuple[Entry, ...],
+    after: tuple[Entry, ...],
+    *,
+    text: str,
+    user: User | None,
+    store: Callable[[Cursor, Edit], list[int]] | None,
+    renamed: dict[str, str] | None = None,
+) -> VocabularyChange:
+    check_vocabulary(found.dimension for found in after)
+    if store is not None:
+        active = TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).first()
+        if active is not None:
+            raise VocabularyBusy(
+                f"Run {active.pk} is active, and tags with these words. Wait for its end, or cancel it."
+            )
+    with transaction.atomic():
+        _write(after)
+        change = VocabularyChange.objects.create(
+            user=user,
+            text=text[:500],
+            before=[_as_json(found) for found in before],
+            after=[_as_json(found) for found in after],
+            renamed=renamed or {},
+        )
+        if store is not None or _conditions(before) != _conditions(after):
+            by = Edit(user.pk if user else None, user.get_username() if user else "", "vocabulary")
+            with sample_store().write() as cursor:
+                if store is not None:
+                    change.edits = store(cursor, by)
+                rewording.conditions_keep(cursor, _conditions(after))
+            change.save(update_fields=["edits"])
+    return change
+
+
+def _conditions(found: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
+    return {one.dimension.name: one.dimension.only.words for one in found if one.dimension.only is not None}
+
+
+def _write(wanted: Sequence[Entry]) -> None:
+    """Make Django's rows say ``wanted``. Rows are kept where a dimension keeps its name."""
+    rows = {row.name: row for row in Dimension.objects.all()}
+    for name in rows.keys() - {found.dimension.name for found in wanted}:
+        rows.pop(name).delete()
+    for position, found in enumerate(wanted):
+        asked = found.dimension
+        row = rows.get(asked.name) or Dimension(name=asked.name)
+        row.question, row.kind, row.label, row.enabled = asked.question, asked.kind, asked.label, found.enabled
+        row.position = position
+        row.levels, row.wordings = list(asked.levels), list(asked.wordings)
+        row.spellings = {word: list(others) for word, others in asked.spellings.items()}
+        row.labels = dict(asked.labels)
+        row.only_dimension = asked.only.dimension if asked.only else ""
+        row.only_words = list(asked.only.words) if asked.only else []
+        row.save()
+        if tuple(row.words.values_list("text", flat=True)) != asked.words:
+            row.words.all().delete()
+            Word.objects.bulk_create(
+                Word(dimension=row, text=text, position=place) for place, text in enumerate(asked.words)
+            )
+
+
+def _as_json(found: Entry) -> dict[str, object]:
+    return found.dimension.to_json() | {"enabled": found.enabled}
+
+
+def _from_json(value: dict[str, object]) -> Entry:
+    rest = {key: given for key, given in value.items() if key != "enabled"}
+    return Entry(AskedDimension.from_json(rest), bool(value["enabled"]))
