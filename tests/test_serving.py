@@ -222,7 +222,7 @@ def test_wrong_links_of_strangers_do_not_lock_out_the_right_one(server: Daphne) 
     assert Wire(server).ask("HEAD", link)[0] == 204
     for name, value in (("Sec_Purpose", "prefetch;prerender"), ("Purpose", "prefetch"), ("X_Moz", "prefetch")):
         looked = Wire(server)
-        assert looked.ask("GET", link, **{name: value})[0] == 204
+        assert looked.ask("GET", link, **{name: value})[0] == 204  # type: ignore[arg-type]
         assert "sessionid" not in looked.cookies
     wire = Wire(server)
     status, headers, _ = wire.ask("GET", link)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,12 @@ def test_a_deployment_refuses_every_host(tmp_path: Path) -> None:
 
 def test_a_key_can_be_changed_without_logging_everybody_out(tmp_path: Path) -> None:
     sign = "from django.core import signing; "
-    variables = {"DJANGO_SETTINGS_MODULE": "datavisor.settings", "DATAVISOR_ALLOWED_HOSTS": "tags.example.org"}
+    variables: dict[str, Any] = {
+        "DJANGO_SETTINGS_MODULE": "datavisor.settings",
+        "DATAVISOR_ALLOWED_HOSTS": "tags.example.org",
+    }
     signed = run(tmp_path, sign + "print(signing.dumps('ada'))", **variables, DATAVISOR_SECRET_KEY=KEY)
-    new = {"DATAVISOR_SECRET_KEY": secrets.token_urlsafe(64)}
+    new: dict[str, Any] = {"DATAVISOR_SECRET_KEY": secrets.token_urlsafe(64)}
     read = sign + f"print(signing.loads({signed.stdout.strip()!r}))"
     assert "BadSignature" in run(tmp_path, read, **variables, **new).stderr
     assert run(tmp_path, read, **variables, **new, DATAVISOR_OLD_SECRET_KEYS=KEY).stdout == "ada\n"
