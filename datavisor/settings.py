@@ -338,7 +338,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": (
-            "whitenoise.storage.CompressedManifestStaticFilesStorage"
+            "datavisor.static.StaticFiles"
             if COLLECTED or os.environ.get("DATAVISOR_COLLECTING")
             else "django.contrib.staticfiles.storage.StaticFilesStorage"
         )

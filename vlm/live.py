@@ -196,7 +196,7 @@ class Room:
 
 def _identity(state: RunState | None) -> tuple[object, ...]:
     """Return what decides which buttons and words the strip has; the rest are figures."""
-    return () if state is None else (state.run, state.status, state.error, state.model)
+    return () if state is None else (state.run, state.status, state.error, state.model, state.reverted, state.waits_for)
 
 
 def _look(dataset_id: int, before: Look | None) -> Look:

@@ -12,6 +12,8 @@ TAG = "vlm.autotag_dataset"
 EDIT = "vlm.edit_tags"
 IMPORT = "vlm.import_dataset"
 VOCABULARY = "vlm.change_vocabulary"
+CHANGE = "vlm.change_dataset"
+DELETE = "vlm.delete_dataset"
 
 REFUSALS = {
     VIEW: "You may not see data sets.",
@@ -19,6 +21,8 @@ REFUSALS = {
     EDIT: "You may not edit tags.",
     IMPORT: "You may not import data sets.",
     VOCABULARY: "You may not edit the vocabulary.",
+    CHANGE: "You may not rename data sets or point them to other folders.",
+    DELETE: "You may not delete data sets.",
 }
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"

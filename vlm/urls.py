@@ -4,18 +4,21 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 import vlm.converters  # noqa: F401  (<id:…>)
-from vlm.views import accounts, autotag, browse, importing, media, runs, samples, vocabulary
+from vlm.views import accounts, autotag, browse, importing, media, runs, samples, settings, vocabulary
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.dataset, name="dataset"),
     path("cells", browse.cells, name="cells"),
     path("tags", browse.edit_tags, name="edit_tags"),
+    path("edits", browse.edits, name="edits"),
+    path("edits/<id:edit_id>/undo", browse.edit_undo, name="edit_undo"),
     path("export", browse.export, name="export"),
     path("views", browse.saved_views, name="saved_views"),
     path("auto-tag", autotag.auto_tag, name="auto_tag"),
     path("auto-tag/count", autotag.auto_tag_count, name="auto_tag_count"),
     path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
     path("runs", runs.run_list, name="runs"),
+    path("settings", settings.dataset_settings, name="dataset_settings"),
     path("samples/<id:sample_id>/", samples.sample, name="sample"),
     path("samples/<id:sample_id>/thumbnail/<id:size>", media.thumbnail, name="thumbnail"),
     path("samples/<id:sample_id>/image", media.image, name="image"),
@@ -28,6 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("accounts/password/", accounts.ChangePassword.as_view(), name="change_password"),
     path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
+    path("runs/", runs.active_runs, name="active_runs"),
     path("runs/<id:run_id>/", runs.run, name="run"),
     path("runs/<id:run_id>/cancel", runs.run_cancel, name="run_cancel"),
     path("runs/<id:run_id>/resume", runs.run_resume, name="run_resume"),

@@ -247,7 +247,11 @@ class TagMachine(RuleBasedStateMachine):
         sample_id = self.ids[place]
         dimension = next((name for name, of in WORDS.items() if word in of), None)
         add(self.store, sample_id, word, dimension)
-        self.users[sample_id].setdefault(word, dimension)
+        mine = self.users[sample_id]
+        if word not in mine:  # a new word of a dimension takes the place of the old one
+            for old in [other for other, of in mine.items() if dimension is not None and of == dimension]:
+                del mine[old]
+            mine[word] = dimension
         self.rejected[sample_id].discard(word)
 
     @rule(place=samples, word=words)

@@ -27,7 +27,11 @@ _subscribers: list[Callable[[int], None]] = []
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run as viewers see it; ``rate`` in images per second, ``seconds`` and ``eta`` in seconds, downloads in bytes."""
+    """A run as viewers see it; ``rate`` in images per second, ``seconds`` and ``eta`` in seconds, downloads in bytes.
+
+    ``asks`` are the questions’ names, ``within`` is the filter that narrows the run, and ``waits_for`` the run that has the
+    model, while this one waits for it.
+    """
 
     run: int
     dataset: int
@@ -49,6 +53,11 @@ class RunState:
     model: str
     device: str
     demonstration: bool
+    reverted: bool
+    started_by: str
+    asks: tuple[str, ...]
+    within: str
+    waits_for: int | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,6 +101,27 @@ def run_state(*, run: TaggingRun) -> RunState:
         model=run.model,
         device=run.device,
         demonstration=is_demonstration(run.model),
+        reverted=run.reverted is not None,
+        started_by=str(run.started_by or ""),
+        asks=tuple(str(dimension["name"]) for dimension in run.vocabulary_json),
+        within=run.filter_query,
+        waits_for=_waits_for(run),
+    )
+
+
+def _waits_for(run: TaggingRun) -> int | None:
+    """Return the run that has the model while ``run`` is queued: the model works on one at a time."""
+    if run.status != Status.QUEUED:
+        return None
+    busy = TaggingRun.objects.filter(status__in=(Status.LOADING, Status.RUNNING, Status.CANCELLING)).exclude(pk=run.pk)
+    return busy.order_by("pk").values_list("pk", flat=True).first()
+
+
+def active() -> list[TaggingRun]:
+    """Return the active runs of all data sets, in the order in which they began."""
+    fail_stale()
+    return list(
+        TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).select_related("dataset", "started_by").order_by("pk")
     )
 
 
@@ -107,7 +137,7 @@ def is_demonstration(model: str) -> bool:
 def current(*, dataset: Dataset) -> TaggingRun | None:
     """Return the active run, else the newest."""
     fail_stale()
-    runs = TaggingRun.objects.filter(dataset=dataset)
+    runs = TaggingRun.objects.filter(dataset=dataset).select_related("started_by")
     return runs.filter(status__in=TaggingRun.ACTIVE).first() or runs.first()
 
 

@@ -35,7 +35,9 @@ MAX_PARTS = 100  # values of all parts together, ids apart
 MAX_LENGTH = 200  # characters of one value
 MAX_QUERY = 250_000  # characters of a filter's text: room for the ids
 MAX_FIELDS = 1000  # keys with their values in an address, what belongs to the page included
-PAGE_KEYS = frozenset({"order", "size", "after", "loaded", "format", "ids"})  # of the page's address, and no filter
+PAGE_KEYS = frozenset(
+    {"order", "size", "after", "before", "at", "from", "loaded", "format", "ids"}
+)  # of the page's address, and no filter
 
 Condition = tuple[str, list[Any]]
 Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order

@@ -568,6 +568,7 @@ def _in_touch(alias: str) -> str:
 
 
 IN_TOUCH = "sample_id between $low and $high and sample_id in (select id from touched)"
+OLD_WORD = f"ended_by is null and source = 'user' and dimension = $dimension and tag <> $tag and {IN_TOUCH}"
 
 CURRENT = f"""
 update answers a set current = not a.current
@@ -665,6 +666,13 @@ def _give(
     edit_id = edit_keep(
         cursor, dataset_id=dataset_id, by=by, action=action, tag=tag, dimension=dimension, samples=count
     )
+    # An image has one word of a dimension, so a user's new one takes the place of the old one.
+    old = {"dimension": dimension, "tag": tag, **(_span(cursor) or {})}
+    ((replaced,),) = cursor.execute(
+        f"select count(distinct sample_id) from sample_tags where {OLD_WORD}", old
+    ).fetchall()
+    if replaced:
+        cursor.execute(f"update sample_tags set ended_by = $edit where {OLD_WORD}", old | {"edit": edit_id}).fetchall()
     cursor.execute(
         "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, place, edit_id) "
         "select ?, id, ?, ?, 'user', nextval('edits'), ? from (select id from touched order by id)",
@@ -676,7 +684,7 @@ def _give(
     ).fetchall()
     derive(cursor)
     changed(cursor, dataset_id)
-    return Edited(edit_id, count)
+    return Edited(edit_id, count, replaced)
 
 
 def _insert_answers(

@@ -79,6 +79,40 @@ def samples_page(
     return Page(samples_by_id(cursor, dataset_id, [row[1] for row in rows[:limit]]), following)
 
 
+def samples_before(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, before: str, limit: int
+) -> Page:
+    """Return the samples up to the cursor ``before``, in ``order``; ``Page.next`` is the cursor of those before them."""
+    key, of = _key(cursor, dataset_id, order)
+    condition, values = where(dataset_id, chosen, words)
+    value, sample_id = _unpack(before, order, of)
+    rows = cursor.execute(
+        f"select {key}, s.id from samples s where {condition} and {key} <= ? and ({key}, s.id) <= (?, ?) "
+        f"order by {key} desc, s.id desc limit ?",
+        [*values, value, value, sample_id, limit + 1],
+    ).fetchall()
+    earlier = page_cursor(order, rows[limit]) if len(rows) > limit else ""
+    return Page(samples_by_id(cursor, dataset_id, [row[1] for row in rows[:limit]][::-1]), earlier)
+
+
+def cursor_before(cursor: Cursor, dataset_id: int, sample_id: int, order: str) -> str:
+    """Return the cursor that stands right before a sample, empty if the data set has no such sample."""
+    key, _ = _key(cursor, dataset_id, order)
+    rows = cursor.execute(
+        f"select {key} from samples s where s.id = ? and s.dataset_id = ?", [sample_id, dataset_id]
+    ).fetchall()
+    return page_cursor(order, (rows[0][0], sample_id - 1)) if rows else ""
+
+
+def some_paths(cursor: Cursor, dataset_id: int, limit: int) -> list[str]:
+    """Return the paths of ``limit`` samples from all over a data set whose files were there, the same ones every time."""
+    rows = cursor.execute(
+        "select path from samples where dataset_id = ? and not missing order by hash(id), id limit ?",
+        [dataset_id, limit],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def samples_by_id(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[SampleRow]:
     """Return the samples in the order of ``ids``; unknown ones are left out."""
     if not ids:
@@ -209,6 +243,13 @@ def edits(
         condition += " and undone_by is null and action not in ('undo', 'content')"
     rows = cursor.execute(
         f"select {EDIT_COLUMNS} from edits where {condition} order by id desc limit ?", [*values, limit]
+    ).fetchall()
+    return [EditRow(*row) for row in rows]
+
+
+def edits_by_id(cursor: Cursor, ids: Sequence[int]) -> list[EditRow]:
+    rows = cursor.execute(
+        f"select {EDIT_COLUMNS} from edits where id in (select unnest(?::bigint[]))", [list(ids)]
     ).fetchall()
     return [EditRow(*row) for row in rows]
 

@@ -69,10 +69,14 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """What an edit did: its id (``None`` where there was nothing to change) and how many samples it changed."""
+    """What an edit did: its id (``None`` where there was nothing to change) and how many samples it changed.
+
+    ``replaced`` is on how many of them its word took the place of another one that a user had given.
+    """
 
     id: int | None
     samples: int
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from vlm.datasets import importing
 from vlm.datasets.importing import import_folder as import_folder
 from vlm.datasets.importing import import_preview as import_preview
 from vlm.datasets.importing import import_start as import_start
+from vlm.datasets.moving import relocate as relocate
+from vlm.datasets.moving import rename as rename
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import RunActive

@@ -5,7 +5,9 @@ from django.contrib.auth.models import User
 from vlm.models import Dataset, TaggingRun
 from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
+from vlm.runs.pace import expected_seconds as expected_seconds
 from vlm.runs.state import RunState as RunState
+from vlm.runs.state import active as active
 from vlm.runs.state import current as current
 from vlm.runs.state import fail_stale as fail_stale
 from vlm.runs.state import is_demonstration as is_demonstration

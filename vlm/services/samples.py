@@ -41,6 +41,37 @@ def page(*, dataset: Dataset, filter: SampleFilter, order: str = "name", after: 
         return reading.samples_page(cursor, dataset.pk, filter, words, order=order, after=after, limit=limit)
 
 
+def window(
+    *, dataset: Dataset, filter: SampleFilter, order: str = "name", at: int, before: int, limit: int
+) -> tuple[Page, str]:
+    """Return up to ``before`` samples in front of the place of ``at`` and ``limit`` from it on, and the cursor of the others.
+
+    The sample itself need not match the filter: it may have left it meanwhile.
+
+    Raises:
+        FilterError: an unknown order or dimension.
+    """
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        place = reading.cursor_before(cursor, dataset.pk, at, order)
+        page = reading.samples_page(cursor, dataset.pk, filter, words, order=order, after=place, limit=limit)
+        if not place:
+            return page, ""
+        front = reading.samples_before(
+            cursor, dataset.pk, filter, words, order=order, before=place, limit=max(before, 1)
+        )
+    if before:
+        return Page([*front.samples, *page.samples], page.next), front.next
+    return page, place if front.samples else ""
+
+
+def earlier(*, dataset: Dataset, filter: SampleFilter, order: str, before: str, limit: int) -> Page:
+    """Return the samples up to the cursor ``before``; their ``next`` is the cursor of those before them."""
+    words = words_by_dimension()
+    with sample_store().read() as cursor:
+        return reading.samples_before(cursor, dataset.pk, filter, words, order=order, before=before, limit=limit)
+
+
 def facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
     """Count what a filter could be narrowed to.
 

@@ -1,49 +1,107 @@
-"""Tags: what users add, take away and confirm, on a sample or on a whole filter."""
+"""Tags: what users add, take away, confirm and undo, on a sample or on a whole filter."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Edit, SampleFilter, Way, merging, reading, where
+from vlm.runs.state import notify
+from vlm.samples import Edit, EditError, EditRow, SampleFilter, Way, merging, reading, where
 
 
-def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> int:
-    """Give a tag to all samples of a filter; returns how many did not have it from a user. Raises ``TagError``."""
-    words, tag = words_by_dimension(), merging.clean_tag(tag)
-    with sample_store().write() as cursor:
-        target = where(dataset.pk, filter, words)
-        return merging.tags_add(
-            cursor,
-            dataset_id=dataset.pk,
-            target=target,
-            tag=tag,
-            dimension=_dimension_of(tag, words),
-            by=_by(user, filter),
-        ).samples
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an edit did.
+
+    Attributes:
+        edit: by which it can be undone; ``None`` where there was nothing to change.
+        samples: how many it changed.
+        tag: as it is kept: a word of the vocabulary is written as there.
+        dimension: of which the tag is a word, empty for a tag of one's own.
+        replaced: on how many samples it took the place of another word that a user had given.
+    """
+
+    edit: int | None
+    samples: int
+    tag: str
+    dimension: str = ""
+    replaced: int = 0
 
 
-def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> int:
-    """Take a tag away from all samples of a filter, for good; returns how many had it."""
+def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
+    """Give a tag to all samples of a filter that have it from no user yet.
+
+    A word of a dimension takes the place of the user's other words of it. Raises ``TagError``.
+    """
     words = words_by_dimension()
+    tag, dimension = _meant(merging.clean_tag(tag), words)
     with sample_store().write() as cursor:
-        target = where(dataset.pk, filter, words)
-        tag = merging.clean_tag(tag)
-        return merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=_by(user, filter)).samples
-
-
-def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> int:
-    """Make a model's tag the user's own wherever it stands in a filter; returns where it was not yet."""
-    words, tag = words_by_dimension(), merging.clean_tag(tag)
-    with sample_store().write() as cursor:
-        target = where(dataset.pk, filter, words)
-        return merging.tags_confirm(
+        done = merging.tags_add(
             cursor,
             dataset_id=dataset.pk,
-            target=target,
+            target=where(dataset.pk, filter, words),
             tag=tag,
-            dimension=_dimension_of(tag, words),
+            dimension=dimension,
             by=_by(user, filter),
-        ).samples
+        )
+    notify(dataset.pk)
+    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+
+
+def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
+    """Take a tag away from all samples of a filter that have it, for good."""
+    words, tag = words_by_dimension(), merging.clean_tag(tag)
+    meant, dimension = _meant(tag, words)
+    with sample_store().write() as cursor:
+        target, by = where(dataset.pk, filter, words), _by(user, filter)
+        done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
+        if not done.samples and meant != tag:
+            tag = meant
+            done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
+    notify(dataset.pk)
+    return Change(done.id, done.samples, tag, dimension or "")
+
+
+def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
+    """Make a model's tag the user's own wherever it stands in a filter and is not yet."""
+    words = words_by_dimension()
+    tag, dimension = _meant(merging.clean_tag(tag), words)
+    with sample_store().write() as cursor:
+        done = merging.tags_confirm(
+            cursor,
+            dataset_id=dataset.pk,
+            target=where(dataset.pk, filter, words),
+            tag=tag,
+            dimension=dimension,
+            by=_by(user, filter),
+        )
+    notify(dataset.pk)
+    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+
+
+def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
+    """Take an edit back, exactly. Raises ``EditError``: it is none of this data set, or cannot be taken back (any more)."""
+    with sample_store().write() as cursor:
+        if not (rows := [row for row in reading.edits_by_id(cursor, [edit]) if row.dataset_id == dataset.pk]):
+            raise EditError(f"There is no edit {edit} of this data set.")
+        by = Edit(user.pk, user.get_username(), "undo") if user is not None else Edit(way="undo")
+        done = merging.undo(cursor, edit, by)
+    notify(dataset.pk)
+    return Change(done.id, done.samples, rows[0].tag, rows[0].dimension or "")
+
+
+def edits(*, dataset: Dataset, limit: int = 50) -> list[EditRow]:
+    """Return the newest edits of a data set, the last one first."""
+    with sample_store().read() as cursor:
+        return reading.edits(cursor, dataset.pk, limit=limit)
+
+
+def revision(*, dataset: Dataset) -> int:
+    """Return a number that grows with every change of the data set's samples and tags, in whatever process."""
+    with sample_store().read() as cursor:
+        return reading.revision(cursor, dataset.pk)
 
 
 def suggestions(*, dataset: Dataset, prefix: str, limit: int = 20) -> list[str]:
@@ -56,5 +114,10 @@ def _by(user: User | None, filter: SampleFilter) -> Edit:
     return Edit(user.pk, user.get_username(), way) if user is not None else Edit(way=way)
 
 
-def _dimension_of(tag: str, words: dict[str, tuple[str, ...]]) -> str | None:
-    return next((name for name, of in words.items() if tag in of), None)
+def _meant(tag: str, words: Mapping[str, Sequence[str]]) -> tuple[str, str | None]:
+    """Return the word of the vocabulary that ``tag`` spells, in any case, with its dimension; or the tag, which is one's own."""
+    for same in (lambda word: word == tag, lambda word: word.casefold() == tag.casefold()):
+        for dimension, of in words.items():
+            if (word := next(filter(same, of), None)) is not None:
+                return word, dimension
+    return tag, None

@@ -44,6 +44,22 @@ def says(tag: Tag) -> str:
     return f"{origin} – {said}" + (f", run {tag.run}" if tag.run is not None else "")
 
 
+EDIT_VERBS = {
+    "add": "added",
+    "remove": "took away",
+    "confirm": "confirmed",
+    "label": "labelled",
+    "undo": "undid an edit of",
+    "content": "set aside: the file has another content",
+}
+
+
+@register.filter
+def edit_verb(action: str) -> str:
+    """Return what an edit did, as a verb before its tag."""
+    return EDIT_VERBS.get(action, action)
+
+
 @register.simple_tag
 def thumbnail(dataset_id: int, sample: SampleRow, size: int) -> str:
     """Return the address of a thumbnail; it changes with the file, so that the browser may keep it for good."""

@@ -20,6 +20,7 @@ from vlm.views.problems import Problem, told_at, wants_json
 from vlm.vocabulary import VocabularyError
 
 PROBLEM_PLACE = "#auto-tag-problem"
+ASK_ABOVE_SECONDS = 600  # a run that will take longer is asked about once
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -34,11 +35,25 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     form = AutoTagForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form), target=PROBLEM_PLACE)
+    options = form.options()
     with told_at(PROBLEM_PLACE):
-        run = services.runs.start(
-            dataset=dataset, options=form.options(), user=request.user, origin=TaggingRun.Origin.PAGE
-        )
+        if "confirmed" not in request.POST and not wants_json(request):
+            count = services.runs.scope_count(dataset=dataset, options=options)
+            seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
+            if seconds is not None and seconds > ASK_ABOVE_SECONDS:
+                return _ask(request, dataset, count, seconds)
+        run = services.runs.start(dataset=dataset, options=options, user=request.user, origin=TaggingRun.Origin.PAGE)
     return started(request, run)
+
+
+def _ask(request: Request, dataset: Dataset, count: int, seconds: float) -> HttpResponse:
+    """Ask once whether a long run is meant, where the click was."""
+    if not request.htmx:
+        return _options_page(request, dataset, ask=True)
+    response = render(request, "vlm/_auto_tag_ask.html", {"count": count, "seconds": seconds})
+    response.headers["HX-Retarget"] = PROBLEM_PLACE
+    response.headers["HX-Reswap"] = "innerHTML"
+    return response
 
 
 def started(request: Request, run: TaggingRun) -> HttpResponse:
@@ -61,10 +76,14 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
         if request.htmx:
             return HttpResponse("– images")
         raise Problem(first_error(form))
-    count = services.runs.scope_count(dataset=dataset, options=form.options())
+    options = form.options()
+    count = services.runs.scope_count(dataset=dataset, options=options)
+    seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
     if request.htmx:
-        return HttpResponse(f"{count:,} image{'' if count == 1 else 's'}")
-    return JsonResponse({"count": count})
+        asked = len(options.dimensions or form.dimension_list)
+        values = {"count": count, "questions": asked, "seconds": seconds}
+        return render(request, "vlm/_auto_tag_count.html", values)
+    return JsonResponse({"count": count, "seconds": seconds})
 
 
 @never_cache
@@ -76,7 +95,7 @@ def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
     return JsonResponse(services.runs.state(run=run).to_json() if run else {"run": None})
 
 
-def _options_page(request: Request, dataset: Dataset) -> HttpResponse:
+def _options_page(request: Request, dataset: Dataset, *, ask: bool = False) -> HttpResponse:
     """Show the options on a page of their own; when they were sent, also how many images they cover."""
     asked = request.POST if request.method == "POST" else request.GET
     form = AutoTagForm(asked if request.method == "POST" else None)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
@@ -23,7 +24,7 @@ from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset, SavedView, TaggingRun
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
-from vlm.samples import ORDERS, DatasetStats, Facets, SampleFilter
+from vlm.samples import ORDERS, DatasetStats, Facets, Page, SampleFilter
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
@@ -35,6 +36,7 @@ MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes ba
 CARD_PICTURES = 4
 SUGGESTED = 200
 MOST_VIEWS = 100  # that a user saves of one data set
+LISTED_EDITS = 200
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
@@ -70,20 +72,16 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     """Draw the grid with its sidebar; for htmx only these, since the rest of the page stays."""
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
-    after = request.GET.get("after", "")
-    page = services.samples.page(
-        dataset=dataset, filter=place.filter, order=place.order, after=after, limit=_loaded(request)
-    )
+    cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
     user = request.user
     values = {
         "dataset": dataset,
         "stats": _stats(dataset, place, facets),
         "place": place,
-        "page": page,
-        "after": after,
-        "more": place.url(dataset.pk, after=page.next) if page.next else "",
-        "more_cells": place.url(dataset.pk, "cells", after=page.next) if page.next else "",
+        "after": request.GET.get("after", ""),
+        # What a run changes on show: counts only, or also which images match and where they stand.
+        "follow": "counts" if place.filter.is_empty and place.order != "uncertain" else "cells",
         "facets": facets,
         "sidebar": sidebar(dataset.pk, place, facets),
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
@@ -97,7 +95,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "can_tag": user.has_perm(TAG),
         "can_edit": user.has_perm(EDIT),
         "here": place.url(dataset.pk),
-    }
+    } | cut
     if request.htmx and not request.htmx.history_restore_request:
         response = render(request, "vlm/_browse.html", values | {"oob": True})
     else:
@@ -120,17 +118,63 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
             raise Problem(str(error.message)) from error
         return HttpResponse(live.cells_html(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids)))
     place = Place.of(request.GET)
+    if before := request.GET.get("before", ""):
+        page = services.samples.earlier(
+            dataset=dataset, filter=place.filter, order=place.order, before=before, limit=PAGE
+        )
+        values = _links(dataset, place, Page(page.samples, ""), page.next)
+    else:
+        page = services.samples.page(
+            dataset=dataset, filter=place.filter, order=place.order, after=request.GET.get("after", ""), limit=PAGE
+        )
+        values = _links(dataset, place, page)
+    return render(request, "vlm/_cells.html", values | {"dataset": dataset, "place": place})
+
+
+def _cut(request: Request, dataset: Dataset, place: Place) -> dict[str, Any]:
+    """Return the part of the grid that the address asks for, with the links to what lies before and behind it.
+
+    ``after`` and ``before`` are cursors; ``at`` is the sample that one comes back to, with the page that stands before it;
+    ``from`` is the sample that a redrawn grid begins with, and ``loaded`` how many it showed: none, if only counts are wanted.
+    """
+    get = request.GET
+    if get.get("loaded") == "0":
+        return {"page": Page([], "")}
+    limit = _loaded(request)
+    at, start = _id(get.get("at", "")), _id(get.get("from", ""))
+    if at is not None or start is not None:
+        page, before = services.samples.window(
+            dataset=dataset,
+            filter=place.filter,
+            order=place.order,
+            at=start if start is not None else at or 0,
+            before=PAGE if start is None else 0,
+            limit=limit,
+        )
+        return _links(dataset, place, page, before)
+    if before := get.get("before", ""):
+        page = services.samples.earlier(
+            dataset=dataset, filter=place.filter, order=place.order, before=before, limit=limit
+        )
+        return _links(dataset, place, Page(page.samples, before), page.next)
     page = services.samples.page(
-        dataset=dataset, filter=place.filter, order=place.order, after=request.GET.get("after", ""), limit=PAGE
+        dataset=dataset, filter=place.filter, order=place.order, after=get.get("after", ""), limit=limit
     )
-    values = {
-        "dataset": dataset,
-        "place": place,
+    return _links(dataset, place, page)
+
+
+def _links(dataset: Dataset, place: Place, page: Page, before: str = "") -> dict[str, Any]:
+    return {
         "page": page,
         "more": place.url(dataset.pk, after=page.next) if page.next else "",
         "more_cells": place.url(dataset.pk, "cells", after=page.next) if page.next else "",
+        "earlier": place.url(dataset.pk, before=before) if before else "",
+        "earlier_cells": place.url(dataset.pk, "cells", before=before) if before else "",
     }
-    return render(request, "vlm/_cells.html", values)
+
+
+def _id(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -148,9 +192,44 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
         raise Problem(first_error(form))
     action, tag, samples = (form.cleaned_data[key] for key in ("action", "tag", "samples"))
     change = {"add": services.tags.add, "remove": services.tags.remove, "confirm": services.tags.confirm}[action]
-    changed = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
-    said = f"“{tag}” {VERBS[action]} {changed:,} image{'' if changed == 1 else 's'}."
-    return _done(request, said, back_to(request, reverse("dataset", args=[dataset.pk])), changed=changed)
+    done = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
+    back = back_to(request, reverse("dataset", args=[dataset.pk]))
+    return _done(
+        request,
+        _said(action, tag.strip(), done),
+        back,
+        undo=reverse("edit_undo", args=[dataset.pk, done.edit]) if done.edit is not None else "",
+        changed=done.samples,
+        edit=done.edit,
+    )
+
+
+def _said(action: str, typed: str, done: services.tags.Change) -> str:
+    """Say what an edit did, in full: how many images, which word was meant, and what it took the place of."""
+    said = f"“{done.tag}” {VERBS[action]} {done.samples:,} image{'' if done.samples == 1 else 's'}"
+    if done.tag != typed:
+        said += f", as the word of {done.dimension}"
+    if done.replaced:
+        said += f"; on {done.replaced:,} it took the place of another word of {done.dimension}"
+    return f"{said}."
+
+
+@require_safe
+def edits(request: Request, dataset_id: int) -> HttpResponse:
+    """Show what users have changed, newest first; each change can be taken back."""
+    dataset = get_dataset(request, dataset_id)
+    rows = services.tags.edits(dataset=dataset, limit=LISTED_EDITS)
+    values = {"dataset": dataset, "rows": rows, "can_edit": request.user.has_perm(EDIT), "verbs": VERBS}
+    return render(request, "vlm/edits.html", values)
+
+
+@require_POST
+def edit_undo(request: Request, dataset_id: int, edit_id: int) -> HttpResponse:
+    """Take an edit back, exactly."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    done = services.tags.undo(dataset=dataset, edit=edit_id, user=request.user)
+    said = f"Undone: {done.samples:,} image{'' if done.samples == 1 else 's'} {'is' if done.samples == 1 else 'are'} as before."
+    return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])))
 
 
 def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
@@ -235,13 +314,17 @@ def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
     return [(key, value) for key, values in query.lists() if key not in dropped for value in values]
 
 
-def _done(request: Request, said: str, back: str, **facts: int) -> HttpResponse:
-    """Say that it is done: in JSON with ``facts``, for htmx with the page's changing part drawn again, else by going back."""
+def _done(request: Request, said: str, back: str, *, undo: str = "", **facts: int | None) -> HttpResponse:
+    """Say that it is done: in JSON with ``facts``, for htmx with the page's changing part drawn again, else by going back.
+
+    ``undo`` is the address that takes it back.
+    """
     if not request.htmx and wants_json(request):
         return JsonResponse({"done": said, **facts})
     if not request.htmx:
-        messages.success(request, said)
+        # The way back is in the message's extra tags, from where the next page takes it.
+        messages.success(request, said, extra_tags=undo)
         return redirect(back)
-    notice = {"level_tag": "success", "message": said}
+    notice = {"level_tag": "success", "message": said, "extra_tags": undo}
     response = render(request, "vlm/_messages.html", {"notices": [notice], "oob": True})
     return trigger_client_event(response, "datavisor:changed")

@@ -12,13 +12,14 @@ from django.views.decorators.http import require_POST, require_safe
 from vlm import live, services
 from vlm.forms import ThresholdsForm, first_error
 from vlm.models import TaggingRun
-from vlm.permissions import TAG
-from vlm.views.access import Request, back_to, get_dataset, get_run
+from vlm.permissions import TAG, VIEW
+from vlm.views.access import Request, back_to, get_dataset, get_run, require
 from vlm.views.autotag import started
 from vlm.views.problems import Problem, wants_json
 
 PAGE = 50
 LISTED = 200
+RECENT = 20
 
 
 @require_safe
@@ -34,6 +35,16 @@ def run_list(request: Request, dataset_id: int) -> HttpResponse:
     older = runs[PAGE - 1].pk if len(runs) > PAGE else None
     rows = [(run, services.runs.state(run=run)) for run in runs[:PAGE]]
     return render(request, "vlm/runs.html", {"dataset": dataset, "rows": rows, "older": older})
+
+
+@require_safe
+def active_runs(request: Request) -> HttpResponse:
+    """Show who runs what on all data sets, and what waits for what; htmx asks for the list alone."""
+    require(request, VIEW)
+    rows = [(run, services.runs.state(run=run)) for run in services.runs.active()]
+    recent = TaggingRun.objects.exclude(status__in=TaggingRun.ACTIVE).select_related("dataset", "started_by")[:RECENT]
+    values = {"rows": rows, "recent": [] if request.htmx else [(r, services.runs.state(run=r)) for r in recent]}
+    return render(request, "vlm/_active_runs.html" if request.htmx else "vlm/active_runs.html", values)
 
 
 @require_safe

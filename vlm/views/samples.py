@@ -49,7 +49,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "place": place,
         "previous": address(before),
         "next": address(after),
-        "back": place.url(dataset.pk),
+        "back": place.url(dataset.pk, at=str(sample_id)),
         "here": request.get_full_path(),
         "suggestions": [word for words in words_by_dimension().values() for word in words],
         "can_edit": request.user.has_perm(EDIT),

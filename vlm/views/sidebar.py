@@ -52,10 +52,10 @@ class Sidebar:
 
 def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
     """Return the sidebar of ``place``, with the counts of ``facets``."""
-    draw = _Drawer(dataset_id, place, max(facets.total, 1))
+    draw = _Drawer(dataset_id, place)
     return Sidebar(
         dimensions=tuple(draw.dimension(facet) for facet in facets.dimensions),
-        user_tags=WordGroup("", tuple(draw.word(count, ()) for count in facets.user_tags[:LISTED]), None),
+        user_tags=WordGroup("", draw.words(facets.user_tags[:LISTED], ()), None),
         states=draw.single("state", STATES, facets.states, place.filter.state),
         sources=draw.single("source", SOURCES, facets.sources, place.filter.source),
         splits=draw.several("splits", facets.splits, place.filter.splits),
@@ -67,25 +67,36 @@ def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
 class _Drawer:
     dataset_id: int
     place: Place
-    total: int
-
-    def percent(self, count: int) -> int:
-        return min(100, -(-100 * count // self.total))
 
     def dimension(self, facet: DimensionFacet) -> WordGroup:
         siblings = tuple(count.value for count in facet.words)
+        scale = _scale([*facet.words, Count("", facet.lacking)])
+        free = _let_go(self.place.filter, facet.name, siblings)
         chosen = facet.name in self.place.filter.lacking
         lacking = Choice(
             "no word",
             facet.lacking,
-            self.percent(facet.lacking),
+            _percent(facet.lacking, scale),
             chosen,
-            self.place.filtered(lacking=_toggled(self.place.filter.lacking, facet.name)).url(self.dataset_id),
+            self._to(
+                self.place.filtered(lacking=_without(self.place.filter.lacking, facet.name)).filter
+                if chosen
+                else replace(free, lacking=(*free.lacking, facet.name))
+            ),
         )
-        return WordGroup(facet.name, tuple(self.word(count, siblings) for count in facet.words), lacking)
+        return WordGroup(facet.name, self.words(facet.words, siblings, scale, facet.name), lacking)
 
-    def word(self, count: Count, siblings: Sequence[str]) -> WordChoice:
-        """Draw a word. An image has one word of a dimension, so requiring one lets go of its ``siblings``."""
+    def words(
+        self, counts: Sequence[Count], siblings: Sequence[str], scale: int = 0, name: str = ""
+    ) -> tuple[WordChoice, ...]:
+        scale = scale or _scale(counts)
+        return tuple(self.word(count, siblings, scale, name) for count in counts)
+
+    def word(self, count: Count, siblings: Sequence[str], scale: int, name: str) -> WordChoice:
+        """Draw a word. An image has one word of a dimension, so requiring one lets go of whatever else is asked of it.
+
+        That is how the word was counted, too: its link leads to as many images as stand beside it.
+        """
         now, word = self.place.filter, count.value
         mode = next((m for m in ("all", "any", "none") if word in getattr(now, f"{m}_of")), "")
         free = replace(
@@ -96,44 +107,72 @@ class _Drawer:
         )
 
         def to(wanted: str, change: Callable[[SampleFilter], SampleFilter]) -> str:
-            target = free if mode == wanted else change(free)
-            return replace(self.place, filter=target).url(self.dataset_id)
+            return self._to(free if mode == wanted else change(free))
 
         return WordChoice(
             word,
             count.count,
-            self.percent(count.count),
+            _percent(count.count, scale),
             mode,
-            require=to("all", lambda f: replace(f, all_of=(*_without(f.all_of, *siblings), word))),
+            require=to("all", lambda f: _requiring(_let_go(f, name, siblings) if siblings else f, word)),
             one_of=to("any", lambda f: replace(f, any_of=(*f.any_of, word))),
             exclude=to("none", lambda f: replace(f, none_of=(*f.none_of, word))),
         )
 
+    def _to(self, target: SampleFilter) -> str:
+        return replace(self.place, filter=target).url(self.dataset_id)
+
     def single(self, key: str, labels: dict[str, str], counts: Iterable[Count], now: str) -> tuple[Choice, ...]:
         known = {count.value: count.count for count in counts}
+        scale = max([1, *known.values()])
         return tuple(
             Choice(
                 label,
                 known.get(value, 0),
-                self.percent(known.get(value, 0)),
+                _percent(known.get(value, 0), scale),
                 value == now,
                 self.place.filtered(**{key: "" if value == now else value}).url(self.dataset_id),
             )
             for value, label in labels.items()
         )
 
-    def several(self, key: str, counts: Iterable[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
+    def several(self, key: str, counts: Sequence[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
+        scale = _scale(counts)
         return tuple(
             Choice(
                 count.value,
                 count.count,
-                self.percent(count.count),
+                _percent(count.count, scale),
                 count.value in now,
                 self.place.filtered(**{key: _toggled(now, count.value)}).url(self.dataset_id),
             )
             for count in counts
             if count.value
         )
+
+
+def _scale(counts: Iterable[Count]) -> int:
+    """Return what fills a bar: the greatest count of the group. Under a filter a group’s counts are of several results."""
+    return max([1, *(count.count for count in counts)])
+
+
+def _percent(count: int, scale: int) -> int:
+    return min(100, -(-100 * count // scale))
+
+
+def _let_go(now: SampleFilter, name: str, words: Sequence[str]) -> SampleFilter:
+    """Return the filter without what it asks about one dimension."""
+    return replace(
+        now,
+        all_of=_without(now.all_of, *words),
+        any_of=() if any(word in words for word in now.any_of) else now.any_of,
+        none_of=_without(now.none_of, *words),
+        lacking=_without(now.lacking, name),
+    )
+
+
+def _requiring(now: SampleFilter, word: str) -> SampleFilter:
+    return replace(now, all_of=(*now.all_of, word))
 
 
 def _toggled(values: tuple[str, ...], value: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Command(DoorCommand):
         dataset, chosen = find_dataset(options["dataset"]), read_filter(options["filter"])
         for name, edit in edits:
             for tag in options[name]:
-                count = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
+                change = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
                 done = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}[name]
-                self.stdout.write(f"“{tag.strip()}” {done} {count:,} sample{'' if count == 1 else 's'}.")
+                count = change.samples
+                self.stdout.write(f"“{change.tag}” {done} {count:,} sample{'' if count == 1 else 's'}.")

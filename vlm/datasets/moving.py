@@ -1,0 +1,78 @@
+"""Renaming a data set, and pointing it to the folder that its images have moved to. Ids, tags and answers stay."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+
+from vlm.datasets.importing import allowed_path
+from vlm.formats import ImportFailed
+from vlm.models import Dataset, TaggingRun
+from vlm.process import sample_store
+from vlm.runs.errors import RunActive
+from vlm.runs.state import fail_stale
+from vlm.samples import reading
+
+LOOKED_AT = 1000  # images, spread over the data set
+LEAST_FOUND = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How many of the images that were looked for lie below the new folder, and the first that does not."""
+
+    looked_for: int
+    there: int
+    lacking: str
+
+
+def rename(*, dataset: Dataset, name: str) -> None:
+    """Give a data set another name.
+
+    Raises:
+        ImportFailed: the name is empty, too long, or another data set's.
+    """
+    name = " ".join(name.split())
+    if not name or len(name) > 200:
+        raise ImportFailed("A data set's name has between 1 and 200 characters.")
+    try:
+        with transaction.atomic():
+            Dataset.objects.filter(pk=dataset.pk).update(name=name)
+    except IntegrityError:
+        raise ImportFailed(f"There is a data set “{name}” already. Choose another name.") from None
+    dataset.refresh_from_db()
+
+
+def relocate(*, dataset: Dataset, path: str) -> Found:
+    """Have a data set read its images below another folder; returns how many were looked for and found there.
+
+    Raises:
+        ImportFailed: the folder may not be read, or holds less than half of the images.
+        RunActive: a run reads the old folder.
+    """
+    folder = allowed_path(path)
+    if not folder.is_dir():
+        raise ImportFailed(f"There is no folder {folder}.")
+    fail_stale()
+    active = TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
+    if active is not None:
+        raise RunActive(active)
+    with sample_store().read() as cursor:
+        paths = reading.some_paths(cursor, dataset.pk, LOOKED_AT)
+    lacking = [path for path in paths if not _is_below(folder, path)]
+    found = Found(len(paths), len(paths) - len(lacking), lacking[0] if lacking else "")
+    if paths and found.there < LEAST_FOUND * found.looked_for:
+        raise ImportFailed(
+            f"Only {found.there:,} of {found.looked_for:,} images that were looked for lie below {folder}; “{found.lacking}” "
+            "does not. Choose the folder that holds them under the same names."
+        )
+    Dataset.objects.filter(pk=dataset.pk).update(root=str(folder))
+    dataset.refresh_from_db()
+    return found
+
+
+def _is_below(folder: Path, path: str) -> bool:
+    try:
+        return (folder / path).is_file()
+    except (OSError, ValueError):
+        return False

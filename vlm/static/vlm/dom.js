@@ -1,0 +1,29 @@
+// Small things that every module needs.
+export const root = document.documentElement;
+export const $ = (selector, from = document) => from.querySelector(selector);
+export const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
+
+export const typing = (element) =>
+  Boolean(element?.matches?.("input:not([type=checkbox], [type=radio], [type=range]), select, textarea"));
+
+export const visible = (element) => element.checkVisibility?.() ?? true;
+
+/** Have `changed` called now and whenever htmx or a redraw may have brought new parts of the page. */
+export function whenDrawn(changed) {
+  changed();
+  document.addEventListener("htmx:afterSettle", changed);
+  document.addEventListener("datavisor:drawn", changed);
+}
+
+/** Tell every module that a part of the page was drawn anew without htmx. */
+export function drawn(...parts) {
+  for (const part of parts) htmx.process(part);
+  document.dispatchEvent(new Event("datavisor:drawn"));
+}
+
+/** Fetch one of our pages as a document; `null` when the session is over, or the server cannot answer now. */
+export async function fetchPage(address, headers = {}) {
+  const answer = await fetch(address, { headers, credentials: "same-origin" }).catch(() => null);
+  if (!answer?.ok || answer.headers.get("HX-Refresh") || new URL(answer.url).pathname.startsWith("/accounts/")) return null;
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}

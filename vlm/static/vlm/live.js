@@ -1,0 +1,125 @@
+// What a run does while one looks: the strip, the tags of the cells on show, the counts, and the line to the server.
+import { $, $$, root } from "./dom.js";
+import { follow, refresh } from "./refresh.js";
+import { say, take } from "./toasts.js";
+
+const RETRY_MS = 800;  // a lost connection heals within three seconds of the server's return
+const title = document.title;
+let before = null;
+let revision = null;
+let opened = 0;
+
+const runNow = () => {
+  const live = $("#live");
+  return { run: live?.dataset.run ?? "", active: live?.hasAttribute("data-active") ?? false };
+};
+
+function placeTags() {
+  for (const fresh of $$("#live-cells > [data-tags]")) {
+    const place = $(`[data-tags-of="${CSS.escape(fresh.dataset.tags)}"]`);
+    if (place && place.innerHTML !== fresh.innerHTML) {
+      place.replaceChildren(...fresh.childNodes);
+      place.classList.remove("fresh");
+      void place.offsetWidth;
+      place.classList.add("fresh");
+    }
+    fresh.remove();
+  }
+}
+
+function showTitle() {
+  const bar = $("#live-bar");
+  const percent = bar && runNow().active && bar.max > 0 && bar.hasAttribute("value") ? Math.floor((100 * bar.value) / bar.max) : null;
+  const text = percent === null ? title : `${percent} % – ${title}`;
+  if (document.title !== text) document.title = text;
+}
+
+function noticeRun() {
+  const now = runNow();
+  if (before && ((before.active && !now.active) || (before.run !== now.run && !now.active))) {
+    refresh();
+    announce();
+  } else if (now.active) follow();
+  before = now;
+  showTitle();
+}
+
+/** Tell whoever wished it, and looks elsewhere, that the run has ended. */
+function announce() {
+  if (!document.hidden || !("Notification" in window) || Notification.permission !== "granted") return;
+  new Notification($("h1")?.textContent ?? "DataVisor", { body: $("#live-says")?.textContent ?? "The run has ended." });
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-notify]");
+  if (!button || !("Notification" in window)) return;
+  const answer = await Notification.requestPermission();
+  say(answer === "granted" ? "You will be told when the run ends, while this page stays open." : "The browser does not allow notifications here.",
+    answer === "granted" ? "success" : "error", "notify");
+});
+
+// -- the line to the server ---------------------------------------------------------------------------------------------
+function lost() { root.dataset.offline = ""; }
+function found() { delete root.dataset.offline; take("lost"); }
+
+document.addEventListener("htmx:wsOpen", () => {
+  found();
+  opened += 1;
+  // Between drawing the page and listening, and while the line was down, tags may have come.
+  if (opened > 1) { refresh({ gently: true }); return; }
+  const shown = $$(".pick input, .cell").map((item) => item.value ?? item.dataset.id).filter(Boolean).slice(-200);
+  const { cells } = $("[data-cells]")?.dataset ?? {};
+  if (cells && shown.length && runNow().active) {
+    htmx.ajax("GET", `${cells}?ids=${[...new Set(shown)].join(",")}`, { swap: "none", target: "#live-cells" }).then(placeTags);
+  }
+});
+
+document.addEventListener("htmx:wsClose", (event) => {
+  const { code } = event.detail.event;
+  if (code === 4401 || code === 4403 || code === 4404) {
+    say(code === 4401 ? "You are logged out. Reload the page to log in again." : "You may no longer see this data set.", "error", "closed");
+    return;
+  }
+  lost();
+  // htmx itself comes back after a lost connection, but not after a polite good-bye.
+  if (code === 1000 || code === 1001 || code === 1005) {
+    const { socketWrapper } = event.detail;
+    setTimeout(() => { if ($("[ws-connect]")) socketWrapper.reconnect(); }, RETRY_MS * (0.5 + Math.random()));
+  }
+});
+
+document.addEventListener("htmx:wsAfterMessage", () => {
+  placeTags();
+  const now = $("#live-cells")?.dataset.revision ?? null;
+  // Somebody has changed tags in another tab, or elsewhere.
+  if (now !== null && revision !== null && now !== revision && !runNow().active) follow();
+  revision = now ?? revision;
+  noticeRun();
+});
+
+// -- requests ------------------------------------------------------------------------------------------------------------
+const unasked = (elt) => Boolean(elt?.closest?.("[data-poll]"));
+
+document.addEventListener("htmx:sendError", (event) => {
+  if (unasked(event.detail.elt) || event.detail.requestConfig?.verb === "get") {
+    lost();
+    say("The server does not answer. Trying again…", "error", "lost");
+    return;
+  }
+  say("The server does not answer. Your last click was not carried out; try it again in a moment.", "error", "click");
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (!event.detail.xhr?.status) return;
+  found();
+  if (!unasked(event.detail.elt)) take("click");
+});
+
+document.addEventListener("htmx:afterSwap", noticeRun);
+
+function begin() {
+  htmx.config.wsReconnectDelay = () => RETRY_MS * (0.5 + Math.random());
+  before = $("#live") ? runNow() : null;
+  showTitle();
+}
+if (window.htmx) begin(); else document.addEventListener("DOMContentLoaded", begin);

@@ -1,0 +1,71 @@
+"""What can be done with a data set as a whole: rename it, point it to its new folder, import it again, delete it."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from vlm import services
+from vlm.errors import Refusal
+from vlm.models import Dataset, TaggingRun
+from vlm.permissions import CHANGE, DELETE, IMPORT
+from vlm.views.access import Request, get_dataset, require
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def dataset_settings(request: Request, dataset_id: int) -> HttpResponse:
+    """Show what the data set is, and change it; a refusal stands beside the field that it is about."""
+    dataset = get_dataset(request, dataset_id)
+    if request.method != "POST":
+        return _page(request, dataset)
+    action = request.POST.get("action", "")
+    require(request, DELETE if action == "delete" else CHANGE)
+    try:
+        return {"rename": _rename, "move": _move, "delete": _delete}[action](request, dataset)
+    except KeyError:
+        return _page(request, dataset, complaints={"rename": "Choose what to change."}, status=400)
+    except Refusal as refusal:
+        dataset.refresh_from_db()
+        return _page(request, dataset, complaints={action: refusal.message}, status=refusal.status)
+
+
+def _rename(request: Request, dataset: Dataset) -> HttpResponse:
+    services.datasets.rename(dataset=dataset, name=request.POST.get("name", ""))
+    messages.success(request, f"The data set is called “{dataset.name}” now.")
+    return redirect("dataset_settings", dataset.pk)
+
+
+def _move(request: Request, dataset: Dataset) -> HttpResponse:
+    found = services.datasets.relocate(dataset=dataset, path=request.POST.get("path", ""))
+    said = f"Images are read below {dataset.root} from now on: {found.there:,} of {found.looked_for:,} looked for are there."
+    messages.success(request, said)
+    return redirect("dataset_settings", dataset.pk)
+
+
+def _delete(request: Request, dataset: Dataset) -> HttpResponse:
+    name = dataset.name
+    if request.POST.get("name", "").strip() != name:
+        complaint = "Write the data set's name to confirm that you mean this one."
+        return _page(request, dataset, complaints={"delete": complaint}, status=400)
+    services.datasets.delete(dataset=dataset)
+    messages.success(request, f"“{name}” is deleted. Its pictures lie where they were.")
+    return redirect("datasets")
+
+
+def _page(
+    request: Request, dataset: Dataset, *, complaints: dict[str, str] | None = None, status: int = 200
+) -> HttpResponse:
+    user = request.user
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "stats": services.datasets.stats(datasets=[dataset])[dataset.pk],
+        "runs": TaggingRun.objects.filter(dataset=dataset).count(),
+        "complaints": complaints or {},
+        "asked": request.POST,
+        "can_change": user.has_perm(CHANGE),
+        "can_delete": user.has_perm(DELETE),
+        "can_import": user.has_perm(IMPORT),
+    }
+    return render(request, "vlm/settings.html", values, status=status)
