@@ -152,6 +152,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.reserved.close()
 
 
+@pytest.fixture
+def folder(server: Server, request: pytest.FixtureRequest) -> Path:
+    """A folder of the test's own, below the import roots."""
+    return server.folder / re.sub(r"\W+", "-", request.node.name)
+
+
 # For each module anew: an open Playwright has an event loop in this thread, in which Django's ORM refuses to work.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

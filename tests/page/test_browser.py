@@ -18,12 +18,6 @@ WHERE = "document.querySelectorAll('.cell')[61].getBoundingClientRect().top"
 SIDE = 378  # pixels: one crop
 
 
-@pytest.fixture
-def folder(server: Server, request: pytest.FixtureRequest) -> Path:
-    """A folder of the test's own, below the import roots."""
-    return server.folder / re.sub(r"\W+", "-", request.node.name)
-
-
 def start(page: Page) -> None:
     page.locator("#auto-tag > summary").click()
     expect(page.locator("#auto-tag output")).to_contain_text("image")

@@ -1,0 +1,249 @@
+"""The jobs that people come for, each from its beginning to its end, in a real browser."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.children import PATIENCE
+from tests.page.conftest import Server, Visitor, draw_images
+from tests.page.test_browser import mark, start, unreloaded
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+SIDE = 378
+
+
+def tagged(page: Page, tag: str, *places: int) -> None:
+    """Select the pictures at ``places`` and give them ``tag``."""
+    for place in places:
+        page.locator(".pick input").nth(place).click()
+    page.locator("#bulk-tag").fill(tag)
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#messages .success").last).to_contain_text(f"“{tag}” added to")
+    expect(page.locator(".cell .tag", has_text=tag)).to_have_count(len(places))
+
+
+def stops_before_the_pictures(page: Page) -> int:
+    """Return how often Tab is pressed, from the top, until it reaches the first picture."""
+    page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
+    for count in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("Boolean(document.activeElement.closest('.cell'))"):
+            return count
+    raise AssertionError("No picture was reached.")
+
+
+def test_what_leaves_the_page_is_selected_no_longer_and_an_edit_is_undone(visitor: Visitor, folder: Path) -> None:
+    """The ghost selection: after a removal under a filter nothing unseen may be edited by the next click."""
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 8)))
+    tagged(page, "odd", 0, 1, 2, 3)
+    page.locator("#selection").get_by_role("button", name="Clear").click()
+    page.locator("#facet-own-tags .word").click()
+    expect(page.locator(".cell")).to_have_count(4)
+    for place in range(3):
+        page.locator(".pick input").nth(place).click()
+    page.locator("#bulk-tag").fill("odd")
+    mark(page)
+    page.locator("#selection").get_by_role("button", name="Remove").click()
+    expect(page.locator(".cell")).to_have_count(1)
+    expect(page.locator("#selection")).to_be_hidden()
+    page.locator(".pick input").first.click()
+    expect(page.locator("[data-selected-count]")).to_have_text("1 selected")
+    page.locator("#messages .success").last.get_by_role("button", name="Undo").click()
+    expect(page.locator(".cell")).to_have_count(4)
+    expect(page.locator("[data-selected-count]")).to_have_text("1 selected")
+    assert unreloaded(page)
+    page.locator("#stats").get_by_role("link", name="Edits").click()
+    expect(page.get_by_role("row", name=re.compile("took away odd"))).to_contain_text("undone")
+
+
+def test_a_refusal_is_read_where_the_click_was_and_loses_nothing(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 4)))
+    page.locator(".pick input").nth(1).click()
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#messages .error")).to_contain_text("Write the tag first")
+    expect(page.locator("[data-selected-count]")).to_have_text("1 selected")
+    page.locator("#auto-tag > summary").click()
+    expect(page.locator("#auto-tag input[value=selection]")).to_be_checked()
+    page.locator("#auto-tag-more > summary").click()
+    page.get_by_label("Least probability", exact=True).evaluate("field => { field.max = ''; field.value = '7'; }")
+    page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+    expect(page.locator("#auto-tag-problem")).to_contain_text("Least probability")
+    assert page.locator("#auto-tag").get_attribute("open") is not None
+    assert page.get_by_label("Least probability", exact=True).input_value() == "7"
+    assert all("400" in complaint for complaint in visitor.complaints), visitor.complaints
+    visitor.complaints.clear()
+
+
+def test_ctrl_z_and_a_word_that_takes_the_place_of_another(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 3)))
+    page.locator(".pick input").first.click()
+    for typed, kept in (("Sunny", "sunny"), ("cloudy", "cloudy")):
+        page.locator("#bulk-tag").fill(typed)
+        page.keyboard.press("Enter")
+        expect(page.locator(".cell .tag.user")).to_have_text([kept])
+    expect(page.locator("#messages .success").last).to_contain_text("took the place of another word of weather")
+    page.locator("h1").click()
+    page.keyboard.press("Control+z")
+    expect(page.locator(".cell .tag.user")).to_have_text(["sunny"])
+
+
+def test_one_comes_back_to_the_picture_one_left(visitor: Visitor, folder: Path) -> None:
+    """Back and Escape lead to the picture that was seen last, in the middle of a set that was scrolled for long."""
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 260, size=64)))
+    while page.locator(".cell").count() < 240:
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(50)
+    page.locator(".cell .picture").nth(200).click()
+    expect(page.locator("h1")).to_have_text("200.png")
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("h1")).to_have_text("210.png")
+    page.go_back()
+    seen = page.locator(".cell .picture", has=page.get_by_alt_text("210.png"))
+    expect(seen).to_be_in_viewport()
+    expect(seen).to_be_focused()
+    assert page.locator(".cell").count() < 240
+    while page.locator(".cell", has=page.get_by_alt_text("000.png")).count() == 0:
+        page.mouse.wheel(0, -4000)
+        page.wait_for_timeout(50)
+    names = page.locator(".cell img").evaluate_all("all => all.map(image => image.alt)")
+    assert names == sorted(set(names))
+    page.locator(".cell .picture").nth(70).click()
+    expect(page.locator("h1")).to_have_text("070.png")
+    page.keyboard.press("Escape")
+    expect(page.locator(".cell .picture", has=page.get_by_alt_text("070.png"))).to_be_focused()
+
+
+def test_ten_stops_lead_to_the_first_picture(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 3)) + "?q=0")
+    expect(page.locator(".cell")).to_have_count(3)
+    assert stops_before_the_pictures(page) <= 10
+    page.locator("#facet-lighting .word").first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#facet-lighting .word").nth(1)).to_be_focused()
+    page.locator("#facet-lighting li").nth(1).hover()
+    expect(page.locator("#facet-lighting .count").nth(1)).to_be_in_viewport()
+
+
+def test_counts_and_a_filtered_result_follow_a_run(visitor: Visitor, folder: Path, server: Server) -> None:
+    """While a run stands still at its brake, its words are in the facets, and what matches has come in."""
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 6, size=SIDE))
+    page.goto(address)
+    server.brake.allow(3)
+    start(page)
+    server.brake.wait_until_reached()
+    expect(page.locator("#facet-lighting .lacking .count")).to_have_text("3")
+    expect(page.locator("#stats")).to_contain_text("50 %")
+    assert re.match(r"\d+ % – ", page.title())
+    page.goto(f"{address}?source=model")
+    expect(page.locator(".cell")).to_have_count(3)
+    mark(page)
+    server.brake.allow(2)
+    server.brake.wait_until_reached()
+    expect(page.locator(".cell")).to_have_count(5)
+    expect(page.locator(".total")).to_contain_text("5 of 6")
+    page.locator("#live a", has_text="Run").first.click()
+    expect(page.locator("#run table").first).to_be_visible()
+    server.brake.release()
+    expect(page.locator("#live.completed")).to_be_visible()
+
+
+def test_somebody_elses_run_says_whose_it_is_and_why_one_cannot_start_another(
+    visitor: Visitor, folder: Path, server: Server
+) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 4, size=SIDE)))
+    server.brake.allow(1)
+    start(page)
+    server.brake.wait_until_reached()
+    expect(page.locator("#live")).to_contain_text("by ada")
+    expect(page.locator("#live")).to_contain_text("lighting")
+    expect(page.get_by_text("Auto-tag comes back when this run has ended")).to_be_visible()
+    page.locator("header").get_by_role("link", name="Runs").click()
+    expect(page.locator("#active-runs")).to_contain_text(folder.name)
+    expect(page.locator("#active-runs")).to_contain_text("by ada")
+    page.go_back()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#live.cancelled")).to_be_visible()
+    page.locator("#live").get_by_role("link", name=re.compile("^Run")).click()
+    page.get_by_text("Take this run back…").click()
+    page.get_by_role("button", name="Take the run back").click()
+    expect(page.locator("#live")).to_contain_text("taken back")
+    server.brake.release()
+
+
+def test_the_right_pictures_are_found_and_their_tags_taken_away_in_a_file(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 5)))
+    tagged(page, "night", 0, 1, 2)
+    page.locator("#selection").get_by_role("button", name="Clear").click()
+    page.locator("#facet-weather .word", has_text="night").click()
+    expect(page.locator(".total b")).to_have_text("3")
+    page.locator("#export > summary").click()
+    with page.expect_download() as download:
+        page.locator("#export").get_by_role("link", name=re.compile("csv")).first.click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len({line.split(",")[0] for line in lines[1:]}) == 3
+
+
+def test_a_data_set_is_renamed_and_pointed_to_the_folder_its_images_moved_to(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 3))
+    page.goto(address)
+    tagged(page, "mine", 0)
+    moved = folder.with_name(f"{folder.name}-moved")
+    folder.rename(moved)
+    page.goto(f"{address}settings")
+    page.get_by_label("Name", exact=True).fill("Renamed")
+    page.get_by_role("button", name="Rename").click()
+    expect(page.locator("#messages")).to_contain_text("Renamed")
+    page.get_by_label("New folder").fill(str(moved.parent))
+    page.get_by_role("button", name="Read it from there").click()
+    expect(page.get_by_role("alert")).to_contain_text("Only 0 of 3 images")
+    page.get_by_label("New folder").fill(str(moved))
+    page.get_by_role("button", name="Read it from there").click()
+    expect(page.locator("#messages")).to_contain_text("3 of 3")
+    page.goto(address)
+    expect(page.locator("h1")).to_have_text("Renamed")
+    expect(page.locator(".cell .tag.user")).to_have_text(["mine"])
+    page.goto(f"{address}settings")
+    page.get_by_text("Delete this data set…").click()
+    expect(page.locator("#delete")).to_contain_text("What stays: the pictures")
+    page.get_by_label(re.compile("to confirm")).fill("Renamed")
+    page.get_by_role("button", name="Delete the data set").click()
+    expect(page.locator("#messages")).to_contain_text("lie where they were")
+    assert len(list(moved.iterdir())) == 3
+    visitor.complaints[:] = [text for text in visitor.complaints if "400" not in text]
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_long_names_and_tags_fit(visitor: Visitor, folder: Path, width: int) -> None:
+    page = visitor.log_in()
+    page.set_viewport_size({"width": width, "height": 844})
+    folder = folder.with_name("x" * 190 + str(width))
+    address = visitor.imported(draw_images(folder, 2))
+    page.goto(address)
+    page.locator(".pick input").first.click(force=True)
+    page.locator("#bulk-tag").fill("w" * 60)
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#facet-own-tags .count")).to_have_text("1")
+    expect(page.get_by_role("button", name="Close this message")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width > 900:
+        expect(page.locator("#facet-own-tags .count")).to_be_in_viewport()
+        assert page.locator(".sidebar").evaluate("side => side.scrollWidth <= side.clientWidth")
+    page.locator(".cell .picture").first.click()
+    expect(page.locator("#sample-page")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.get_by_role("button", name=re.compile("^Remove")).first.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= width
