@@ -43,7 +43,9 @@ def test_a_deployment_demands_a_key(tmp_path: Path) -> None:
     assert start(tmp_path, DATAVISOR_ALLOWED_HOSTS="tags.example.org", DATAVISOR_SECRET_KEY=KEY).returncode == 0
 
 
-@pytest.mark.parametrize("key", ["x", "k" * 60, secrets.token_urlsafe(16)])
+@pytest.mark.parametrize(
+    "key", ["x", "k" * 60, "hwzvKhQMHbAIGlmLxHDAtw"], ids=["one letter", "one letter often", "short"]
+)
 def test_a_deployment_refuses_a_key_that_can_be_guessed(tmp_path: Path, key: str) -> None:
     for variables in (
         {"DATAVISOR_SECRET_KEY": key},
