@@ -32,5 +32,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 
-# One process on purpose: it holds the model and the DuckDB file. --proxy-headers: a proxy ends TLS in front of it.
-CMD ["sh", "-c", "python manage.py migrate --no-input && DATAVISOR_COLLECTING=1 python manage.py collectstatic --no-input && exec daphne --bind 0.0.0.0 --port 8000 --proxy-headers datavisor.asgi:application"]
+# One process on purpose: it holds the model and the DuckDB file. A proxy ends TLS in front of it.
+CMD ["sh", "-c", "python manage.py migrate --no-input && DATAVISOR_COLLECTING=1 python manage.py collectstatic --no-input && exec daphne --bind 0.0.0.0 --port 8000 datavisor.asgi:application"]

@@ -1,6 +1,8 @@
 """What the commands share: errors as exit codes, finding things by name, filters, progress on stderr, tables, JSON."""
 
 import json
+import re
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any, TextIO, cast
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datavisor.terminal import harmless, in_one_line
 from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
@@ -20,8 +23,43 @@ FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing
 FILTER_HELP = 'as in the page\'s address, such as "all=dark&none=indoor&q=cam1"'
 
 
+class HarmlessOutput(OutputWrapper):
+    """A command's stdout or stderr, on which the name of a file cannot steer the terminal."""
+
+    def __init__(self, out: Any) -> None:
+        while isinstance(out, OutputWrapper):  # a command that another one calls is handed that one's
+            out = out._out
+        super().__init__(out)
+
+    def write(self, msg: str = "", style_func: Any = None, ending: str | None = None) -> None:
+        super().write(harmless(msg), style_func, ending)
+
+
+class HarmlessConsole(Console):
+    """A console whose own colours are the only control sequences."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(item) if isinstance(item, str) else item for item in objects), **options)
+
+
 class DoorCommand(BaseCommand):
     """A command whose expected errors end in a sentence and an exit code, never in a trace."""
+
+    @property
+    def stdout(self) -> OutputWrapper:
+        return self._stdout
+
+    @stdout.setter
+    def stdout(self, out: OutputWrapper) -> None:
+        self._stdout = HarmlessOutput(out)
+
+    @property
+    def stderr(self) -> OutputWrapper:
+        return self._stderr
+
+    @stderr.setter
+    def stderr(self, out: OutputWrapper) -> None:
+        self._stderr = HarmlessOutput(out)
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
@@ -42,7 +80,7 @@ def find_dataset(text: str) -> Dataset:
         CommandError: there is none; the message lists those that are there.
     """
     found = Dataset.objects.filter(name=text).first()
-    if found is None and text.isdecimal():
+    if found is None and text.isdecimal() and len(text) < 19:
         found = Dataset.objects.filter(pk=int(text)).first()
     if found is not None:
         return found
@@ -86,13 +124,15 @@ def share(text: str) -> float:
 
 
 def progress_console() -> Console:
-    return Console(stderr=True)
+    return HarmlessConsole(stderr=True)
 
 
 def result_console(stdout: OutputWrapper) -> Console:
     """Return a console on a command's stdout: plain text where that is no terminal. Nothing in a text means a colour."""
     width = None if stdout.isatty() else FILE_WIDTH
-    return Console(file=cast(TextIO, stdout), highlight=False, markup=False, emoji=False, width=width)
+    return HarmlessConsole(
+        file=cast(TextIO, getattr(stdout, "_out", stdout)), highlight=False, markup=False, emoji=False, width=width
+    )
 
 
 def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], *, right: int = 1) -> None:
@@ -107,9 +147,12 @@ def print_table(console: Console, title: str, columns: list[str], rows: list[lis
             table.add_column(Text(name), justify="right", no_wrap=True)
     for row in rows:
         # As texts: a file may be called “[red]”.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(in_one_line(cell)) for cell in row))
     console.print(table)
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """Return JSON that any terminal can show: where it cannot, or would obey, a character stands as its number."""
+    plain = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+    text = json.dumps(value, ensure_ascii=plain, default=str)
+    return re.sub("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found.group()):04x}", text)

@@ -165,7 +165,7 @@ class Command(DoorCommand):
                 raise KeyboardInterrupt
             stop.set()
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         worker = threading.Thread(target=self._execute, args=(run.pk, stop), name=f"run-{run.pk}", daemon=True)
         worker.start()
         bar = progress_bar(progress_console(), hidden=no_progress)

@@ -147,7 +147,7 @@ class Command(DoorCommand):
         if address:
             link = f"{address}{reverse('enter')}{get_query_string(user)}"
             lines += [
-                f"DataVisor is at  {self.style.SUCCESS(address)}",
+                f"DataVisor is at  {address}",
                 f"Enter with       {link}",
                 "                 (good once, for ten minutes)",
             ]
