@@ -8,7 +8,6 @@ import re
 import signal
 import zipfile
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -344,11 +343,11 @@ def test_tags_are_edited(dataset: Dataset) -> None:
 # -- export_tags ---------------------------------------------------------------------------------------------------------
 def names_in(format: str, path: Path) -> set[str]:
     """Return the file names that an export holds."""
-    if format == "csv":
-        return {row["file_name"] for row in csv.DictReader(io.StringIO(path.read_text(), newline=""))}
+    if format.startswith("csv"):
+        return {row["file_name"] for row in csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))}
     if format == "jsonl":
         return {json.loads(line)["file_name"] for line in path.read_text().splitlines()}
-    if format == "coco":
+    if format.startswith("coco"):
         return {image["file_name"] for image in json.loads(path.read_text())["images"]}
     if format == "parquet":
         return {row[0] for row in duckdb.execute(f"select file_name from '{path}'").fetchall()}
@@ -381,11 +380,10 @@ def test_a_failing_export_leaves_what_was_there(
     target = tmp_path / "out.csv"
     target.write_text("old")
 
-    def breaks(**_: object) -> Iterator[bytes]:
-        yield b"file_name"
+    def breaks(**_: object) -> None:
         raise ExportFailed("The export could not be written. Check the free space.")
 
-    monkeypatch.setattr("vlm.services.exports.stream", breaks)
+    monkeypatch.setattr("vlm.services.exports.make", breaks)
     code, _, errors = manage("export_tags", "photos", "--format", "csv", "--output", str(target))
     assert (code, errors) == (2, "The export could not be written. Check the free space.")
     assert target.read_text() == "old"

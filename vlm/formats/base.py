@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vlm.errors import Refusal
-from vlm.formats.files import Files
+from vlm.formats.files import Files, locate
 from vlm.formats.records import Annotation, Scan, Skip
+from vlm.imaging import ImageUnreadable, image_size
 from vlm.samples import Tag
 
 CHUNK = 1 << 16  # bytes of a piece of an export, roughly
@@ -73,6 +75,7 @@ class ExportRow:
     width: int | None
     height: int | None
     external_id: str
+    source_file: str
     categories: tuple[str, ...]
     annotations: tuple[Annotation, ...]
     tags: tuple[Tag, ...]
@@ -80,11 +83,13 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class ExportContext:
-    """The data set that is exported: its name, its root folder, and the format that it was imported from."""
+    """The data set that is exported: its name, its root folder, and the format and time of its last import."""
 
     dataset_name: str
     root: Path
     format: str
+    imported: datetime | None = None
+    dimensions: tuple[str, ...] = ()  # of the vocabulary, in its order
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,16 @@ class ExportFormat:
 def tag_objects(row: ExportRow) -> list[dict[str, Any]]:
     """Return the tags of a sample as every export writes them."""
     return [asdict(tag) for tag in row.tags]
+
+
+def size_of(row: ExportRow, context: ExportContext) -> tuple[int, int]:
+    """Return width and height of a sample; where they are not known, the file's head says so (0, 0 if it cannot be read)."""
+    if row.width and row.height:
+        return row.width, row.height
+    try:
+        return image_size(locate(context.root, row.path))
+    except ImageUnreadable:
+        return 0, 0
 
 
 def json_bytes(value: Any) -> bytes:

@@ -305,6 +305,8 @@ def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
                 continue
             category = -1 if category_id is None else category_ids.setdefault(identity(category_id), len(category_ids))
             try:
+                if "image_label" in element:  # a category of the whole image, as exports write it
+                    raise KeyError
                 x, y, width, height = element["bbox"]
                 packed.append(pack(key, category, x, y, width, height))
             except (KeyError, TypeError, ValueError, OverflowError, struct.error):
@@ -346,8 +348,10 @@ def _box(element: dict[str, Any]) -> tuple[float, float, float, float]:
     NaN where there is neither, and negative sizes where there is a box that is none, so that these can be counted.
     """
     value = element.get("bbox")
+    if element.get("image_label"):
+        return math.nan, math.nan, math.nan, math.nan
     if value is None or value == []:
-        return _around(element.get("segmentation"))
+        return polygons_box(element.get("segmentation")) or (math.nan, math.nan, math.nan, math.nan)
     try:
         x, y, width, height = map(float, value)
     except (TypeError, ValueError, OverflowError):
@@ -355,15 +359,21 @@ def _box(element: dict[str, Any]) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _around(polygons: Any) -> tuple[float, float, float, float]:
+def polygons_box(polygons: Any) -> tuple[float, float, float, float] | None:
+    """Return the box around the polygons of a segmentation, ``None`` where it is something else."""
     try:
         points = [float(number) for polygon in polygons for number in polygon] if isinstance(polygons, list) else []
         xs, ys = points[::2], points[1::2]
-        if xs and len(xs) == len(ys):
+        if xs and len(xs) == len(ys) and all(map(math.isfinite, points)):
             return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
     except (TypeError, ValueError, OverflowError):
         pass
-    return math.nan, math.nan, math.nan, math.nan
+    return None
+
+
+def sized(image: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the width and height that an image's record gives, as far as they can be pixels."""
+    return _pixels(image.get("width")), _pixels(image.get("height"))
 
 
 # -- records from a spool ---------------------------------------------------------------------------------------------
@@ -432,7 +442,7 @@ class _Reading:
                 )
                 continue
             self._seen.add(hash(path))
-            yield self._record(path, key, image, split, annotations)
+            yield self._record(path, key, image, split, annotations, spool.path)
 
     def _elsewhere(self) -> Iterator[SampleRecord]:
         """Yield the images whose written paths lead nowhere, but end like one file."""
@@ -446,7 +456,7 @@ class _Reading:
             if path is not None:
                 name = hash(image[1])
                 claims[path] = name if claims.get(path, name) == name else 0
-        for index, _, image, annotations in self._not_found():
+        for index, spool, image, annotations in self._not_found():
             written = image[1]
             try:
                 path = elsewhere.path(written)
@@ -466,7 +476,7 @@ class _Reading:
                 self._report(written, str(refused))
                 continue
             self._seen.add(hash(path))
-            yield self._record(path, key, image, self._splits[index], annotations)
+            yield self._record(path, key, image, self._splits[index], annotations, spool.path)
 
     def _not_found(self) -> Iterator[tuple[int, _Spool, _Image, tuple[Annotation, ...]]]:
         for index, (spool, missing) in enumerate(zip(self._spools, self._missing, strict=True)):
@@ -499,7 +509,7 @@ class _Reading:
             spool.images.seek(position)
 
     def _record(
-        self, path: str, key: str, image: _Image, split: str, annotations: tuple[Annotation, ...]
+        self, path: str, key: str, image: _Image, split: str, annotations: tuple[Annotation, ...], source: str
     ) -> SampleRecord:
         external_id, name, width, height = image
         width, height, annotations = turn(self._files.absolute(path), width, height, annotations)
@@ -513,6 +523,7 @@ class _Reading:
             annotations=annotations,
             content_key=key,
             external_id=printable(external_id),
+            source_file=source,
         )
 
 

@@ -20,9 +20,11 @@ EXPORTS: dict[str, ExportFormat] = {
     format.name: format
     for format in (
         rows.CSV,
+        rows.SPREADSHEET,
         rows.JSONL,
         rows.PARQUET,
         coco_export.FORMAT,
+        coco_export.STORED_FORMAT,
         fiftyone.FORMAT,
     )
 }

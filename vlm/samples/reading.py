@@ -31,7 +31,7 @@ from .records import (
     WordCount,
 )
 
-ExportItem = tuple[SampleRow, tuple[str, ...], str, tuple[Annotation, ...]]
+ExportItem = tuple[SampleRow, tuple[str, ...], str, str, tuple[Annotation, ...]]
 
 ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
 KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
@@ -442,7 +442,7 @@ def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
 def export_page(
     cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, after: str, limit: int = 1000
 ) -> tuple[list[ExportItem], str]:
-    """Return samples behind ``after`` by file name, each with categories, external id and objects; and the next cursor.
+    """Return samples behind ``after`` by file name, each with categories, external id, its JSON and objects; and the next cursor.
 
     Files that are gone are among them only where the filter asks for them.
     """
@@ -458,9 +458,10 @@ def export_page(
     )
     ids = [sample.id for sample in page.samples]
     rows = cursor.execute(
-        "select id, categories, external_id from samples where id in (select unnest(?::bigint[]))", [ids]
+        "select id, categories, external_id, coalesce(source_file, '') from samples where id in (select unnest(?::bigint[]))",
+        [ids],
     ).fetchall()
-    more = {row[0]: (tuple(row[1]), row[2]) for row in rows}
+    more = {row[0]: (tuple(row[1]), row[2], row[3]) for row in rows}
     objects = annotations_of(cursor, ids)
     return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
 

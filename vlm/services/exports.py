@@ -1,29 +1,86 @@
 """Exports: the samples of a filter in a format."""
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
 
-from vlm.formats import ExportContext, ExportRow, export_rows
+from django.utils.text import slugify
+
+from vlm.formats import EXPORTS, ExportContext, ExportRow, export_rows
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import SampleFilter, reading, where
 
+_LONGEST_PART = 60  # characters of a part of the file's name
 
-def stream(*, dataset: Dataset, filter: SampleFilter, format: str) -> Iterator[bytes]:
-    """Return the samples of a filter as a stream in one of ``vlm.formats.EXPORTS``. Raises ``FilterError``."""
+
+@dataclass
+class Export:
+    """An export that is complete, in a file without a name that is gone as soon as it is closed."""
+
+    file: IO[bytes]
+    size: int
+    name: str
+    mime: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def make(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "") -> Export:
+    """Write the samples of a filter into a file, in one of ``vlm.formats.EXPORTS``.
+
+    Whatever goes wrong does so here, before anybody was told that there is something to come.
+
+    Args:
+        view: the name of the filter, for the name of the file.
+
+    Raises:
+        FilterError: the filter cannot be read.
+        ExportFailed: the file cannot be made; the message says why.
+        StoreError: the store cannot be read.
+    """
     words = words_by_dimension()
-    where(dataset.pk, filter, words)  # a bad filter is told before the stream begins
-    context = ExportContext(dataset.name, Path(dataset.root), dataset.format)
-    return export_rows(_rows(dataset, filter, words), format=format, context=context)
+    where(dataset.pk, filter, words)  # a bad filter is told before the long writing
+    context = ExportContext(dataset.name, Path(dataset.root), dataset.format, dataset.imported, tuple(words))
+    pieces = export_rows(_rows(dataset, filter, words), format=format, context=context)
+    file = tempfile.TemporaryFile(prefix="datavisor-export-")  # noqa: SIM115 - its reader closes it
+    try:
+        size = 0
+        for piece in pieces:
+            size += file.write(piece)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return Export(file, size, file_name(dataset=dataset, filter=filter, format=format, view=view), EXPORTS[format].mime)
+
+
+def file_name(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "") -> str:
+    """Return the name of an export's file: the data set, the view (or the filter's own words), the format."""
+    said = view or (filter.to_query() if not filter.is_empty else "")
+    parts = (slugify(part, allow_unicode=True)[:_LONGEST_PART].strip("-") for part in (dataset.name, said, format))
+    return "-".join(part for part in parts if part) + EXPORTS[format].suffix
 
 
 def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ...]]) -> Iterator[ExportRow]:
     after = ""
     while True:
-        # The store is let go between pages, so that a slow reader of the stream holds up nobody.
+        # The store is let go between pages, so that a long export holds up nobody.
         with sample_store().read() as cursor:
             rows, after = reading.export_page(cursor, dataset.pk, filter, words, after=after)
-        for sample, categories, external_id, annotations in rows:
+        for sample, categories, external_id, source_file, annotations in rows:
             yield ExportRow(
                 id=sample.id,
                 path=sample.path,
@@ -32,6 +89,7 @@ def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ..
                 width=sample.width,
                 height=sample.height,
                 external_id=external_id,
+                source_file=source_file,
                 categories=categories,
                 annotations=annotations,
                 tags=sample.tags,

@@ -1,8 +1,8 @@
 """Data sets and their grids: look, filter, select, edit tags, export."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
@@ -15,7 +15,6 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import content_disposition_header
-from django.utils.text import slugify
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
@@ -32,6 +31,7 @@ from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import sidebar
 
 PAGE = 60
+PIECE = 1 << 18  # bytes of an export that are sent at once
 MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes back by scrolling
 CARD_PICTURES = 4
 SUGGESTED = 200
@@ -268,26 +268,44 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
 
 @require_safe
 def export(request: Request, dataset_id: int) -> HttpResponseBase:
-    """Stream the samples of the filter as a file."""
+    """Send the samples of the filter as a file. It is made first: what fails is a page with a reason, no broken download."""
     dataset = get_dataset(request, dataset_id)
     name = request.GET.get("format", "csv")
     if name not in EXPORTS:
         raise Problem(f"There is no format “{name}”. There are: {', '.join(EXPORTS)}.")
-    kind = EXPORTS[name]
-    chunks = services.exports.stream(dataset=dataset, filter=Place.of(request.GET).filter, format=name)
-    first = next(chunks, b"")  # a store that cannot be read is a page with a reason, not a broken download
-    file_name = f"{slugify(dataset.name) or 'dataset'}-{name}{kind.suffix}"
-    response = StreamingHttpResponse(_stream(first, chunks), content_type=kind.mime)
-    response.headers["Content-Disposition"] = content_disposition_header(True, file_name)
+    place = Place.of(request.GET)
+    view = SavedView.objects.filter(dataset=dataset, user=request.user, query=place.query).first()
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "filter": place.filter,
+        "format": name,
+        "view": view.name if view else "",
+    }
+    if request.method == "HEAD":
+        response: HttpResponseBase = HttpResponse(content_type=EXPORTS[name].mime)
+        file_name = services.exports.file_name(**asked)
+    else:
+        made = services.exports.make(**asked)
+        file_name = made.name
+        response = StreamingHttpResponse(_FileInPieces(made.file), content_type=made.mime)
+        response.headers["Content-Length"] = str(made.size)
+    response.headers["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
     return response
 
 
-async def _stream(first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield in the server's loop what ``rest`` makes in a thread: Django reads a plain iterator whole before sending."""
-    chunk: bytes | None = first
-    while chunk is not None:
-        yield chunk
-        chunk = await sync_to_async(_next, thread_sensitive=False)(rest)
+class _FileInPieces:
+    """A file as the server's loop reads it, a piece at a time in a thread; closed with the response, come what may."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = sync_to_async(self._file.read, thread_sensitive=False)
+        while piece := await read(PIECE):
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _stats(dataset: Dataset, place: Place, facets: Facets) -> DatasetStats:
@@ -296,10 +314,6 @@ def _stats(dataset: Dataset, place: Place, facets: Facets) -> DatasetStats:
         return services.datasets.stats(datasets=[dataset])[dataset.pk]
     states = {count.value: count.count for count in facets.states}
     return DatasetStats(facets.total, facets.total - states.get("untagged", 0), states.get("missing", 0))
-
-
-def _next(chunks: Iterator[bytes]) -> bytes | None:
-    return next(chunks, None)
 
 
 def _loaded(request: Request) -> int:

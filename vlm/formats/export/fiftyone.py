@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vlm.formats.base import ExportContext, ExportFormat, ExportRow
+from vlm.formats.base import ExportContext, ExportFormat, ExportRow, size_of
 from vlm.formats.records import Annotation
 
 _NOT_A_FIELD = re.compile(r"\W+")
@@ -38,18 +38,20 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
             file.write(b'{"samples": [')
             opening = b""
             for row in rows:
-                file.write(opening + json.dumps(_fiftyone_sample(row, root)).encode())
+                file.write(opening + json.dumps(_fiftyone_sample(row, root, context)).encode())
                 opening = b",\n"
                 yield sink.take()
             file.write(b"]}\n")
     yield sink.take()
 
 
-def _fiftyone_sample(row: ExportRow, root: Path) -> dict[str, Any]:
+def _fiftyone_sample(row: ExportRow, root: Path, context: ExportContext) -> dict[str, Any]:
+    width, height = size_of(row, context) if any(a.box for a in row.annotations) else (0, 0)
     sample: dict[str, Any] = {
         "filepath": str(root / row.path),
         "tags": list(dict.fromkeys(tag.tag for tag in row.tags)),
         "_media_type": "image",
+        "datavisor_id": row.id,
     }
     if row.split:
         sample["split"] = row.split
@@ -60,23 +62,25 @@ def _fiftyone_sample(row: ExportRow, root: Path) -> dict[str, Any]:
     detections = [
         {"_cls": "Detection", "label": annotation.category, "bounding_box": box}
         for annotation in row.annotations
-        if (box := _relative_box(annotation, row)) is not None
+        if (box := _relative_box(annotation, width, height)) is not None
     ]
     if detections:
         sample["ground_truth"] = {"_cls": "Detections", "detections": detections}
-    unboxed = dict.fromkeys(a.category for a in row.annotations if a.category and _relative_box(a, row) is None)
+    unboxed = dict.fromkeys(
+        a.category for a in row.annotations if a.category and _relative_box(a, width, height) is None
+    )
     if unboxed:
         labels = [{"_cls": "Classification", "label": category} for category in unboxed]
         sample["categories"] = {"_cls": "Classifications", "classifications": labels}
     return sample
 
 
-def _relative_box(annotation: Annotation, row: ExportRow) -> list[float] | None:
+def _relative_box(annotation: Annotation, across: int, down: int) -> list[float] | None:
     """Return x, y, width and height as fractions of the image, as FiftyOne wants them."""
-    if annotation.box is None or not row.width or not row.height:
+    if annotation.box is None or not across or not down:
         return None
     x, y, width, height = annotation.box
-    return [x / row.width, y / row.height, width / row.width, height / row.height]
+    return [x / across, y / down, width / across, height / down]
 
 
 class _Sink(io.RawIOBase):

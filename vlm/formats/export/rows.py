@@ -1,5 +1,6 @@
 """Rows and columns: CSV, JSON lines, Parquet."""
 
+import codecs
 import csv
 import io
 import json
@@ -14,20 +15,43 @@ from vlm.formats.base import CHUNK, ExportContext, ExportFormat, ExportRow, json
 
 
 def _plain(row: ExportRow) -> dict[str, Any]:
-    return {"file_name": row.file_name, "split": row.split, "tags": tag_objects(row)}
+    return {"id": row.id, "file_name": row.file_name, "split": row.split, "tags": tag_objects(row)}
 
 
 def _csv(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)  # the excel dialect is that of RFC 4180
-    writer.writerow(("file_name", "split", "tags"))
+    writer.writerow(("id", "file_name", "split", "tags"))
     for row in rows:
-        writer.writerow((row.file_name, row.split, json.dumps(tag_objects(row), ensure_ascii=False)))
+        writer.writerow((row.id, row.file_name, row.split, json.dumps(tag_objects(row), ensure_ascii=False)))
         if buffer.tell() >= CHUNK:
             yield buffer.getvalue().encode()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue().encode()
+
+
+def _spreadsheet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
+    """Write a CSV that may be opened without a thought: a column per dimension, and no cell that is taken for a formula."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    dimensions = list(context.dimensions)
+    writer.writerow(("id", "file_name", "split", *map(_harmless, dimensions), "other tags"))
+    yield codecs.BOM_UTF8
+    for row in rows:
+        words = {tag.dimension: tag.tag for tag in reversed(row.tags) if tag.dimension in context.dimensions}
+        others = ", ".join(tag.tag for tag in row.tags if tag.dimension not in context.dimensions)
+        cells = (row.file_name, row.split, *(words.get(name, "") for name in dimensions), others)
+        writer.writerow((row.id, *map(_harmless, cells)))
+        if buffer.tell() >= CHUNK:
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _jsonl(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
@@ -51,6 +75,7 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
                 """
                 COPY (
                     SELECT * FROM read_json($lines, format = 'newline_delimited', columns = {
+                        id: 'BIGINT',
                         file_name: 'VARCHAR',
                         split: 'VARCHAR',
                         tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT)[]'
@@ -65,6 +90,20 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
                 yield piece
 
 
-CSV = ExportFormat("csv", "`file_name`, `split`, `tags` (a JSON list)", "text/csv; charset=utf-8", ".csv", _csv)
+SPREADSHEET = ExportFormat(
+    "csv-spreadsheet",
+    "for Excel and the like: a column per dimension, a byte order mark, and an apostrophe before a cell that begins with "
+    "`=`, `+`, `-` or `@`",
+    "text/csv; charset=utf-8",
+    ".csv",
+    _spreadsheet,
+)
+CSV = ExportFormat(
+    "csv",
+    "`id`, `file_name`, `split`, `tags` (a JSON list); names are never altered, so a spreadsheet may take one for a formula",
+    "text/csv; charset=utf-8",
+    ".csv",
+    _csv,
+)
 JSONL = ExportFormat("jsonl", "one object per sample, with the same fields", "application/x-ndjson", ".jsonl", _jsonl)
 PARQUET = ExportFormat("parquet", "the same as typed columns", "application/vnd.apache.parquet", ".parquet", _parquet)

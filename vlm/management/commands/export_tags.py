@@ -1,11 +1,11 @@
 """``export_tags``: the samples of a filter with their tags, as a file or on stdout."""
 
 import os
+import shutil
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.core.management.base import CommandError
 
@@ -29,14 +29,13 @@ class Command(DoorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
         output: Path | None = options["output"]
-        stream = services.exports.stream(
-            dataset=dataset, filter=read_filter(options["filter"]), format=options["format"]
-        )
+        chosen = read_filter(options["filter"])
         try:
-            if output is None:
-                _to_stdout(stream)
-            else:
-                _to_file(stream, output)
+            with services.exports.make(dataset=dataset, filter=chosen, format=options["format"]) as made:
+                if output is None:
+                    _to_stdout(made.file)
+                else:
+                    _to_file(made.file, output)
         except OSError as error:
             raise CommandError(
                 f"{output or 'stdout'} cannot be written: {error.strerror or error}. Choose another with --output.",
@@ -44,23 +43,23 @@ class Command(DoorCommand):
             ) from error
 
 
-def _to_stdout(stream: Iterator[bytes]) -> None:
+def _to_stdout(made: IO[bytes]) -> None:
     try:
-        sys.stdout.buffer.writelines(stream)
+        shutil.copyfileobj(made, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would complain once more when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _to_file(stream: Iterator[bytes], output: Path) -> None:
+def _to_file(made: IO[bytes], output: Path) -> None:
     """Write beside ``output`` and put it in place when it is complete."""
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         with as_the_user_wants():
             opened = partial.open("wb")
         with opened as file:
-            file.writelines(stream)
+            shutil.copyfileobj(made, file)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
