@@ -1,7 +1,7 @@
 """What the addresses answer: who may, in which form, and with how many queries."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, get_resolver, reverse
 from django.utils.html import escape
+from django.utils.text import slugify
 
 import vlm
+from tests.children import wait_for
 from tests.page.conftest import HOSTILE, PASSWORD, allow, draw_images, sample_ids
 from vlm import services
 from vlm.formats import EXPORTS
@@ -437,14 +439,63 @@ def test_thumbnails_are_kept_by_the_browser_and_never_fail(dataset: Dataset, adm
     assert admin.get(reverse("thumbnail", args=[dataset.pk, good.id, 161])).status_code == 404
 
 
-def test_exports_stream_the_filter(dataset: Dataset, admin: Client) -> None:
+def test_exports_hold_the_filter_and_say_how_long_they_are(dataset: Dataset, admin: Client) -> None:
     ids = sample_ids(dataset)
     for name in EXPORTS:
         answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name, "id": str(ids[0])})
         assert answer.status_code == 200
         assert answer.headers["Content-Disposition"].startswith("attachment")
-        assert b"".join(answer)  # type: ignore[call-overload]
+        content = b"".join(answer)  # type: ignore[call-overload]
+        assert len(content) == int(answer.headers["Content-Length"]) > 0
+        asked = admin.head(reverse("export", args=[dataset.pk]), {"format": name, "id": str(ids[0])})
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["Content-Disposition"] == answer.headers["Content-Disposition"]
     assert admin.get(reverse("export", args=[dataset.pk]), {"format": "odd"}).status_code == 400
+
+
+def test_an_export_is_called_after_the_data_set_and_the_view(dataset: Dataset, admin: Client) -> None:
+    address = reverse("export", args=[dataset.pk])
+
+    def name(**query: str) -> str:
+        return admin.head(address, {"format": "jsonl"} | query).headers["Content-Disposition"]
+
+    stem = slugify(dataset.name)
+    assert name() == f'attachment; filename="{stem}-jsonl.jsonl"'
+    assert name(all="dark") == f'attachment; filename="{stem}-alldark-jsonl.jsonl"'
+    user = User.objects.get(username="ada")
+    SavedView.objects.create(dataset=dataset, user=user, name="Dark ones", query="all=dark")
+    assert name(all="dark") == f'attachment; filename="{stem}-dark-ones-jsonl.jsonl"'
+
+
+def test_an_export_that_fails_is_told_before_a_byte_is_sent(
+    dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the writing, too: a page with the reason, and not half a file."""
+    whole = services.exports._rows
+
+    def breaks(*asked: Any) -> Iterator[Any]:
+        yield from whole(*asked)
+        raise StoreBusy("Another process is writing. Try again in a moment.")
+
+    monkeypatch.setattr("vlm.services.exports._rows", breaks)
+    for name in EXPORTS:
+        answer = admin.get(reverse("export", args=[dataset.pk]), {"format": name})
+        assert answer.status_code == 503
+        assert "Another process is writing" in answer.content.decode()
+
+
+def test_a_json_without_a_name_is_called_after_its_folder(
+    transactional_db: None, data_dir: Path, tmp_path: Path, admin: Client
+) -> None:
+    folder = draw_images(tmp_path / "photos of may", 2)
+    names = sorted(path.name for path in folder.iterdir())
+    content = {"images": [{"id": number, "file_name": name} for number, name in enumerate(names)]}
+    (folder / "labels.json").write_text(json.dumps(content))
+    admin.post(reverse("import_new"), {"path": str(folder / "labels.json"), "action": "start"})
+    wait_for(lambda: not ImportJob.objects.filter(status="running").exists())
+    job = ImportJob.objects.get()
+    assert (job.status, job.name) == ("completed", "photos of may")
+    assert Dataset.objects.get().name == "photos of may"
 
 
 def test_an_import_shows_what_it_found_before_it_writes(
