@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlm.errors import Refusal
 from vlm.statistics.accuracy import FEWEST, Labels, Population, accuracy_of
 from vlm.statistics.distributions import FloatArray, IntArray
 from vlm.statistics.intervals import CONFIDENCE, Estimate
@@ -27,8 +28,11 @@ _TEMPERATURE_PENALTY = 1.0  # in labels: so much does one label's worth of evide
 _BIAS_PENALTY = 2.0
 
 
-class CalibrationMismatch(ValueError):
+class CalibrationMismatch(Refusal):
     """A calibration was to be applied to answers that it was not fitted for."""
+
+    title = "Calibrated for other answers"
+    status = 409
 
 
 @dataclass(frozen=True)
