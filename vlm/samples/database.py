@@ -8,8 +8,9 @@ of work, and one writer at a time: DuckDB loses an update silently when two tran
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
 }
 
-LOOK_SECONDS = 0.01  # how often the holder looks whether somebody queues
+LOOK_SECONDS = 0.01  # how often a holder at work looks whether somebody queues
+IDLE_SECONDS = 0.2  # how often one that nobody uses does
+PRIVATE = 0o600  # what the store's files may be read and written by
 RETRY_SECONDS = 0.5  # between the turns of somebody who would rather wait than give up
 
 
@@ -49,13 +52,17 @@ class SampleStore:
         self._config = OFFLINE | {"memory_limit": memory_limit, "preserve_insertion_order": False}
         if threads:
             self._config["threads"] = threads
-        self._owner = FileLock(f"{path}.lock", thread_local=False, poll_interval=0.004)
-        self._queue = FileLock(f"{path}.queue", thread_local=False, poll_interval=0.004)
+        self._owner = FileLock(f"{path}.lock", mode=PRIVATE, thread_local=False, poll_interval=0.004)
+        self._queue = FileLock(f"{path}.queue", mode=PRIVATE, thread_local=False, poll_interval=0.004)
         self._changed = threading.Condition()
         self._writer = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._users = 0
+        self._used = 0  # how often, ever
         self._draining = False
+        self._opening = False
+        self._attempts = 0  # to open the file, and the last one that failed, with its error
+        self._failed: tuple[int, Exception] = (0, StoreError())
         self._process = os.getpid()
         self._watcher: threading.Thread | None = None
 
@@ -103,6 +110,7 @@ class SampleStore:
                         pass  # the transaction is gone already
                     raise
                 cursor.commit()
+                self._make_private()  # the log is made anew after each checkpoint
         finally:
             self._writer.release()
 
@@ -125,13 +133,45 @@ class SampleStore:
         if os.getpid() != self._process:
             raise StoreError("A forked process must make a store of its own.")
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._draining, self.wait):
+            # Whoever comes while the file is being opened waits for that, and shares its outcome: waits do not add up.
+            attempt = self._attempts + (not self._opening)
+            if not self._changed.wait_for(lambda: self._is_settled(attempt), 2 * self.wait):
                 raise _busy(self.path)
-            if self._connection is None:
-                self._connection = self._open()
-            cursor = self._connection.cursor()
-            self._users += 1
-            return cursor
+            if self._connection is not None and not self._draining:
+                return self._cursor(self._connection)
+            if self._failed[0] >= attempt:
+                error = self._failed[1]
+                raise type(error)(*error.args)
+            self._opening, self._attempts = True, self._attempts + 1
+        connection, failure = None, None
+        try:
+            connection = self._open()
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            with self._changed:
+                self._opening, self._connection = False, connection
+                if failure is not None:
+                    self._failed = (self._attempts, failure)
+                if connection is not None:
+                    self._watcher = threading.Thread(
+                        target=self._watch, args=(connection,), name="store-watch", daemon=True
+                    )
+                    self._watcher.start()
+                    cursor = self._cursor(connection)
+                self._changed.notify_all()
+        return cursor
+
+    def _is_settled(self, attempt: int) -> bool:
+        """Whether somebody who came before the ``attempt`` to open the file ended has nothing to wait for; condition held."""
+        return (not self._opening and not self._draining) or self._failed[0] >= attempt
+
+    def _cursor(self, connection: duckdb.DuckDBPyConnection) -> Cursor:
+        cursor = connection.cursor()
+        self._users += 1
+        self._used += 1
+        return cursor
 
     def _leave(self, cursor: Cursor) -> None:
         try:
@@ -146,9 +186,10 @@ class SampleStore:
         folder = self.path.parent
         if not os.access(folder, os.W_OK) or (self.path.exists() and not os.access(self.path, os.W_OK)):
             raise StoreReadOnly(f"{folder} cannot be written to. Give this user the right, or set DATAVISOR_DATA_DIR.")
+        deadline = time.monotonic() + self.wait
         try:
             with self._queue.acquire(timeout=self.wait):
-                self._owner.acquire(timeout=self.wait)
+                self._owner.acquire(timeout=max(0.0, deadline - time.monotonic()))
         except Timeout:
             raise _busy(self.path) from None
         except OSError as error:
@@ -156,9 +197,12 @@ class SampleStore:
         connection = None
         try:
             connection = duckdb.connect(str(self.path), config=self._config)
+            self._make_private()
             migrate(connection, self.path)
-            watcher = threading.Thread(target=self._watch, args=(connection,), name="store-watch", daemon=True)
-            watcher.start()  # it waits for the condition, which the caller holds
+            # From here on no statement reaches a file elsewhere, whatever finds its way into one.
+            allowed = str(folder.resolve()).replace("'", "''")
+            connection.execute(f"set allowed_directories = ['{allowed}/']").fetchall()
+            connection.execute("set enable_external_access = false").fetchall()
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -166,14 +210,21 @@ class SampleStore:
             if isinstance(error, duckdb.Error):
                 raise explained(error, self.path) from error
             raise
-        self._watcher = watcher
         return connection
+
+    def _make_private(self) -> None:
+        """Let nobody but this user read the store."""
+        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+            with suppress(OSError):  # another user's, who gave us the right to write
+                path.chmod(PRIVATE)
 
     def _watch(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Hand the file over as soon as another process queues for it; ends with the connection."""
-        idle = threading.Event()
+        idle, pause, used = threading.Event(), LOOK_SECONDS, -1
         while True:
-            idle.wait(LOOK_SECONDS)
+            idle.wait(pause)
+            pause = next_pause(pause, at_work=used != self._used or self._users > 0)
+            used = self._used
             with self._changed:
                 if self._connection is not connection:
                     return
@@ -202,6 +253,11 @@ class SampleStore:
             self._changed.notify_all()
 
 
+def next_pause(pause: float, *, at_work: bool) -> float:
+    """Return how long a holder rests before it looks again whether somebody queues: the longer, the longer it is idle."""
+    return LOOK_SECONDS if at_work else min(IDLE_SECONDS, pause * 1.2)
+
+
 def _persist(take: Callable[[], Taken], stop: threading.Event | None) -> Taken:
     """Return what ``take`` gives; with ``stop``, try again while the store is busy until it is set."""
     while True:
@@ -221,6 +277,8 @@ def _busy(path: Path) -> StoreBusy:
 def explained(error: duckdb.Error, path: Path) -> Exception:
     """Return the error that says what to do, or ``error`` itself where the mistake is in our own statement."""
     text = str(error)
+    if "has been invalidated" in text:
+        return StoreBusy(f"{path.name} is opened anew after an error. Try again.")
     if any(sign in text for sign in ("No space left", "not enough space", "File too large")):
         return StoreFull(
             f"The disk of {path} is full: nothing of this step was kept, all before it is safe. Make room."

@@ -259,7 +259,8 @@ def history(cursor: Cursor, dataset_id: int, sample_id: int) -> list[EditRow]:
     own = "select {0} from {1} where dataset_id = $dataset and sample_id = $sample and {0} is not null"
     parts = [own.format(name, table) for table in EDITED_TABLES for name in ("edit_id", "ended_by")]
     rows = cursor.execute(
-        f"select {EDIT_COLUMNS} from edits where id in ({' union '.join(parts)}) order by id desc",
+        f"with seen as ({' union '.join(parts)}) select {EDIT_COLUMNS} from edits where id in (from seen) "
+        "or id in (select undone_by from edits where id in (from seen)) order by id desc",
         {"dataset": dataset_id, "sample": sample_id},
     ).fetchall()
     return [EditRow(*row) for row in rows]
