@@ -213,7 +213,7 @@ def test_a_model_that_is_not_there_makes_exit_code_3(dataset: Dataset, tmp_path:
     code, out, errors = manage("autotag", "photos", *nowhere)
     assert code == 3
     assert "DATAVISOR_VLM_MODEL" in errors
-    assert f"Go on with: autotag {dataset.pk} --resume" in errors
+    assert "Go on with: python manage.py autotag photos --resume" in errors
     code, out, errors = manage("autotag", "photos", *nowhere, "--json", "--scope", "all")
     assert (code, list(json.loads(out)), json.loads(out)["status"]) == (3, KEYS, "failed")
     assert "DATAVISOR_VLM_MODEL" in errors

@@ -18,7 +18,7 @@ from tests.brake import Brake
 from tests.children import PATIENCE, end, environment, python, wait_for
 from tests.images import make_images
 from tests.queueing import wait_for_a_second_turn
-from vlm import services
+from vlm import jobs, services
 from vlm.datasets import importing
 from vlm.datasets.importing import ImportDone
 from vlm.formats import ImportFailed
@@ -63,11 +63,13 @@ def interrupted(dataset: Dataset) -> TaggingRun:
 
 
 def presume_dead(run: TaggingRun) -> None:
-    """Do as another process does that has not heard of the run for a day."""
-    for _ in range(1000):  # its heart may beat in between
-        TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
-        if services.runs.fail_stale():
-            return
+    """Do as another machine does that has not heard of the run for a day."""
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setattr(jobs, "_machine", lambda: "elsewhere")
+        for _ in range(1000):  # its heart may beat in between
+            TaggingRun.objects.filter(pk=run.pk).update(heartbeat=timezone.now() - DAY)
+            if services.runs.fail_stale():
+                return
     raise AssertionError("The run could not be taken for dead.")
 
 
@@ -343,9 +345,9 @@ def test_an_import_that_dies_while_reading_leaves_no_data_set(tmp_path: Path) ->
 
 
 def test_a_silent_import_shows_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(jobs, "BEAT_SECONDS", 0.02)
     job = ImportJob.objects.create(path="/", name="slow", heartbeat=timezone.now() - DAY)
-    with importing._beating(job):
+    with jobs.beating(lambda: ImportJob.objects.filter(pk=job.pk), stop=threading.Event()):
         wait_for(lambda: ImportJob.objects.filter(heartbeat__gt=timezone.now() - DAY / 2).exists())
         services.datasets.fail_stale_imports()
     job.refresh_from_db()

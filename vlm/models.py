@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from vlm.errors import Refusal
 from vlm.formats import import_choices
 from vlm.vocabulary import KINDS, Only, Vocabulary
 from vlm.vocabulary import Dimension as AskedDimension
@@ -25,6 +26,9 @@ class Dataset(models.Model):
     missing_count = models.PositiveIntegerField(default=0, editable=False)
     created = models.DateTimeField(auto_now_add=True)
     imported = models.DateTimeField(null=True, blank=True, editable=False)
+    # Whoever brings it in for the first time; see ``vlm.jobs``. Until then it holds nothing.
+    worker = models.CharField(max_length=100, blank=True, editable=False)
+    heartbeat = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ["name"]
@@ -222,6 +226,8 @@ class TaggingRun(models.Model):
             )
         ]
 
+    cause: Refusal | None = None  # what it failed for, where the execution that failed is at hand
+
     def __str__(self) -> str:
         return f"run {self.pk} of {self.dataset.name}"
 
@@ -288,6 +294,7 @@ class ImportJob(models.Model):
     dataset = models.ForeignKey(Dataset, null=True, blank=True, on_delete=models.SET_NULL)
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     created = models.DateTimeField(auto_now_add=True)
+    worker = models.CharField(max_length=100, blank=True, editable=False)
     heartbeat = models.DateTimeField(null=True, blank=True)
     finished = models.DateTimeField(null=True, blank=True)
 

@@ -158,7 +158,7 @@ def sample_store() -> SampleStore:
     )
 
 
-# Registered before ``vlm.runs.worker`` registers the end of its runs, so called after it: their last batch needs the store.
+# Registered before ``vlm.jobs`` registers the end of jobs, so called after it: their last batch needs the store.
 @atexit.register
 def _close() -> None:
     if sample_store.cache_info().currsize:

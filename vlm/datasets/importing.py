@@ -6,26 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connections
+from django.db.models import QuerySet
 from django.utils import timezone
 
+from vlm import jobs
 from vlm.datasets.deleting import forget
+from vlm.errors import Refusal
 from vlm.formats import ImportFailed, Scan, Skip, scan
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
-from vlm.samples import Imported, StoreError
+from vlm.samples import Imported
 from vlm.samples.ingest import import_rows, staged
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 60.0
-BEAT_SECONDS = 5.0
 REPORT_SECONDS = 0.5
 KEPT_SKIPS = 1000
 EXAMPLES = 5
@@ -78,6 +79,7 @@ def import_folder(
         ImportFailed: nothing was written.
         StoreError: nothing was written.
     """
+    fail_stale()  # what was killed must not keep its name
     found = scan(path, format, within=within)
     name = (name or found.root.name or "images").strip()
     if dry_run:
@@ -86,15 +88,13 @@ def import_folder(
     _check_name(name, found)  # before the long reading
     # One transaction, after everything was read: an error half-way leaves the samples as they were.
     with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
-        dataset = _claim(name, found)
-        try:
+        dataset = _named(name, found)
+        with _brought_in(dataset):
             done = import_rows(sample_store(), dataset_id=dataset.pk, source=source)
-        except BaseException:
-            Dataset.objects.filter(pk=dataset.pk, imported=None).delete()  # unless it was there before
-            raise
     dataset.format, dataset.imported = found.format, timezone.now()
     dataset.sample_count, dataset.missing_count = done.total, done.missing
-    fields = ("format", "imported", "sample_count", "missing_count")
+    dataset.worker, dataset.heartbeat = jobs.QUEUED, None
+    fields = ("format", "imported", "sample_count", "missing_count", "worker", "heartbeat")
     if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
         forget(dataset_id=dataset.pk, root=dataset.root)
         raise ImportFailed(f"The data set “{name}” was deleted during the import. Import it again.")
@@ -127,28 +127,26 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
         path=str(folder), name=name, format=format, started_by=user, heartbeat=timezone.now()
     )
 
-    def work() -> None:
-        try:
-            _run_job(job)
-        except Exception:
-            logger.exception("Import job %s ended badly", job.pk)
-        finally:
-            connections.close_all()
-
-    threading.Thread(target=work, name=f"import-{job.pk}", daemon=True).start()
+    jobs.launch(f"import-{job.pk}", lambda stop: _work(job, stop))
     return job
 
 
 def fail_stale() -> None:
-    """Mark imports whose process died as failed; their transaction left nothing behind."""
-    stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
-    dead = ImportJob.objects.filter(status=ImportJob.Status.RUNNING, heartbeat__lt=stale)
-    if dead.exists():  # pages ask all the time, and should not write for it
-        dead.update(
-            status=ImportJob.Status.FAILED,
-            finished=timezone.now(),
-            error="The server stopped during the import, which left nothing behind. Import again.",
-        )
+    """End the imports whose process died: what they had begun to make is removed, with the name it took."""
+    jobs.sweep(ImportJob.objects.filter(status=ImportJob.Status.RUNNING), _fail)
+    jobs.sweep(Dataset.objects.filter(imported=None).exclude(worker=jobs.QUEUED), _remove)
+
+
+def _fail(rows: QuerySet[ImportJob], heartbeat: datetime | None) -> int:
+    return rows.update(
+        status=ImportJob.Status.FAILED,
+        finished=timezone.now(),
+        error="The server stopped during the import, which left nothing behind. Import again.",
+    )
+
+
+def _remove(rows: QuerySet[Dataset], heartbeat: datetime | None) -> int:
+    return rows.delete()[0]
 
 
 def allowed_path(path: str) -> Path:
@@ -188,7 +186,7 @@ def _check_name(name: str, found: Scan) -> None:
         )
 
 
-def _claim(name: str, found: Scan) -> Dataset:
+def _named(name: str, found: Scan) -> Dataset:
     """Return the data set of that name, made if there is none."""
     dataset, _ = Dataset.objects.get_or_create(name=name, defaults={"root": str(found.root), "format": found.format})
     _check_name(name, found)  # another import may have made it meanwhile
@@ -196,55 +194,58 @@ def _claim(name: str, found: Scan) -> Dataset:
 
 
 @contextmanager
-def _beating(job: ImportJob) -> Iterator[None]:
-    """Show that the process lives: looking a large folder over, and the transaction at the end, report nothing."""
-    over = threading.Event()
-
-    def beat() -> None:
+def _brought_in(dataset: Dataset) -> Iterator[None]:
+    """Keep a data set that is new as one's own while it is filled; it goes if that fails, or if this process dies."""
+    new = Dataset.objects.filter(pk=dataset.pk, imported=None)
+    with jobs.claimed(new.filter(worker=jobs.QUEUED)) as worker:
+        if not worker:  # it was there before, or another import fills it
+            yield
+            return
         try:
-            while not over.wait(BEAT_SECONDS):
-                try:
-                    ImportJob.objects.filter(pk=job.pk).update(heartbeat=timezone.now())
-                except DatabaseError:
-                    logger.warning("Import job %s could not show that it lives", job.pk, exc_info=True)
-        finally:
-            connections.close_all()
-
-    pulse = threading.Thread(target=beat, name=f"pulse-import-{job.pk}", daemon=True)
-    pulse.start()
-    try:
-        yield
-    finally:
-        over.set()
-        pulse.join()
+            with jobs.beating(lambda: new.filter(worker=worker), stop=threading.Event()):
+                yield
+        except BaseException:
+            new.delete()
+            raise
 
 
-def _run_job(job: ImportJob) -> None:
+def _work(job: ImportJob, stop: threading.Event) -> None:
+    queued = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.RUNNING, worker=jobs.QUEUED)
+    with jobs.claimed(queued) as worker:
+        if worker:
+            own = ImportJob.objects.filter(pk=job.pk, worker=worker, status=ImportJob.Status.RUNNING)
+            with jobs.beating(lambda: own, stop=stop) as halt:
+                ended = _run_job(job, own, halt)
+            own.update(finished=timezone.now(), heartbeat=timezone.now(), **ended)
+
+
+def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) -> dict[str, Any]:
+    """Import, and return what is to be written down about it."""
     reported = 0.0
 
     def report(done: int, total: int | None) -> None:
         nonlocal reported
+        if halt.is_set():
+            raise ImportFailed("The import was stopped and left nothing behind. Import again.")
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
-            ImportJob.objects.filter(pk=job.pk).update(done=done, total=total or 0, heartbeat=timezone.now())
+            own.update(done=done, total=total or 0)
 
     try:
-        with _beating(job):
-            done = import_folder(
-                path=Path(job.path), name=job.name, format=job.format, within=settings.IMPORT_ROOTS, report=report
-            )
-    except (ImportFailed, StoreError) as error:
-        job.status, job.error = ImportJob.Status.FAILED, str(error)
+        done = import_folder(
+            path=Path(job.path), name=job.name, format=job.format, within=settings.IMPORT_ROOTS, report=report
+        )
+    except Refusal as refusal:
+        return {"status": ImportJob.Status.FAILED, "error": str(refusal)}
     except Exception as error:
         logger.exception("The import of %s failed", job.path)
-        job.status = ImportJob.Status.FAILED
-        job.error = (
-            f"The import failed ({type(error).__name__}) and left nothing behind. The server's log has the details."
-        )
-    else:
-        job.status, job.dataset = ImportJob.Status.COMPLETED, done.dataset
-        job.name = done.dataset.name if done.dataset else job.name
-        job.done = job.total = done.total
-        job.skipped = [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]]
-    job.finished = job.heartbeat = timezone.now()
-    job.save()
+        why = f"The import failed ({type(error).__name__}) and left nothing behind. The server's log has the details."
+        return {"status": ImportJob.Status.FAILED, "error": why}
+    return {
+        "status": ImportJob.Status.COMPLETED,
+        "dataset": done.dataset,
+        "name": done.dataset.name if done.dataset else job.name,
+        "done": done.total,
+        "total": done.total,
+        "skipped": [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]],
+    }

@@ -5,22 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.db.models import F
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from vlm import nudges
+from vlm import jobs, nudges
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.models import Dataset, TaggingRun
 
 logger = logging.getLogger(__name__)
 
 Status = TaggingRun.Status
-
-STALE_SECONDS = 30.0
 
 _subscribers: list[Callable[[int], None]] = []
 
@@ -143,13 +141,13 @@ def current(*, dataset: Dataset) -> TaggingRun | None:
 
 def fail_stale() -> int:
     """Mark runs whose process died as interrupted; returns how many."""
-    stale = timezone.now() - timedelta(seconds=STALE_SECONDS)
-    dead = TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE, heartbeat__lt=stale)
-    if not dead.exists():  # every look at a page asks, and should not write for it
-        return 0
-    return dead.update(
+    return jobs.sweep(TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE), _interrupt)
+
+
+def _interrupt(rows: QuerySet[TaggingRun], heartbeat: datetime | None) -> int:
+    return rows.update(
         status=Status.INTERRUPTED,
-        finished=F("heartbeat"),
+        finished=heartbeat or timezone.now(),
         rate=0,
         error="The process that worked on it ended without a word. Resume to go on where it was.",
     )

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from vlm import jobs
+from vlm.errors import Refusal
 from vlm.models import TaggingRun
-from vlm.moondream import EngineError, ModelUnavailable
+from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
-from vlm.runs.errors import ModelMismatch
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
 from vlm.samples import Merged, StoreBusy, StoreError, reading
@@ -33,32 +30,12 @@ logger = logging.getLogger(__name__)
 
 Status = TaggingRun.Status
 
-HEARTBEAT_SECONDS = 2.0
 RATE_SECONDS = 20.0  # the rate is that of this long
-STOP_SECONDS = 60.0  # how long a stopping process waits for the batch at hand
-
-_lock = threading.Lock()
-_working: dict[threading.Thread, threading.Event] = {}
 
 
 def launch(run: TaggingRun) -> None:
     """Work on a run in a thread of this process."""
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            execute(run_id=run.pk, stop=stop)
-        except Exception:
-            logger.exception("Run %s ended badly", run.pk)
-        finally:
-            connections.close_all()
-            with _lock:
-                _working.pop(thread, None)
-
-    thread = threading.Thread(target=work, name=f"run-{run.pk}", daemon=True)
-    with _lock:
-        _working[thread] = stop
-    thread.start()
+    jobs.launch(f"run-{run.pk}", lambda stop: execute(run_id=run.pk, stop=stop))
 
 
 def execute(
@@ -67,44 +44,43 @@ def execute(
     stop: threading.Event,
     waited: Callable[[str, float], None] = lambda _, __: None,
 ) -> TaggingRun:
-    """Work on a queued run until it ends, and return it.
+    """Work on a queued run until it ends, and return it; its ``cause`` is what it failed for.
 
     ``stop`` interrupts it after the batch at hand. Whatever goes wrong ends up in the row: this raises only when the
     database itself is gone.
     """
-    # Of this execution alone: a run that was taken for dead may have gone on elsewhere, even in this process.
-    worker = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
-    claimed = TaggingRun.objects.filter(pk=run_id, status=Status.QUEUED, worker="").update(
-        worker=worker, heartbeat=timezone.now()
-    )
-    run = TaggingRun.objects.select_related("dataset").get(pk=run_id)
-    if not claimed:
-        return run
-    halt = threading.Event()  # set by ``stop`` or by a cancellation, seen by the loop
-    if stop.is_set():
-        halt.set()
-    over = threading.Event()
-    pulse = threading.Thread(target=_heartbeat, args=(run, stop, halt, over), name=f"pulse-{run_id}", daemon=True)
-    pulse.start()
+    queued = TaggingRun.objects.filter(pk=run_id, status=Status.QUEUED, worker=jobs.QUEUED)
+    with jobs.claimed(queued) as worker:
+        run = TaggingRun.objects.select_related("dataset").get(pk=run_id)
+        if worker:
+            _execute(run, stop, waited)
+    return run
+
+
+def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, float], None]) -> None:
     status, error, halted = Status.COMPLETED, "", False
-    try:
-        halted = _work(run, halt, waited)
-    except _GivenUp:
-        halted = True
-    except (EngineError, ModelMismatch, StoreError) as problem:
-        # Whoever is halted while fetching the model or waiting for the store finds neither.
-        if halt.is_set() and isinstance(problem, (ModelUnavailable, StoreBusy)):
+    cause: Refusal | None = None
+    wanted = (Status.QUEUED, Status.LOADING, Status.RUNNING)
+    with jobs.beating(
+        lambda: _own(run).filter(status__in=TaggingRun.ACTIVE),
+        stop=stop,
+        wanted=lambda: _own(run).filter(status__in=wanted).exists(),
+    ) as halt:
+        try:
+            halted = _work(run, halt, waited)
+        except _GivenUp:
             halted = True
-        else:
-            logger.error("Run %s failed: %s", run_id, problem, exc_info=not isinstance(problem, ModelUnavailable))
-            status, error = Status.FAILED, str(problem)
-    except Exception as problem:
-        logger.exception("Run %s failed", run_id)
-        status = Status.FAILED
-        error = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
-    finally:
-        over.set()
-        pulse.join()
+        except Refusal as problem:
+            # Whoever is halted while fetching the model or waiting for the store finds neither.
+            if halt.is_set() and isinstance(problem, (ModelUnavailable, StoreBusy)):
+                halted = True
+            else:
+                logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(problem, ModelUnavailable))
+                status, error, cause = Status.FAILED, str(problem), problem
+        except Exception as problem:
+            logger.exception("Run %s failed", run.pk)
+            status = Status.FAILED
+            error = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
     if halted and _own(run).filter(status=Status.CANCELLING).exists():
         status = Status.CANCELLED
     elif halted:
@@ -112,20 +88,8 @@ def execute(
         why = "The process was stopped" if stop.is_set() else "The process was taken for dead"
         error = f"{why}. Resume to go on where it was."
     _finish(run, status, error)
+    run.cause = cause
     notify(run.dataset_id)
-    return run
-
-
-@atexit.register
-def stop_all() -> None:
-    """Let every run of this process finish its batch. At exit daemon threads would die in mid-image."""
-    with _lock:
-        working = dict(_working)
-    for stop in working.values():
-        stop.set()
-    deadline = time.monotonic() + STOP_SECONDS
-    for thread in working:
-        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _GivenUp(Exception):
@@ -225,27 +189,6 @@ class _Meter:
             heartbeat=timezone.now(),
         )
         notify(self.run.dataset_id)
-
-
-def _heartbeat(run: TaggingRun, stop: threading.Event, halt: threading.Event, over: threading.Event) -> None:
-    """Show that the process lives, and look whether somebody cancelled the run in another one."""
-    beat_at = 0.0
-    try:
-        while not over.wait(0.1):
-            if stop.is_set():
-                halt.set()
-            if time.monotonic() - beat_at < HEARTBEAT_SECONDS / 4:
-                continue
-            beat_at = time.monotonic()
-            try:
-                _own(run).filter(status__in=TaggingRun.ACTIVE).update(heartbeat=timezone.now())
-                if not _own(run).filter(status__in=(Status.QUEUED, Status.LOADING, Status.RUNNING)).exists():
-                    halt.set()
-            except DatabaseError:  # locked for long, or gone for a moment: the next beat tells
-                logger.warning("Run %s could not show that it lives", run.pk, exc_info=True)
-                connections.close_all()
-    finally:
-        connections.close_all()
 
 
 def _finish(run: TaggingRun, status: str, error: str) -> None:

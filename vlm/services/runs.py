@@ -48,6 +48,17 @@ def state(*, run: TaggingRun) -> RunState:
     return run_state(run=run)
 
 
+def last(*, dataset: Dataset) -> TaggingRun | None:
+    """Return the newest run that was not reverted."""
+    fail_stale()
+    return TaggingRun.objects.filter(dataset=dataset, reverted=None).first()
+
+
+def last_unfinished(*, dataset: Dataset) -> TaggingRun | None:
+    """Return the newest run that can go on."""
+    return TaggingRun.objects.filter(dataset=dataset, reverted=None, status__in=TaggingRun.RESUMABLE).first()
+
+
 def words(*, run: TaggingRun) -> list[WordCount]:
     with sample_store().read() as cursor:
         return reading.run_words(cursor, run.pk)

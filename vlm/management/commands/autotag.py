@@ -1,5 +1,6 @@
 """``autotag``: tag a data set with the model, in this process."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -7,9 +8,9 @@ from argparse import ArgumentParser
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connections
-from django.db.models import Q
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -17,12 +18,12 @@ from vlm import services
 from vlm.figures import pace
 from vlm.management.commands._shared import (
     INTERRUPTED,
-    NO_MODEL,
     SOME_FAILED,
     USAGE,
     DoorCommand,
     add_filter_argument,
     find_dataset,
+    find_run,
     positive,
     print_table,
     progress_console,
@@ -39,6 +40,8 @@ from vlm.runs.state import RunState
 from vlm.vocabulary import Vocabulary
 
 LOOK_SECONDS = 0.3
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+KEPT = ("scope", "filter", "limit", "dimension", "model", "detail", "batch_size", "mode", "min_probability", "min_mass")
 STAGES = {
     "download": "fetching the model",
     "verify": "checking the model",
@@ -104,8 +107,9 @@ class Command(DoorCommand):
         parser.add_argument(
             "--resume",
             action="store_true",
-            help="go on with the data set's last unfinished run, as it was begun; only --device counts",
+            help="go on with the data set's last run, as it was begun; only --device may be given anew",
         )
+        parser.add_argument("--run", type=positive, metavar="N", help="with --resume: this run instead of the last one")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
@@ -131,7 +135,7 @@ class Command(DoorCommand):
         if options["dry_run"]:
             self._preview(dataset, run_options, as_json=options["json"], no_progress=options["no_progress"])
             return
-        run = self._resumed(dataset, options["device"]) if options["resume"] else self._created(dataset, run_options)
+        run = self._resumed(dataset, options) if options["resume"] else self._created(dataset, run_options)
         if run is None:
             self._nothing(options["json"])
             return
@@ -146,15 +150,33 @@ class Command(DoorCommand):
         except NothingToTag:
             return None
 
-    def _resumed(self, dataset: Dataset, device: str) -> TaggingRun:
-        services.runs.fail_stale()
-        runs = TaggingRun.objects.filter(dataset=dataset, reverted=None)
-        last = runs.filter(Q(status__in=TaggingRun.RESUMABLE) | Q(status__in=TaggingRun.ACTIVE)).first()
-        if last is None:
+    def _resumed(self, dataset: Dataset, options: dict[str, Any]) -> TaggingRun:
+        """Return the data set's last run, or the one that ``--run`` names, ready to go on."""
+        parser = self.create_parser("", "autotag")
+        given = [name for name in KEPT if options[name] != parser.get_default(name)]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise CommandError(
-                f"“{dataset.name}” has no unfinished run. Leave out --resume to start one.", returncode=USAGE
+                f"--resume goes on with a run as it was begun, so {flags} would change nothing: leave out the one or the other.",
+                returncode=USAGE,
             )
-        return services.runs.requeue(run=last, user=None, origin=TaggingRun.Origin.COMMAND, device=device)
+        run = services.runs.last(dataset=dataset) if options["run"] is None else find_run(options["run"])
+        if (
+            run is None
+            or run.dataset_id != dataset.pk
+            or (options["run"] is None and run.status == TaggingRun.Status.COMPLETED)
+        ):
+            older = services.runs.last_unfinished(dataset=dataset)
+            there = (
+                f"Run {older.pk} is {older.get_status_display()}: --resume --run {older.pk} goes on with it."
+                if older
+                else "Leave out --resume to start one."
+            )
+            what = "has no unfinished run" if older is None else "was tagged to the end by its last run"
+            if options["run"] is not None:
+                what = f"has no run {options['run']}"
+            raise CommandError(f"“{dataset.name}” {what}. {there}", returncode=USAGE)
+        return services.runs.requeue(run=run, user=None, origin=TaggingRun.Origin.COMMAND, device=options["device"])
 
     def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
         """Work on the run in a thread, so that this one can draw and hear signals."""
@@ -165,8 +187,9 @@ class Command(DoorCommand):
                 raise KeyboardInterrupt
             stop.set()
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        worker = threading.Thread(target=self._execute, args=(run.pk, stop), name=f"run-{run.pk}", daemon=True)
+        before = {number: signal.signal(number, on_signal) for number in STOPPING}
+        ended: list[TaggingRun] = []
+        worker = threading.Thread(target=self._execute, args=(run.pk, stop, ended), name=f"run-{run.pk}", daemon=True)
         worker.start()
         bar = progress_bar(progress_console(), hidden=no_progress)
         try:
@@ -179,12 +202,14 @@ class Command(DoorCommand):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if ended:
+            return ended[0]
         run.refresh_from_db()
         return run
 
-    def _execute(self, run_id: int, stop: threading.Event) -> None:
+    def _execute(self, run_id: int, stop: threading.Event, ended: list[TaggingRun]) -> None:
         try:
-            services.runs.execute(run_id=run_id, stop=stop)
+            ended.append(services.runs.execute(run_id=run_id, stop=stop))
         finally:
             connections.close_all()
 
@@ -224,7 +249,8 @@ class Command(DoorCommand):
         if run.error:
             self.stderr.write(run.error)
         if run.status in TaggingRun.RESUMABLE:
-            self.stderr.write(f"Go on with: autotag {run.dataset_id} --resume")
+            program = "python manage.py" if settings.IS_CHECKOUT else "datavisor"
+            self.stderr.write(f"Go on with: {program} autotag {shlex.quote(run.dataset.name)} --resume")
 
     def _nothing(self, as_json: bool) -> None:
         if as_json:
@@ -291,7 +317,7 @@ class Command(DoorCommand):
 def exit_code(run: TaggingRun) -> int:
     """Return 0 all fine, 1 some images failed, 2 the run failed, 3 no model, 130 interrupted."""
     if run.status == TaggingRun.Status.FAILED:
-        return NO_MODEL if services.runs.model_state() == "not loaded" else USAGE
+        return run.cause.exit_code if run.cause is not None else USAGE
     if run.status in (TaggingRun.Status.INTERRUPTED, TaggingRun.Status.CANCELLED):
         return INTERRUPTED
     return SOME_FAILED if run.failed else 0
