@@ -52,8 +52,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Path]:
     """Give the test a store, thumbnails and a model of its own."""
+    from vlm.jobs import stop_all
     from vlm.process import keeper, sample_store
-    from vlm.runs.worker import stop_all
 
     folder = tmp_path / "data"
     folder.mkdir()

@@ -18,6 +18,7 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 import vlm
 from tests.images import make_images
@@ -102,7 +103,7 @@ def test_pages(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch)
         answer = admin.get(reverse("dataset", args=[dataset.pk]))
         page = answer.content.decode()
         assert (answer.status_code, "It rains &lt;in&gt;: take an umbrella." in page) == (error.status, True)
-        assert f"<h1>{error.title}</h1>" in page
+        assert f"<h1>{escape(error.title)}</h1>" in page
         assert answer.headers.get("Retry-After", "0") == str(error.retry_after)
 
 

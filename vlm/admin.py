@@ -11,8 +11,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, Prefetch, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
@@ -24,7 +23,7 @@ from vlm.errors import Refusal
 from vlm.figures import pace
 from vlm.formats import asked_choices
 from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
-from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word, current_vocabulary
+from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word
 from vlm.runs.options import RunOptions
 from vlm.vocabulary import KINDS, VocabularyError, normalise
 from vlm.vocabulary_forms import LinesField, PairsField
@@ -103,7 +102,7 @@ class RunOptionsForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        names = list(Dimension.objects.filter(enabled=True).values_list("name", flat=True))
+        names = [dimension.name for dimension in services.vocabulary.enabled()]
         self.fields["dimensions"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         self.fields["dimensions"].initial = names
         own = RunOptions.defaults()
@@ -158,8 +157,7 @@ class DatasetAdmin(TellsRefusals):
         """
         found, counts, lacking, protected = super().get_deleted_objects(objs, request)
         lacking -= {str(model._meta.verbose_name) for model in (TaggingRun, SavedView)}
-        services.runs.fail_stale()
-        active = TaggingRun.objects.filter(dataset__in=list(objs), status__in=TaggingRun.ACTIVE)
+        active = services.runs.active(datasets=objs)
         protected += [f"{run}, which is active. Wait for its end, or cancel it." for run in active]
         return found, counts, lacking, protected
 
@@ -298,11 +296,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         extra: dict[str, Any] = {"may_steer": self.has_autotag_permission(request)}
         with self.telling(request, level=messages.ERROR):
             self.before_looking()
-            run = (
-                TaggingRun.objects.filter(pk=object_id).first()
-                if object_id.isdecimal() and len(object_id) < 19
-                else None
-            )
+            run = services.runs.get(run_id=int(object_id)) if object_id.isdecimal() and len(object_id) < 19 else None
             if run is not None:
                 extra |= {"state": services.runs.state(run=run), "failures": services.runs.failures(run=run)}
                 extra["words"] = services.runs.words(run=run)
@@ -326,9 +320,11 @@ class TaggingRunAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["POST"])
         if not self.has_autotag_permission(request):
             raise PermissionDenied
-        run = get_object_or_404(TaggingRun, pk=run_id)
-        getattr(self, action)(request, TaggingRun.objects.filter(pk=run.pk))
-        return HttpResponseRedirect(reverse("admin:vlm_taggingrun_change", args=[run.pk]))
+        runs = self.get_queryset(request).filter(pk=run_id)
+        if not runs:
+            raise Http404("There is no such run.")
+        getattr(self, action)(request, runs)
+        return HttpResponseRedirect(reverse("admin:vlm_taggingrun_change", args=[run_id]))
 
     @admin.action(description="Cancel selected runs", permissions=["autotag"])
     def cancel(self, request: HttpRequest, runs: QuerySet[TaggingRun]) -> None:
@@ -452,7 +448,7 @@ class DimensionAdmin(TellsRefusals):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         with self.telling(request, "Nothing can be asked like this"):
-            current_vocabulary()
+            services.vocabulary.current()
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="allowed words")

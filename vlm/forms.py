@@ -6,8 +6,9 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
+from vlm import services
 from vlm.formats import AUTO, asked_choices
-from vlm.models import Dimension, TaggingRun
+from vlm.models import TaggingRun
 from vlm.runs.options import RunOptions
 from vlm.samples import FilterError, SampleFilter
 from vlm.samples.filters import MAX_IDS
@@ -97,7 +98,7 @@ class AutoTagForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.dimension_list = list(Dimension.objects.filter(enabled=True))
+        self.dimension_list = services.vocabulary.enabled()
         names = [(dimension.name, dimension.name) for dimension in self.dimension_list]
         self.fields["dimensions"].choices = names  # type: ignore[attr-defined]
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from vlm import jobs, nudges
@@ -137,6 +137,12 @@ def current(*, dataset: Dataset) -> TaggingRun | None:
     fail_stale()
     runs = TaggingRun.objects.filter(dataset=dataset).select_related("started_by")
     return runs.filter(status__in=TaggingRun.ACTIVE).first() or runs.first()
+
+
+def newest() -> dict[int, TaggingRun]:
+    """Return the newest run of every data set that has one, by the data set's number."""
+    last = TaggingRun.objects.order_by().values("dataset").annotate(last=Max("pk")).values("last")
+    return {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=last)}
 
 
 def fail_stale() -> int:

@@ -139,28 +139,19 @@ def revert(*, run: TaggingRun) -> int:
     return count
 
 
-def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, preview: bool = False) -> Reapplied:
+def reapply(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
     """Decide a finished run's answers by other thresholds, without the model.
 
     Raises:
         Unchangeable: the run is active or reverted.
         RunError: a threshold is no probability.
     """
-    check_thresholds(min_probability, min_mass)
-    run.refresh_from_db()
-    if run.is_active or run.reverted:
-        raise Unchangeable(
-            f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are."
-        )
-    thresholds = {"run_id": run.pk, "min_probability": min_probability, "min_mass": min_mass}
-    if preview:
-        with sample_store().read() as cursor:
-            return merging.preview_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+    _check_changeable(run, min_probability, min_mass)
     # Said first, so that whoever resumes it meanwhile decides by the new ones.
     _claim_finished(run, min_probability=min_probability, min_mass=min_mass)
     try:
         with sample_store().write() as cursor:
-            result = merging.apply_thresholds(cursor, **thresholds)  # type: ignore[arg-type]
+            result = merging.apply_thresholds(cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass)
             _, tagged, discarded, _ = reading.run_counts(cursor, run.pk)
     except BaseException:
         TaggingRun.objects.filter(pk=run.pk).update(min_probability=run.min_probability, min_mass=run.min_mass)
@@ -169,6 +160,22 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, preview
     run.refresh_from_db()
     notify(run.dataset_id)
     return result
+
+
+def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
+    """Tell what :func:`reapply` would change. Raises as it does."""
+    _check_changeable(run, min_probability, min_mass)
+    with sample_store().read() as cursor:
+        return merging.preview_thresholds(cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass)
+
+
+def _check_changeable(run: TaggingRun, min_probability: float, min_mass: float) -> None:
+    check_thresholds(min_probability, min_mass)
+    run.refresh_from_db()
+    if run.is_active or run.reverted:
+        raise Unchangeable(
+            f"Run {run.pk} is {'active' if run.is_active else 'reverted'}; its thresholds stay as they are."
+        )
 
 
 def preview(

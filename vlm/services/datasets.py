@@ -1,20 +1,32 @@
-"""Data sets: importing, deleting, checking and counting them."""
+"""Data sets: importing, finding, deleting, checking and counting them, and the views of them that users saved."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from vlm.datasets import importing
-from vlm.datasets.importing import import_folder as import_folder
-from vlm.datasets.importing import import_preview as import_preview
-from vlm.datasets.importing import import_start as import_start
-from vlm.datasets.moving import relocate as relocate
-from vlm.datasets.moving import rename as rename
-from vlm.models import Dataset, TaggingRun
+from django.contrib.auth.models import User
+
+from vlm.datasets import importing, moving
+from vlm.datasets.importing import ImportDone, ImportPreview, Report
+from vlm.errors import Refusal
+from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.process import sample_store
+from vlm.runs import state as runs_state
 from vlm.runs.errors import RunActive
-from vlm.runs.state import fail_stale
-from vlm.samples import DatasetStats, reading
-from vlm.samples.checking import Report
-from vlm.samples.checking import check_store as check
+from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, reading
+
+MOST_VIEWS = 100  # of one user, of one data set
+
+
+class TooManyViews(Refusal):
+    """A user has as many saved views of a data set as one may have."""
+
+    status = 409
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------------
+def get(*, dataset_id: int) -> Dataset | None:
+    return Dataset.objects.filter(pk=dataset_id).first()
 
 
 def exists(*, dataset_id: int) -> bool:
@@ -26,28 +38,140 @@ def listed() -> list[Dataset]:
     return list(Dataset.objects.all())
 
 
+def find(*, text: str) -> Dataset | None:
+    """Return the data set of that name, or of that number."""
+    found = Dataset.objects.filter(name=text).first()
+    if found is None and text.isdecimal() and len(text) < 19:
+        found = Dataset.objects.filter(pk=int(text)).first()
+    return found
+
+
+def of_root(*, root: Path) -> Dataset | None:
+    return Dataset.objects.filter(root=str(root)).first()
+
+
+def names(*, beginning: str = "") -> list[str]:
+    """Return the names of the data sets in order, of those that begin so."""
+    return list(Dataset.objects.filter(name__startswith=beginning).values_list("name", flat=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A data set on the first page: its figures, its newest run, and its first pictures."""
+
+    dataset: Dataset
+    run: TaggingRun | None
+    state: runs_state.RunState | None
+    stats: DatasetStats | None = None
+    pictures: Sequence[SampleRow] = ()
+
+
+def newest_runs() -> list[Card]:
+    """Return all data sets with their newest runs: three queries, however many there are."""
+    runs_state.fail_stale()
+    importing.fail_stale()
+    runs = runs_state.newest()
+    found = [(dataset, runs.get(dataset.pk)) for dataset in Dataset.objects.all()]
+    return [Card(dataset, run, runs_state.run_state(run=run) if run else None) for dataset, run in found]
+
+
+def cards(*, pictures: int) -> list[Card]:
+    """Return all data sets with their figures and first ``pictures``: the store is read once for all of them."""
+    found = newest_runs()
+    everything = SampleFilter()
+    with sample_store().read() as cursor:
+        stats = reading.dataset_stats(cursor, [card.dataset.pk for card in found])
+        first = {
+            card.dataset.pk: reading.samples_page(cursor, card.dataset.pk, everything, {}, limit=pictures).samples
+            for card in found
+        }
+    return [
+        Card(card.dataset, card.run, card.state, stats.get(card.dataset.pk), first[card.dataset.pk]) for card in found
+    ]
+
+
 def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
     ids = [dataset.pk for dataset in datasets]
     with sample_store().read() as cursor:
         return reading.dataset_stats(cursor, ids)
 
 
+# -- importing and deleting ------------------------------------------------------------------------------------------------
+def import_folder(
+    *, path: Path, name: str = "", format: str = "auto", dry_run: bool = False, report: Report = lambda _, __: None
+) -> ImportDone:
+    """Import a folder in this thread. Raises ``ImportFailed``, ``StoreError``: nothing was written then."""
+    return importing.import_folder(path=path, name=name, format=format, dry_run=dry_run, report=report)
+
+
+def import_preview(*, path: str, format: str = "auto") -> ImportPreview:
+    """Look through a folder below the import roots and write nothing. Raises ``ImportFailed``."""
+    return importing.import_preview(path=path, format=format)
+
+
+def import_start(*, path: str, name: str = "", format: str = "auto", user: User | None) -> ImportJob:
+    """Import in a thread of this process. Raises ``ImportFailed`` on a path that is not below the import roots."""
+    return importing.import_start(path=path, name=name, format=format, user=user)
+
+
+def import_job(*, job_id: int) -> ImportJob | None:
+    fail_stale_imports()
+    return ImportJob.objects.select_related("dataset").filter(pk=job_id).first()
+
+
+def recent_imports(*, limit: int) -> list[ImportJob]:
+    fail_stale_imports()
+    return list(ImportJob.objects.select_related("dataset")[:limit])
+
+
+def fail_stale_imports() -> None:
+    """End the imports whose process died."""
+    importing.fail_stale()
+
+
+def rename(*, dataset: Dataset, name: str) -> None:
+    """Give a data set another name. Raises ``ImportFailed``."""
+    moving.rename(dataset=dataset, name=name)
+
+
+def relocate(*, dataset: Dataset, path: str) -> moving.Found:
+    """Have a data set read its images below another folder. Raises ``ImportFailed``, ``RunActive``."""
+    return moving.relocate(dataset=dataset, path=path)
+
+
 def delete(*, dataset: Dataset) -> None:
     """Delete a data set with its samples, tags, answers and thumbnails; the images stay. Raises ``RunActive``."""
-    fail_stale()
+    runs_state.fail_stale()
     active = TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
     if active is not None:
         raise RunActive(active)
     dataset.delete()
 
 
-def check_store(*, repair: bool = False) -> Report:
+def check_store(*, repair: bool = False) -> checking.Report:
     """Prove that every sample's tags are what the ledger says, and find rows of data sets that are gone."""
     with sample_store().write() as cursor:
         # Read only now: an import that had the store until here may have made one.
         datasets = list(Dataset.objects.values_list("pk", flat=True))
-        return check(cursor, datasets=datasets, repair=repair)
+        return checking.check_store(cursor, datasets=datasets, repair=repair)
 
 
-def fail_stale_imports() -> None:
-    importing.fail_stale()
+# -- saved views -----------------------------------------------------------------------------------------------------------
+def saved_views(*, dataset: Dataset, user: User) -> list[SavedView]:
+    return list(SavedView.objects.filter(dataset=dataset, user=user))
+
+
+def saved_view(*, dataset: Dataset, user: User, query: str) -> SavedView | None:
+    """Return the saved view that has this very filter."""
+    return SavedView.objects.filter(dataset=dataset, user=user, query=query).first()
+
+
+def save_view(*, dataset: Dataset, user: User, name: str, query: str) -> None:
+    """Save a filter under a name, in place of the one that has it. Raises ``TooManyViews``."""
+    if SavedView.objects.filter(dataset=dataset, user=user).exclude(name=name).count() >= MOST_VIEWS:
+        raise TooManyViews(f"You have {MOST_VIEWS} saved views of this data set. Forget one first.")
+    SavedView.objects.update_or_create(dataset=dataset, user=user, name=name, defaults={"query": query})
+
+
+def forget_view(*, dataset: Dataset, user: User, view_id: int) -> None:
+    SavedView.objects.filter(pk=view_id, dataset=dataset, user=user).delete()

@@ -1,35 +1,38 @@
-"""Runs: starting, watching and changing them (see ``vlm.runs``)."""
+"""Runs: starting, watching and changing them. What they do is in ``vlm.runs``."""
+
+import threading
+from collections.abc import Callable, Iterable
 
 from django.contrib.auth.models import User
 
 from vlm.models import Dataset, TaggingRun
 from vlm.process import keeper, sample_store
+from vlm.runs import pace, steering, worker
+from vlm.runs import state as states
 from vlm.runs.options import RunOptions
-from vlm.runs.pace import expected_seconds as expected_seconds
-from vlm.runs.state import RunState as RunState
-from vlm.runs.state import active as active
-from vlm.runs.state import current as current
-from vlm.runs.state import fail_stale as fail_stale
-from vlm.runs.state import is_demonstration as is_demonstration
-from vlm.runs.state import run_state
-from vlm.runs.state import subscribe as subscribe
-from vlm.runs.steering import cancel as cancel
-from vlm.runs.steering import create as create
-from vlm.runs.steering import preview as preview
-from vlm.runs.steering import reapply as reapply
-from vlm.runs.steering import requeue as requeue
-from vlm.runs.steering import revert as revert
-from vlm.runs.steering import scope_count as scope_count
-from vlm.runs.worker import execute as execute
-from vlm.runs.worker import launch
+from vlm.runs.state import RunState
+from vlm.runs.steering import Preview
 from vlm.samples import Discard, Failure, Reapplied, WordCount, reading
+
+launch = worker.launch
+
+
+# -- starting and stopping ---------------------------------------------------------------------------------------------------
+def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: str) -> TaggingRun:
+    """Claim the data set for a new run. Raises ``RunActive``, ``NothingToTag``, ``VocabularyError``, ``FilterError``."""
+    return steering.create(dataset=dataset, options=options, user=user, origin=origin)
 
 
 def start(*, dataset: Dataset, options: RunOptions, user: User | None, origin: str) -> TaggingRun:
-    """Start a run in a thread of this process. Raises ``RunActive``, ``NothingToTag``, ``VocabularyError``."""
+    """Start a run in a thread of this process. Raises as :func:`create` does."""
     run = create(dataset=dataset, options=options, user=user, origin=origin)
     launch(run)
     return run
+
+
+def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = "") -> TaggingRun:
+    """Make an unfinished run ready to go on. Raises ``NotResumable``, ``RunActive``."""
+    return steering.requeue(run=run, user=user, origin=origin, device=device)
 
 
 def resume(*, run: TaggingRun, user: User | None, origin: str) -> TaggingRun:
@@ -39,13 +42,114 @@ def resume(*, run: TaggingRun, user: User | None, origin: str) -> TaggingRun:
     return run
 
 
+def execute(
+    *, run_id: int, stop: threading.Event, waited: Callable[[str, float], None] = lambda _, __: None
+) -> TaggingRun:
+    """Work on a queued run in this thread until it ends, or until the batch after ``stop`` is set."""
+    return worker.execute(run_id=run_id, stop=stop, waited=waited)
+
+
+def cancel(*, run: TaggingRun) -> bool:
+    """Ask an active run to stop after the batch at hand; returns whether it was active."""
+    return steering.cancel(run=run)
+
+
+# -- what it would do, and what it did ---------------------------------------------------------------------------------------
+def scope_count(*, dataset: Dataset, options: RunOptions) -> int:
+    """Return how many samples a run with these options would work on."""
+    return steering.scope_count(dataset=dataset, options=options)
+
+
+def expected_seconds(*, dataset: Dataset, options: RunOptions, count: int) -> float | None:
+    """Return how long ``count`` images will take, by what the last runs took; ``None`` while none tells."""
+    return pace.expected_seconds(dataset=dataset, options=options, count=count)
+
+
+def preview(
+    *, dataset: Dataset, options: RunOptions, report: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Preview]:
+    """Score twenty samples of a scope and write nothing. Raises ``ModelUnavailable``, ``VocabularyError``."""
+    return steering.preview(dataset=dataset, options=options, report=report)
+
+
+def revert(*, run: TaggingRun) -> int:
+    """Take back what a finished run added; returns how many samples it had answered. Raises ``RunActive``."""
+    return steering.revert(run=run)
+
+
+def reapply(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
+    """Decide a finished run's answers by other thresholds. Raises ``Unchangeable``, ``RunError``."""
+    return steering.reapply(run=run, min_probability=min_probability, min_mass=min_mass)
+
+
 def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
-    """Tell what :func:`reapply` would change. Raises ``RunError``."""
-    return reapply(run=run, min_probability=min_probability, min_mass=min_mass, preview=True)
+    """Tell what :func:`reapply` would change. Raises as it does."""
+    return steering.reapply_preview(run=run, min_probability=min_probability, min_mass=min_mass)
+
+
+# -- watching ----------------------------------------------------------------------------------------------------------------
+def subscribe(callback: Callable[[int], None]) -> None:
+    """Have ``callback(dataset_id)`` called, from a run's thread, whenever a run of this process changes."""
+    states.subscribe(callback)
+
+
+def fail_stale() -> int:
+    """Mark runs whose process died as interrupted; returns how many."""
+    return states.fail_stale()
 
 
 def state(*, run: TaggingRun) -> RunState:
-    return run_state(run=run)
+    return states.run_state(run=run)
+
+
+def current(*, dataset: Dataset) -> TaggingRun | None:
+    """Return the active run, else the newest."""
+    return states.current(dataset=dataset)
+
+
+def is_demonstration(model: str) -> bool:
+    """Whether ``model`` is the bundled checkpoint, whose words are good for a demonstration only."""
+    return states.is_demonstration(model)
+
+
+def model_state() -> str:
+    return keeper.state
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------------
+def get(*, run_id: int) -> TaggingRun | None:
+    fail_stale()
+    return TaggingRun.objects.select_related("dataset", "started_by").filter(pk=run_id).first()
+
+
+def history(*, dataset: Dataset | None = None, before: int | None = None, limit: int) -> list[TaggingRun]:
+    """Return runs, newest first: of a data set, and older than the run ``before``, where these are given."""
+    fail_stale()
+    found = TaggingRun.objects.select_related("dataset", "started_by")
+    if dataset is not None:
+        found = found.filter(dataset=dataset)
+    if before is not None:
+        found = found.filter(pk__lt=before)
+    return list(found[:limit])
+
+
+def active(*, datasets: Iterable[Dataset] | None = None) -> list[TaggingRun]:
+    """Return the active runs, of all data sets or of these, in the order in which they began."""
+    found = states.active()
+    if datasets is None:
+        return found
+    keys = {dataset.pk for dataset in datasets}
+    return [run for run in found if run.dataset_id in keys]
+
+
+def ended(*, limit: int) -> list[TaggingRun]:
+    """Return the runs that nobody works on, newest first."""
+    found = TaggingRun.objects.exclude(status__in=TaggingRun.ACTIVE).select_related("dataset", "started_by")
+    return list(found[:limit])
+
+
+def count(*, dataset: Dataset) -> int:
+    return TaggingRun.objects.filter(dataset=dataset).count()
 
 
 def last(*, dataset: Dataset) -> TaggingRun | None:
@@ -56,7 +160,18 @@ def last(*, dataset: Dataset) -> TaggingRun | None:
 
 def last_unfinished(*, dataset: Dataset) -> TaggingRun | None:
     """Return the newest run that can go on."""
+    fail_stale()
     return TaggingRun.objects.filter(dataset=dataset, reverted=None, status__in=TaggingRun.RESUMABLE).first()
+
+
+def last_model() -> str:
+    """Return the model of the newest run of all; empty if there was none."""
+    return TaggingRun.objects.order_by("-pk").values_list("model", flat=True).first() or ""
+
+
+def models(*, run_ids: Iterable[int]) -> dict[int, str]:
+    """Return which model each of these runs asked."""
+    return dict(TaggingRun.objects.filter(pk__in=set(run_ids)).values_list("pk", "model"))
 
 
 def words(*, run: TaggingRun) -> list[WordCount]:
@@ -79,7 +194,3 @@ def changes(*, run: TaggingRun, since: int, limit: int = 200) -> tuple[list[int]
     with sample_store().read() as cursor:
         found = reading.changes(cursor, run.pk, since, limit)
     return [sample_id for _, sample_id in found], (found[-1][0] if found else since)
-
-
-def model_state() -> str:
-    return keeper.state

@@ -14,10 +14,18 @@ from django.db import transaction
 from django.utils import timezone
 
 from vlm.errors import Refusal
-from vlm.models import Dimension, TaggingRun, VocabularyChange, Word
+from vlm.models import Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Cursor, Edit, rewording
-from vlm.vocabulary import DEFAULT_VOCABULARY, Only, VocabularyError, check_vocabulary, differences, normalise
+from vlm.vocabulary import (
+    DEFAULT_VOCABULARY,
+    Only,
+    Vocabulary,
+    VocabularyError,
+    check_vocabulary,
+    differences,
+    normalise,
+)
 from vlm.vocabulary import Dimension as AskedDimension
 from vlm.vocabulary_file import Entry
 
@@ -59,6 +67,21 @@ class Stake:
 
 
 # -- reading -------------------------------------------------------------------------------------------------------------
+def current() -> Vocabulary:
+    """Return the dimensions that new runs ask. Raises ``VocabularyError`` if nothing can be asked like this."""
+    return current_vocabulary()
+
+
+def enabled() -> list[Dimension]:
+    """Return the dimensions that are switched on, in their order, whether or not they can be asked."""
+    return list(Dimension.objects.filter(enabled=True))
+
+
+def words() -> dict[str, tuple[str, ...]]:
+    """Return the words of every dimension, switched off ones included: their tags may be there."""
+    return words_by_dimension()
+
+
 def entries() -> tuple[Entry, ...]:
     """Return every dimension in its order, switched off ones included. Raises ``VocabularyError`` for one without words."""
     rows = Dimension.objects.prefetch_related("words")

@@ -1,16 +1,19 @@
 """Who may do what: each helper returns the object, or ends the request with 403 or 404."""
 
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest
 from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 
+from vlm import services
 from vlm.models import Dataset, TaggingRun
 from vlm.permissions import REFUSALS, VIEW
+
+T = TypeVar("T")
 
 
 class Request(HttpRequest):
@@ -18,6 +21,13 @@ class Request(HttpRequest):
 
     user: User
     htmx: HtmxDetails
+
+
+def found(thing: T | None) -> T:
+    """Return ``thing``, or end the request with 404."""
+    if thing is None:
+        raise Http404("There is no such thing any more.")
+    return thing
 
 
 def require(request: Request, permission: str) -> None:
@@ -28,13 +38,13 @@ def require(request: Request, permission: str) -> None:
 def get_dataset(request: Request, dataset_id: int, permission: str = VIEW) -> Dataset:
     require(request, VIEW)
     require(request, permission)
-    return get_object_or_404(Dataset, pk=dataset_id)
+    return found(services.datasets.get(dataset_id=dataset_id))
 
 
 def get_run(request: Request, run_id: int, permission: str = VIEW) -> TaggingRun:
     require(request, VIEW)
     require(request, permission)
-    return get_object_or_404(TaggingRun.objects.select_related("dataset", "started_by"), pk=run_id)
+    return found(services.runs.get(run_id=run_id))
 
 
 def back_to(request: Request, default: str) -> str:

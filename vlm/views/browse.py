@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.db.models import OuterRef, Subquery
 from django.http import HttpResponse, JsonResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -21,7 +20,7 @@ from django_htmx.http import trigger_client_event
 from vlm import live, services
 from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
-from vlm.models import Dataset, SavedView, TaggingRun
+from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
 from vlm.samples import ORDERS, DatasetStats, Facets, Page, SampleFilter
 from vlm.views.access import Request, back_to, get_dataset, require
@@ -35,7 +34,6 @@ PIECE = 1 << 18  # bytes of an export that are sent at once
 MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes back by scrolling
 CARD_PICTURES = 4
 SUGGESTED = 200
-MOST_VIEWS = 100  # that a user saves of one data set
 LISTED_EDITS = 200
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
@@ -44,27 +42,13 @@ VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 def datasets(request: Request) -> HttpResponse:
     """List the data sets; htmx asks for the bars of those that it shows."""
     require(request, VIEW)
-    newest = TaggingRun.objects.filter(dataset=OuterRef("pk")).order_by("-id").values("pk")[:1]
-    found = list(Dataset.objects.annotate(newest_run=Subquery(newest)))
-    runs = {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=[d.newest_run for d in found])}
-    states = {pk: services.runs.state(run=run) for pk, run in runs.items()}
     if request.htmx:
-        if request.GET.get("shown", "") != ",".join(str(dataset.pk) for dataset in found):
+        shown = services.datasets.newest_runs()
+        if request.GET.get("shown", "") != ",".join(str(card.dataset.pk) for card in shown):
             return HttpResponse(headers={"HX-Refresh": "true"})  # one has come or gone
-        bars = [(dataset.pk, states.get(dataset.pk)) for dataset in found]
-        return render(request, "vlm/_bars.html", {"bars": bars})
-    stats = services.datasets.stats(datasets=found)
-    cards = [
-        {
-            "dataset": dataset,
-            "stats": stats.get(dataset.pk),
-            "run": runs.get(dataset.pk),
-            "state": states.get(dataset.pk),
-            "pictures": services.samples.page(dataset=dataset, filter=SampleFilter(), limit=CARD_PICTURES).samples,
-        }
-        for dataset in found
-    ]
-    return render(request, "vlm/datasets.html", {"cards": cards, "can_import": request.user.has_perm(IMPORT)})
+        return render(request, "vlm/_bars.html", {"bars": [(card.dataset.pk, card.state) for card in shown]})
+    values = {"cards": services.datasets.cards(pictures=CARD_PICTURES), "can_import": request.user.has_perm(IMPORT)}
+    return render(request, "vlm/datasets.html", values)
 
 
 @require_safe
@@ -90,7 +74,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
-        "saved": SavedView.objects.filter(dataset=dataset, user=user),
+        "saved": services.datasets.saved_views(dataset=dataset, user=user),
         "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in EXPORTS],
         "can_tag": user.has_perm(TAG),
         "can_edit": user.has_perm(EDIT),
@@ -249,20 +233,13 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
     if forget := request.POST.get("forget", ""):
         if not forget.isdecimal() or len(forget) > 18:
             raise Problem("This saved view is no longer there. Reload the page.", 404)
-        SavedView.objects.filter(pk=int(forget), dataset=dataset, user=request.user).delete()
+        services.datasets.forget_view(dataset=dataset, user=request.user, view_id=int(forget))
         return _done(request, "The saved view is gone.", back)
     form = SavedViewForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form))
-    others = SavedView.objects.filter(dataset=dataset, user=request.user).exclude(name=form.cleaned_data["name"])
-    if others.count() >= MOST_VIEWS:
-        raise Problem(f"You have {MOST_VIEWS} saved views of this data set. Forget one first.", 409)
-    SavedView.objects.update_or_create(
-        dataset=dataset,
-        user=request.user,
-        name=form.cleaned_data["name"],
-        defaults={"query": Place.of(QueryDict(form.cleaned_data["query"])).query},
-    )
+    query = Place.of(QueryDict(form.cleaned_data["query"])).query
+    services.datasets.save_view(dataset=dataset, user=request.user, name=form.cleaned_data["name"], query=query)
     return _done(request, f"Saved as “{form.cleaned_data['name']}”.", back)
 
 
@@ -274,7 +251,7 @@ def export(request: Request, dataset_id: int) -> HttpResponseBase:
     if name not in EXPORTS:
         raise Problem(f"There is no format “{name}”. There are: {', '.join(EXPORTS)}.")
     place = Place.of(request.GET)
-    view = SavedView.objects.filter(dataset=dataset, user=request.user, query=place.query).first()
+    view = services.datasets.saved_view(dataset=dataset, user=request.user, query=place.query)
     asked: dict[str, Any] = {
         "dataset": dataset,
         "filter": place.filter,

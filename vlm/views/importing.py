@@ -4,16 +4,15 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from vlm import services
 from vlm.formats import ImportFailed, asked_choices
 from vlm.forms import ImportForm, first_error
-from vlm.models import ImportJob
 from vlm.permissions import IMPORT
-from vlm.views.access import Request, require
+from vlm.views.access import Request, found, require
 from vlm.views.problems import Problem, wants_json
 
 
@@ -26,7 +25,7 @@ def import_new(request: Request) -> HttpResponse:
         "formats": asked_choices(),
         "asked": request.POST,
         "name": request.POST.get("name", ""),
-        "recent": ImportJob.objects.select_related("dataset")[:5],
+        "recent": services.datasets.recent_imports(limit=5),
     }
     if request.method != "POST":
         return render(request, "vlm/import_new.html", values)
@@ -57,7 +56,7 @@ def import_new(request: Request) -> HttpResponse:
 def import_job(request: Request, job_id: int) -> HttpResponse:
     """Show how an import goes; htmx asks for the changing part each second until it is over."""
     require(request, IMPORT)
-    job = get_object_or_404(ImportJob.objects.select_related("dataset"), pk=job_id)
+    job = found(services.datasets.import_job(job_id=job_id))
     if not request.htmx and wants_json(request):
         fields = ("status", "done", "total", "skipped", "error")
         return JsonResponse(

@@ -26,12 +26,9 @@ RECENT = 20
 def run_list(request: Request, dataset_id: int) -> HttpResponse:
     """List the runs of a data set, newest first."""
     dataset = get_dataset(request, dataset_id)
-    services.runs.fail_stale()
-    found = TaggingRun.objects.filter(dataset=dataset).select_related("started_by")
     before = request.GET.get("before", "")
-    if before.isdecimal() and len(before) < 12:
-        found = found.filter(pk__lt=int(before))
-    runs = list(found[: PAGE + 1])
+    older_than = int(before) if before.isdecimal() and len(before) < 12 else None
+    runs = services.runs.history(dataset=dataset, before=older_than, limit=PAGE + 1)
     older = runs[PAGE - 1].pk if len(runs) > PAGE else None
     rows = [(run, services.runs.state(run=run)) for run in runs[:PAGE]]
     return render(request, "vlm/runs.html", {"dataset": dataset, "rows": rows, "older": older})
@@ -42,7 +39,7 @@ def active_runs(request: Request) -> HttpResponse:
     """Show who runs what on all data sets, and what waits for what; htmx asks for the list alone."""
     require(request, VIEW)
     rows = [(run, services.runs.state(run=run)) for run in services.runs.active()]
-    recent = TaggingRun.objects.exclude(status__in=TaggingRun.ACTIVE).select_related("dataset", "started_by")[:RECENT]
+    recent = services.runs.ended(limit=RECENT)
     values = {"rows": rows, "recent": [] if request.htmx else [(r, services.runs.state(run=r)) for r in recent]}
     return render(request, "vlm/_active_runs.html" if request.htmx else "vlm/active_runs.html", values)
 
@@ -50,7 +47,6 @@ def active_runs(request: Request) -> HttpResponse:
 @require_safe
 def run(request: Request, run_id: int) -> HttpResponse:
     """Show one run: what it said, what it could not read, what was discarded."""
-    services.runs.fail_stale()
     run = get_run(request, run_id)
     return render(request, "vlm/run.html", _run_context(request, run))
 

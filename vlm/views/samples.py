@@ -6,7 +6,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from vlm import services
-from vlm.models import TaggingRun, words_by_dimension
 from vlm.permissions import EDIT
 from vlm.samples import Answer
 from vlm.views.access import Request, get_dataset
@@ -34,9 +33,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         return reverse("sample", args=[dataset.pk, neighbour]) + query if neighbour is not None else ""
 
     answered = {answer.dimension: answer for answer in detail.answers}
-    models = dict(
-        TaggingRun.objects.filter(pk__in={answer.run for answer in answered.values()}).values_list("pk", "model")
-    )
+    models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
     values = {
         "dataset": dataset,
@@ -51,7 +48,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "next": address(after),
         "back": place.url(dataset.pk, at=str(sample_id)),
         "here": request.get_full_path(),
-        "suggestions": [word for words in words_by_dimension().values() for word in words],
+        "suggestions": [word for words in services.vocabulary.words().values() for word in words],
         "can_edit": request.user.has_perm(EDIT),
     }
     return render(request, "vlm/sample.html", values)

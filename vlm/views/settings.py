@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from vlm import services
 from vlm.errors import Refusal
-from vlm.models import Dataset, TaggingRun
+from vlm.models import Dataset
 from vlm.permissions import CHANGE, DELETE, IMPORT
 from vlm.views.access import Request, get_dataset, require
 
@@ -61,7 +61,7 @@ def _page(
     values: dict[str, Any] = {
         "dataset": dataset,
         "stats": services.datasets.stats(datasets=[dataset])[dataset.pk],
-        "runs": TaggingRun.objects.filter(dataset=dataset).count(),
+        "runs": services.runs.count(dataset=dataset),
         "complaints": complaints or {},
         "asked": request.POST,
         "can_change": user.has_perm(CHANGE),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datavisor.terminal import harmless, in_one_line
+from vlm import services
 from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
@@ -79,18 +80,16 @@ def find_dataset(text: str) -> Dataset:
     Raises:
         CommandError: there is none; the message lists those that are there.
     """
-    found = Dataset.objects.filter(name=text).first()
-    if found is None and text.isdecimal() and len(text) < 19:
-        found = Dataset.objects.filter(pk=int(text)).first()
+    found = services.datasets.find(text=text)
     if found is not None:
         return found
-    names = list(Dataset.objects.values_list("name", flat=True)[:20])
+    names = services.datasets.names()[:20]
     there = f"There are: {', '.join(names)}." if names else "There is none yet; import_dataset makes one."
     raise CommandError(f"No data set “{text}”. {there}", returncode=USAGE)
 
 
 def find_run(number: int) -> TaggingRun:
-    run = TaggingRun.objects.select_related("dataset").filter(pk=number).first()
+    run = services.runs.get(run_id=number)
     if run is None:
         raise CommandError(f"There is no run {number}. The command runs lists them.", returncode=USAGE)
     return run

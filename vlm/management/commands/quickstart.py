@@ -30,7 +30,7 @@ from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
 from vlm.errors import Refusal
 from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
-from vlm.models import Dataset, TaggingRun
+from vlm.models import Dataset
 from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
 
@@ -102,14 +102,14 @@ class Command(DoorCommand):
     def _imported(self, data: Path | None, no_progress: bool) -> Dataset | None:
         """Return the data set to tag, imported or, if it is one's own, imported again."""
         root = (data or DEMO_PHOTOS).resolve()
-        known = Dataset.objects.filter(root=str(root)).first()
-        if data is None and (known.imported if known else Dataset.objects.exists()):
+        known = services.datasets.of_root(root=root)
+        if data is None and (known.imported if known else services.datasets.names()):
             return known
         # A data set that is known may have more images by now, or its first import broke off.
         new = DEMO_DATASET if data is None else _free_name(root.name or "images")
         name = known.name if known else new
         call_command("import_dataset", str(root), name=name, no_progress=no_progress, stdout=self.stdout)
-        return Dataset.objects.get(name=name)
+        return services.datasets.find(text=name)
 
     def _tag(self, dataset: Dataset | None, model: str, no_progress: bool) -> bool:
         """Tag what has no answer yet; returns whether there was anything.
@@ -170,8 +170,7 @@ def chosen_model(asked: str | None, data: Path | None) -> str:
     """
     if asked or data or os.environ.get("DATAVISOR_VLM_MODEL") or os.environ.get("DATAVISOR_VLM_MODEL_FILE"):
         return asked or ""
-    last = TaggingRun.objects.order_by("-pk").values_list("model", flat=True).first()
-    return last or str(DEMO_CHECKPOINT)
+    return services.runs.last_model() or str(DEMO_CHECKPOINT)
 
 
 def _waiting(dataset: Dataset, model: str) -> int:
@@ -219,7 +218,7 @@ def _administrator() -> tuple[AbstractBaseUser, str | None]:
 
 
 def _free_name(name: str) -> str:
-    taken = set(Dataset.objects.filter(name__startswith=name).values_list("name", flat=True))
+    taken = set(services.datasets.names(beginning=name))
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 

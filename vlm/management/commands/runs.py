@@ -11,6 +11,8 @@ from vlm.figures import pace
 from vlm.management.commands._shared import DoorCommand, find_dataset, find_run, print_table, result_console, to_json
 from vlm.models import TaggingRun
 
+LISTED = 200
+
 
 class Command(DoorCommand):
     help = "List tagging runs, or show one."
@@ -21,15 +23,12 @@ class Command(DoorCommand):
         parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        services.runs.fail_stale()
         console = result_console(self.stdout)
         if options["run"]:
             self._show(find_run(options["run"]), console, options["json"])
             return
-        runs = TaggingRun.objects.select_related("dataset")
-        if options["dataset"]:
-            runs = runs.filter(dataset=find_dataset(options["dataset"]))
-        states = [(run, services.runs.state(run=run)) for run in runs[:200]]
+        dataset = find_dataset(options["dataset"]) if options["dataset"] else None
+        states = [(run, services.runs.state(run=run)) for run in services.runs.history(dataset=dataset, limit=LISTED)]
         if options["json"]:
             self.stdout.write(to_json([state.to_json() for _, state in states]))
             return

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vlm', '0004_vocabulary_of_ones_own'),
+        ('vlm', '0005_vocabulary_edits_and_trials'),
     ]
 
     operations = [
