@@ -91,13 +91,7 @@ def import_folder(
         dataset = _named(name, found)
         with _brought_in(dataset):
             done = import_rows(sample_store(), dataset_id=dataset.pk, source=source)
-    dataset.format, dataset.imported = found.format, timezone.now()
-    dataset.sample_count, dataset.missing_count = done.total, done.missing
-    dataset.worker, dataset.heartbeat = jobs.QUEUED, None
-    fields = ("format", "imported", "sample_count", "missing_count", "worker", "heartbeat")
-    if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
-        forget(dataset_id=dataset.pk, root=dataset.root)
-        raise ImportFailed(f"The data set “{name}” was deleted during the import. Import it again.")
+            _settle(dataset, found, done)
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
 
@@ -191,6 +185,17 @@ def _named(name: str, found: Scan) -> Dataset:
     dataset, _ = Dataset.objects.get_or_create(name=name, defaults={"root": str(found.root), "format": found.format})
     _check_name(name, found)  # another import may have made it meanwhile
     return dataset
+
+
+def _settle(dataset: Dataset, found: Scan, done: Imported) -> None:
+    """Write down what a data set holds from now on."""
+    dataset.format, dataset.imported = found.format, timezone.now()
+    dataset.sample_count, dataset.missing_count = done.total, done.missing
+    dataset.worker, dataset.heartbeat = jobs.QUEUED, None
+    fields = ("format", "imported", "sample_count", "missing_count", "worker", "heartbeat")
+    if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
+        forget(dataset_id=dataset.pk, root=dataset.root)
+        raise ImportFailed(f"The data set “{dataset.name}” was deleted during the import. Import it again.")
 
 
 @contextmanager
