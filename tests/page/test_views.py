@@ -593,7 +593,7 @@ def test_saved_views_are_bounded(dataset: Dataset, admin: Client, monkeypatch: p
     address = reverse("saved_views", args=[dataset.pk])
     assert admin.post(address, {"name": "long", "query": "q=" + "x" * 10_000}).status_code == 400
     assert admin.post(address, {"forget": "9" * 5000}).status_code == 404
-    monkeypatch.setattr("vlm.views.browse.MOST_VIEWS", 2)
+    monkeypatch.setattr("vlm.services.datasets.MOST_VIEWS", 2)
     assert [admin.post(address, {"name": name, "query": "q=x"}).status_code for name in "abcb"] == [302, 302, 409, 302]
 
 

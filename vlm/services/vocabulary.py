@@ -101,6 +101,10 @@ def changes(*, limit: int = SHOWN_CHANGES) -> list[VocabularyChange]:
     return list(VocabularyChange.objects.select_related("user")[:limit])
 
 
+def change(*, change_id: int) -> VocabularyChange | None:
+    return VocabularyChange.objects.filter(pk=change_id).first()
+
+
 def changed_since(*, run: TaggingRun) -> tuple[str, ...]:
     """Say what has changed in the dimensions that a run asked since it began."""
     asked = run.vocabulary

@@ -10,7 +10,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from vlm import services, vocabulary_file
-from vlm.models import VocabularyChange
 from vlm.permissions import VIEW, VOCABULARY
 from vlm.services.vocabulary import Removed, TagsAtStake
 from vlm.views.access import Request, require
@@ -231,7 +230,7 @@ def vocabulary_reset(request: Request) -> HttpResponse:
 @require_POST
 def vocabulary_undo(request: Request, change_id: int) -> HttpResponse:
     require(request, VOCABULARY)
-    change = VocabularyChange.objects.filter(pk=change_id).first()
+    change = services.vocabulary.change(change_id=change_id)
     if change is None:
         raise Http404("There is no such edit.")
     services.vocabulary.undo(change=change, user=request.user)
