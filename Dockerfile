@@ -16,9 +16,10 @@ RUN groupadd --gid 10001 datavisor \
  && mkdir -p /data /images && chown datavisor:datavisor /data
 
 WORKDIR /app
-COPY requirements.txt ./
+COPY requirements.txt requirements-hashed.txt ./
 RUN grep '^torch==' requirements.txt > torch.txt \
  && pip install --index-url "$TORCH_INDEX" -r torch.txt \
+ && pip install --require-hashes -r requirements-hashed.txt \
  && pip install -r requirements.txt
 
 COPY manage.py pyproject.toml README.md LICENSE ./

@@ -55,8 +55,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "Python cannot make a virtual environment here. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/run.done: requirements.txt | $(BIN)/python
+$(VENV)/run.done: requirements.txt requirements-hashed.txt | $(BIN)/python
 	@echo "Installing the requirements into $(VENV): some minutes, and some GB where pip takes PyTorch with CUDA."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-hashed.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -71,6 +72,10 @@ lock: | $(BIN)/python
 	build/lock/bin/python -m pip freeze | sed 's/+cpu$$//' > requirements.txt
 	build/lock/bin/python -m pip install --quiet -r requirements.in -r requirements-dev.in -c requirements.txt
 	build/lock/bin/python -m pip freeze | sed 's/+cpu$$//' | grep -vxFf requirements.txt > requirements-dev.txt
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--constraint requirements.txt requirements.in --output-file build/lock/hashed.txt
+	build/lock/bin/python tools/lock_hashes.py build/lock/hashed.txt
 	rm -rf build/lock
 
 screenshots: $(VENV)/dev.done
