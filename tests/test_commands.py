@@ -26,9 +26,11 @@ from vlm import services
 from vlm.formats import EXPORTS, ExportFailed
 from vlm.management.commands import _shared, autotag
 from vlm.models import Dataset, TaggingRun
+from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
+from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import RunOptions
-from vlm.samples import SampleFilter
+from vlm.samples import SampleFilter, StoreFull
 
 pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
@@ -220,6 +222,36 @@ def test_a_model_that_is_not_there_makes_exit_code_3(dataset: Dataset, tmp_path:
     code, out, errors = manage("autotag", "photos", *nowhere, "--dry-run")
     assert (code, out) == (3, "")
     assert "DATAVISOR_VLM_MODEL" in errors
+
+
+def test_the_exit_code_is_that_of_the_run_not_of_the_model(dataset: Dataset) -> None:
+    """Whether a model is loaded by now says nothing about what the run failed for."""
+    run = TaggingRun(status=TaggingRun.Status.FAILED)
+    assert services.runs.model_state() == "not loaded"
+    for cause, code in (
+        (ModelMismatch("No fit."), 2),
+        (StoreFull("Full."), 2),
+        (ModelUnavailable("Away."), 3),
+        (None, 2),
+    ):
+        run.cause = cause
+        assert autotag.exit_code(run) == code
+
+
+def test_resume_takes_the_last_run_and_says_what_it_does_not_take(dataset: Dataset) -> None:
+    """An older failed run is not gone back to behind a later one that tagged everything."""
+    fields = {"model": "m", "vocabulary_hash": "0" * 64, "vocabulary_json": []}
+    failed = TaggingRun.objects.create(dataset=dataset, status="failed", **fields)
+    TaggingRun.objects.create(dataset=dataset, status="completed", **fields)
+    code, _, errors = manage("autotag", "photos", "--resume", "--no-progress")
+    assert code == 2
+    assert "“photos” was tagged to the end by its last run." in errors
+    assert f"--resume --run {failed.pk} goes on with it." in errors
+    code, _, errors = manage("autotag", "photos", "--resume", "--model", "other", "--limit", "3", "--no-progress")
+    assert code == 2
+    assert "so --limit, --model would change nothing" in errors
+    code, _, errors = manage("autotag", "photos", "--resume", "--run", "999", "--no-progress")
+    assert (code, "There is no run 999." in errors) == (2, True)
 
 
 @pytest.mark.parametrize("how", ["signal", "cancel"])
