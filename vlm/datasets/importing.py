@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from vlm import jobs
 from vlm.datasets.deleting import forget
 from vlm.errors import Refusal
 from vlm.formats import ImportFailed, Scan, Skip, scan
+from vlm.formats.files import locate
+from vlm.imaging import ImageUnreadable, file_digest
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
 from vlm.samples import Imported
@@ -90,7 +93,8 @@ def import_folder(
     with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
         dataset = _named(name, found)
         with _brought_in(dataset):
-            done = import_rows(sample_store(), dataset_id=dataset.pk, source=source)
+            looks = partial(_digest, Path(dataset.root))
+            done = import_rows(sample_store(), dataset_id=dataset.pk, source=source, digest=looks)
             _settle(dataset, found, done)
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
@@ -168,6 +172,14 @@ def allowed_path(path: str) -> Path:
     if not any(folder.is_relative_to(root) for root in roots):
         raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
     return folder
+
+
+def _digest(root: Path, path: str) -> str | None:
+    """Return what the bytes of a file are, to tell one that changed from one that only got another time or place."""
+    try:
+        return file_digest(locate(root, path))
+    except ImageUnreadable:
+        return None
 
 
 def _check_name(name: str, found: Scan) -> None:

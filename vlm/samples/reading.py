@@ -39,6 +39,7 @@ NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value
 MAX_CURSOR = 8000  # characters
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
+MOST_AT_ONCE = 8192  # ids that are looked through together
 MAX_FACET = 200  # distinct user tags, splits or categories that are listed
 
 
@@ -361,13 +362,26 @@ def runs_to_adopt(cursor: Cursor) -> list[int]:
 
 
 def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
-    """Return the next samples that the run has not finished, each with the dimensions to ask."""
-    condition, values = _open(wanted, run_id)
-    rows = cursor.execute(
-        f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
-        [*values, after, limit],
-    ).fetchall()
-    return _pending(cursor, wanted, rows)
+    """Return the next samples that the run has not finished, each with the dimensions to ask.
+
+    What the run has finished is looked up for the ids at hand only: of a run over millions, that is all there is to read.
+    """
+    condition, values = _scope(wanted)
+    found: list[Pending] = []
+    size = limit
+    while len(found) < limit:
+        rows = cursor.execute(
+            f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
+            [*values, after, size],
+        ).fetchall()
+        if rows:
+            after = rows[-1][0]
+            done = _finished(cursor, run_id, rows[0][0], after)
+            found += _pending(cursor, wanted, [row for row in rows if row[0] not in done])
+        if len(rows) < size:
+            break
+        size = max(size, MOST_AT_ONCE)  # a run that is resumed walks past what it has finished
+    return found[:limit]
 
 
 def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -> list[Pending]:
@@ -468,11 +482,22 @@ def export_page(
 
 
 def _open(wanted: Wanted, run_id: int) -> Condition:
+    condition, values = _scope(wanted)
+    condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
+    return condition, [*values, run_id]
+
+
+def _finished(cursor: Cursor, run_id: int, low: int, high: int) -> set[int]:
+    rows = cursor.execute(
+        "select sample_id from run_samples where run_id = ? and sample_id between ? and ?", [run_id, low, high]
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def _scope(wanted: Wanted) -> Condition:
     condition, values = wanted.scope
-    condition += (
-        " and not s.missing and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
-    )
-    values = [*values, run_id]
+    condition += " and not s.missing"
+    values = [*values]
     ids = list(wanted.asked.values())
     if wanted.only_missing:
         condition += " and not s.failed"
