@@ -2,6 +2,11 @@
 
     python -m benchmarks.engine --json
 
+It needs PyTorch, transformers, tokenizers, safetensors and Pillow, and no Django. First comes parity: the engine on this
+device against recorded outputs of the reference implementation, without which no speed means anything. Then the batch
+sizes one after another (1, 8, 32 and 64 on a GPU), how many launches a pass takes and how long the GPU idles between them,
+and, where a GPU multiplies float8, the same in that format with how far its logits are from the plain ones.
+
 On a CPU this takes the memory of two models, 8 to 12 GB, of which the report counts the engine's alone.
 
 Both sides use the same weights, device and number format in the same run. The engine holds them as it does those of the
@@ -20,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,24 +33,36 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlm.moondream import Tagger
+from vlm.moondream import Tagger, load_tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.crops import Detail, overlap_crops
-from vlm.moondream.devices import cpu_computes_bfloat16, resolve_device, resolve_dtype
-from vlm.moondream.linear import Form, Linear, layer_form
-from vlm.moondream.loading import held_in
+from vlm.moondream.devices import (
+    computes_fused,
+    cpu_computes_bfloat16,
+    gpu_multiplies_float8,
+    resolve_device,
+    resolve_dtype,
+)
+from vlm.moondream.linear import Form, Linear, Rounding, layer_form, round_to_float8
+from vlm.moondream.loading import PATCH_MULTIPLE, ROUNDINGS, held_in
 from vlm.moondream.modeling import CropLayout, KeyValue, MoondreamForTagging, rotate
 from vlm.moondream.tagger import spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 
 CACHE_SLOTS = 2048
 DECODED_TOKENS = 2
+VECTORS = Path(__file__).parent.parent / "tests" / "data" / "moondream2-vectors"
+TOLERANCE = 1e-4  # of float32 against the reference; exact kernels are within 1e-5, a wrong position is 4e-3 away
+BATCH_SIZES = (1, 8, 32, 64)  # on a GPU
 REPEATS = 3  # of the questions on their own, which take a second
 
 
@@ -201,14 +219,18 @@ def seconds(device: torch.device, run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, *, quantized: bool) -> float:
+def matmul_rate(device: torch.device, dtype: torch.dtype, rounding: Rounding = "") -> float:
     """Return what a big square product reaches, in FLOP/s (of bytes: as many operations): the best of three."""
     slow = device.type == "cpu" and dtype != torch.float32 and not cpu_computes_bfloat16()
     size = 1024 if slow else 4096 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device).mul_(32).to(torch.int8 if quantized else dtype)
-    product = torch._int_mm if quantized else torch.mm
-    product(a, a)
-    return 2 * size**3 / min(seconds(device, lambda: product(a, a)) for _ in range(3))
+    a = torch.randn(size, size, device=device).mul_(32).to(torch.int8 if rounding == "int8" else dtype)
+    if rounding == "fp8":
+        levels, scales = round_to_float8(a)
+        product = lambda: torch._scaled_mm(levels, levels.t(), scale_a=scales, scale_b=scales.t(), out_dtype=dtype)  # noqa: E731
+    else:
+        product = lambda: (torch._int_mm if rounding else torch.mm)(a, a)  # noqa: E731
+    product()
+    return 2 * size**3 / min(seconds(device, product) for _ in range(3))
 
 
 def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
@@ -245,6 +267,42 @@ def machine(device: torch.device) -> str:
     name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     bfloat16 = "bfloat16 in hardware" if cpu_computes_bfloat16() else "bfloat16 emulated, and slow"
     return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}"
+
+
+def parity(device: torch.device, dtype: str) -> float:
+    """Return how far first-token logits are from the reference implementation's, rms, relative: the worst of all."""
+    expected = json.loads((VECTORS / "expected.json").read_text())
+    recorded = load_file(VECTORS / "expected.safetensors")
+    tagger = load_tagger(str(VECTORS), device=str(device), dtype=dtype, batch_size=6)
+    pictures = [Image.open(VECTORS / record["file"]).convert("RGB") for record in expected["images"]]
+    worst = 0.0
+    for name, question in expected["prompts"].items():
+        for index, row in enumerate(tagger.first_token_logits(pictures, question).cpu()):
+            wanted = recorded[f"image{index}.{name}.first_token_logits"]
+            worst = max(worst, float((row - wanted).norm() / wanted.norm()))
+    tagger.close()
+    return worst
+
+
+def launches_and_gaps(device: torch.device, run: Callable[[], object]) -> dict[str, float] | None:
+    """Return how often a GPU is launched in one go, and for how much of its time nothing runs on it."""
+    if device.type != "cuda":
+        return None
+    run()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        took = seconds(device, run)
+    events = list(seen.events() or [])
+    busy, end = 0.0, 0.0
+    for event in sorted((e for e in events if e.device_type == DeviceType.CUDA), key=lambda e: e.time_range.start):
+        busy += max(0.0, event.time_range.end - max(end, event.time_range.start))
+        end = max(end, event.time_range.end)
+    return {
+        "kernels": sum(event.device_type == DeviceType.CUDA for event in events),
+        "kernel_launches": sum("LaunchKernel" in event.name for event in events),
+        "graph_launches": sum("GraphLaunch" in event.name for event in events),
+        "seconds": took,
+        "idle_share": max(0.0, 1 - busy / 1e6 / took),
+    }
 
 
 def measure_engine(
@@ -320,17 +378,18 @@ def measure(
     images: int,
     batch_size: int,
     rounds: int,
-    *,
-    quantized: bool,
+    rounding: Rounding = "",
 ) -> dict[str, Any]:
     """Measure the cases one after another, round after round, with the baseline right behind the engine."""
     vocabulary = DEFAULT_VOCABULARY
-    form = layer_form(device, dtype, "int8" if quantized else "")
+    form = layer_form(device, dtype, rounding)
     model = random_model(device, dtype, form)
+    if computes_fused(device):
+        model.model.vision.align_patches(PATCH_MULTIPLE)
     tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
     baseline: Sequential | None = None
     measured: dict[Case, list[Round]] = {case: [] for case in cases}
-    peak, rounding = 0, 0.0
+    peak, away = 0, 0.0
     with torch.inference_mode():
         if device.type != "cpu":
             # The first products of a shape take longer there: kernels are chosen, and memory is found.
@@ -340,9 +399,9 @@ def measure(
             baselines: dict[tuple[int, int], tuple[float, float]] = {}
             for case in cases:
                 pictures = [random_image(case, seed) for seed in range(images)]
-                before = matmul_rate(device, dtype, quantized=quantized)
+                before = matmul_rate(device, dtype, rounding)
                 engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
-                rate = (before + matmul_rate(device, dtype, quantized=quantized)) / 2
+                rate = (before + matmul_rate(device, dtype, rounding)) / 2
                 if baseline is None:  # neither its weights nor its caches are the engine's memory
                     peak = peak_memory(device)
                     plain = model
@@ -352,7 +411,7 @@ def measure(
                     if device.type != "cpu":
                         for warm in cases:
                             measure_baseline(baseline, [random_image(warm, 0)], vocabulary)
-                    rounding = disagreement(tagger, plain, pictures[:1], case.detail)
+                    away = disagreement(tagger, plain, pictures[:1], case.detail)
                 size = case.width, case.height
                 if size not in baselines:
                     baselines[size] = measure_baseline(baseline, pictures, vocabulary)
@@ -360,6 +419,8 @@ def measure(
                 print(
                     f"round {number + 1} of {rounds}: {case.name}, {engine:.2f} s an image", file=sys.stderr, flush=True
                 )
+        one_go = [random_image(cases[0], seed) for seed in range(batch_size)]
+        gaps = launches_and_gaps(device, lambda: tagger.score(one_go, vocabulary, cases[0].detail))
     results = []
     for case, each in measured.items():
         crops = len(tagger.prepare(random_image(case, 0), case.detail).crops)
@@ -376,7 +437,8 @@ def measure(
         "questions": len(vocabulary.dimensions),
         "question_and_answer_tokens": len(tagger._vocabulary_tree(vocabulary).tree.token_ids),
         "peak_memory_gb": peak / 1e9,
-        "logits_rms_difference": rounding,
+        "logits_rms_difference": away,
+        "launches_and_gaps": gaps,
         "measurements": [asdict(result) for result in results],
     }
 
@@ -384,38 +446,43 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or fp8")
     parser.add_argument("--images", type=int, help="images per size and round; one on a CPU, else 16, unless told")
     parser.add_argument(
         "--rounds", type=int, default=3, help="how often all is measured; more take longer and scatter less"
     )
-    parser.add_argument("--batch-size", type=int, help="images per pass; one on a CPU, else 8, unless told")
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=int, help="images per pass; 1 on a CPU, else 1, 8, 32 and 64, unless told"
+    )
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
     parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.name in arguments.cases]
     device = resolve_device(arguments.device)
     on_cpu = device.type == "cpu"
-    images, batch_size = (
-        usual if given is None else given
-        for given, usual in ((arguments.images, 1 if on_cpu else 16), (arguments.batch_size, 1 if on_cpu else 8))
-    )
-    if not cases or min(images, batch_size, arguments.rounds) < 1:
+    images = (1 if on_cpu else 16) if arguments.images is None else arguments.images
+    batch_sizes = arguments.batch_sizes or ([1] if on_cpu else list(BATCH_SIZES))
+    if not cases or min(images, arguments.rounds, *batch_sizes) < 1:
         parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
     dtype = resolve_dtype(arguments.dtype, device)
-    report = measure(
-        device,
-        dtype,
-        cases,
-        images,
-        batch_size,
-        arguments.rounds,
-        quantized=arguments.dtype == "int8",
-    )
+    rounding = ROUNDINGS.get(arguments.dtype, "")
+    formats = dict.fromkeys(("float32", str(dtype).removeprefix("torch.")))
+    report: dict[str, Any] = {"parity": {name: parity(device, name) for name in formats}}
+    print(f"away from the reference: {report['parity']}", file=sys.stderr, flush=True)
+    if report["parity"]["float32"] > TOLERANCE:
+        sys.exit("The engine does not compute what the reference does on this device: its speed means nothing.")
+
+    def measured(batch_size: int, rounding: Rounding) -> dict[str, Any]:
+        return measure(device, dtype, cases, max(images, batch_size), batch_size, arguments.rounds, rounding)
+
+    report["batches"] = [measured(size, rounding) for size in batch_sizes]
+    if not rounding and device.type == "cuda" and gpu_multiplies_float8(device):
+        report["fp8"] = [measured(size, "fp8") for size in batch_sizes]
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
-        print(f"{report['machine']}; {report['dtype']}; random weights; peak {report['peak_memory_gb']:.1f} GB")
+        for part in report["batches"]:
+            print(f"{part['machine']}; {part['dtype']}; random weights; peak {part['peak_memory_gb']:.1f} GB")
 
 
 if __name__ == "__main__":

@@ -382,7 +382,7 @@ VLM_REVISION: str = text("DATAVISOR_VLM_REVISION")
 VLM_DEVICE: str = text("DATAVISOR_VLM_DEVICE", "auto")
 if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", VLM_DEVICE):
     raise ImproperlyConfigured(f"DATAVISOR_VLM_DEVICE is “{VLM_DEVICE}”; it must be auto, cpu, mps, cuda or cuda:1.")
-VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16", "int8"))
+VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16", "int8", "fp8"))
 VLM_DETAIL = choice("DATAVISOR_VLM_DETAIL", "full", ("full", "low"))
 VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: as many as fit
 VLM_IDLE_MINUTES = at_least("DATAVISOR_VLM_IDLE_MINUTES", 15, 0)

@@ -24,7 +24,7 @@ from vlm.figures import pace
 from vlm.formats import asked_choices
 from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word
-from vlm.runs.options import RunOptions
+from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
 from vlm.vocabulary import KINDS, VocabularyError, normalise
 from vlm.vocabulary_forms import LinesField, PairsField
 
@@ -85,7 +85,14 @@ class RunOptionsForm(forms.Form):
     dimensions = forms.MultipleChoiceField(
         widget=forms.CheckboxSelectMultiple, error_messages={"required": "Choose at least one dimension."}
     )
-    detail = forms.ChoiceField(choices=[("full", "full: all crops"), ("low", "low: one crop per image")])
+    detail = forms.ChoiceField(choices=list(DETAILS.items()))
+    full_share = forms.FloatField(
+        min_value=0.01,
+        max_value=0.99,
+        initial=FULL_SHARE,
+        label="Share at full detail",
+        help_text="With detail as needed: of the images, how many are asked again.",
+    )
     mode = forms.ChoiceField(choices=TaggingRun.Mode, initial=TaggingRun.Mode.SCORE)
     min_probability = forms.FloatField(
         min_value=0,
@@ -116,6 +123,7 @@ class RunOptionsForm(forms.Form):
             limit=data["limit"],
             dimensions=tuple(data["dimensions"]),
             detail=data["detail"],
+            full_share=data["full_share"],
             mode=data["mode"],
             min_probability=data["min_probability"],
             min_mass=data["min_mass"],
@@ -259,7 +267,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
             {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds_shown", "rate_shown"]},
         ),
         ("What was asked", {"fields": ["scope", "filter_query", "sample_limit", "failed_of", "asked"]}),
-        ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "mode", "batch_size"]}),
+        ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "full_share", "mode", "batch_size"]}),
         ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
         ("Who", {"fields": ["started_by", "origin", "worker"]}),
     ]

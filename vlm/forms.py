@@ -83,13 +83,14 @@ class AutoTagForm(forms.Form):
     """The options of a run; whatever is left out has the settings' value."""
 
     WITHIN = (("dataset", "the whole data set"), ("filter", "this filter"), ("selection", "the selected images"))
-    DETAILS = (("full", "full"), ("low", "low"))
+    DETAILS = (("full", "full"), ("low", "low"), ("auto", "as needed"))
 
     scope = forms.ChoiceField(choices=TaggingRun.Scope, required=False, label="Which images")
     within = forms.ChoiceField(choices=WITHIN, required=False, label="Within")
     filter = forms.CharField(required=False)
     dimensions = forms.MultipleChoiceField(required=False, label="Questions")
     detail = forms.ChoiceField(choices=DETAILS, required=False, label="Detail")
+    full_share = forms.FloatField(min_value=0.01, max_value=0.99, required=False, label="Share at full detail")
     mode = forms.ChoiceField(choices=TaggingRun.Mode, required=False, label="Answers")
     min_probability = forms.FloatField(min_value=0, max_value=1, required=False, label="Least probability")
     min_mass = forms.FloatField(min_value=0, max_value=1, required=False, label="Least mass")
@@ -119,7 +120,8 @@ class AutoTagForm(forms.Form):
         plain = RunOptions.defaults()
         asked = values["dimensions"]
         chosen = {
-            key: values[key] or getattr(plain, key) for key in ("scope", "detail", "mode", "limit", "failed_of")
+            key: values[key] or getattr(plain, key)
+            for key in ("scope", "detail", "full_share", "mode", "limit", "failed_of")
         } | {
             key: getattr(plain, key) if values[key] is None else values[key] for key in ("min_probability", "min_mass")
         }

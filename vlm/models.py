@@ -188,6 +188,9 @@ class TaggingRun(models.Model):
     device = models.CharField(max_length=32, blank=True)
     dtype = models.CharField(max_length=16, blank=True)
     detail = models.CharField(max_length=8, default="full")
+    full_share = models.FloatField(
+        null=True, blank=True, help_text=_("Of the images, how many are asked again at full detail where it is “auto”.")
+    )
     mode = models.CharField(max_length=16, choices=Mode, default=Mode.SCORE)
     batch_size = models.PositiveIntegerField(default=0)
     min_probability = models.FloatField(default=0.5)

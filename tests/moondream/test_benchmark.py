@@ -9,6 +9,7 @@ from benchmarks import engine
 from vlm.moondream import Tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.devices import cpu_multiplies_bytes
+from vlm.moondream.linear import Rounding
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 from .checkpoints import TEXT, VISION
@@ -25,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         "MoondreamConfig",
         lambda: MoondreamConfig(config={"text": TEXT | {"vocab_size": 16384}, "vision": vision}),
     )
-    monkeypatch.setattr(engine, "matmul_rate", lambda device, dtype, quantized: 1e12)
+    monkeypatch.setattr(engine, "matmul_rate", lambda device, dtype, rounding="": 1e12)
 
 
 def test_the_baseline_scores_as_the_engine_does() -> None:
@@ -43,26 +44,26 @@ def test_the_baseline_scores_as_the_engine_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "quantized", "difference"),
+    ("name", "dtype", "rounding", "difference"),
     [
-        ("float32", torch.float32, False, 1e-5),
-        ("bfloat16", torch.bfloat16, False, 0.05),
+        ("float32", torch.float32, "", 1e-5),
+        ("bfloat16", torch.bfloat16, "", 0.05),
         pytest.param(
             "int8",
             torch.float32,
-            True,
+            "int8",
             0.2,
             marks=pytest.mark.skipif(not cpu_multiplies_bytes(), reason="a CPU without products of bytes"),
         ),
     ],
 )
-def test_the_report(name: str, dtype: torch.dtype, quantized: bool, difference: float) -> None:
+def test_the_report(name: str, dtype: torch.dtype, rounding: Rounding, difference: float) -> None:
     report: dict[str, Any] = engine.measure(
-        CPU, dtype, engine.CASES, images=1, batch_size=1, rounds=1, quantized=quantized
+        CPU, dtype, engine.CASES, images=1, batch_size=1, rounds=1, rounding=rounding
     )
     assert report["dtype"] == name
     assert report["logits_rms_difference"] <= difference
-    assert (report["logits_rms_difference"] > 1e-4) is quantized or name == "bfloat16"
+    assert (report["logits_rms_difference"] > 1e-4) is bool(rounding) or name == "bfloat16"
     rows = {row["case"]: row for row in report["measurements"]}
     assert [row["crops"] for row in rows.values()] == [9, 1, 1]
     for row in rows.values():
@@ -85,3 +86,8 @@ def test_figures_are_medians_over_rounds_and_ratios_are_within_one() -> None:
     assert (row.lowest_ratio, row.ratio, row.highest_ratio) == (2.0, 2.5, 3.0)
     assert row.question_ratio == 4.0
     assert row.matmul_share == 0.5
+
+
+def test_parity_comes_first() -> None:
+    assert engine.parity(CPU, "float32") < engine.TOLERANCE / 10
+    assert engine.launches_and_gaps(CPU, lambda: None) is None

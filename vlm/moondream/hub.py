@@ -246,7 +246,7 @@ def sha256_of(path: Path, report: Progress = lambda _: None) -> str:
 _digests: dict[tuple[str, int, int], str] = {}  # path, size and time of change → SHA-256
 
 
-def identity(model: str, report: Progress = lambda _: None) -> str:
+def identity(model: str) -> str:
     """Return what a model is, wherever it lies: the pinned revision, or “sha256:” with digits over the files of a folder.
 
     Raises:
@@ -256,7 +256,7 @@ def identity(model: str, report: Progress = lambda _: None) -> str:
     if not folder.is_dir():
         return REVISION
     try:
-        digests = {role: sha256_of(folder / file.name, report) for role, file in PINNED.items()}
+        digests = {role: sha256_of(folder / file.name) for role, file in PINNED.items()}
     except OSError as error:
         raise ModelUnavailable(
             f"{folder} is not a complete checkpoint: {error.strerror or error}: {error.filename}. Put the model's "

@@ -84,7 +84,7 @@ def load_tagger(
                 f"{folder} is not a complete checkpoint: it lacks {', '.join(missing)}. Put the model's config.json, "
                 "model.safetensors and tokenizer.json there."
             )
-        found = identity(model, report)
+        found = identity(model)
         if revision not in (None, "", found):
             raise ModelUnavailable(
                 f"The checkpoint in {folder} is not the one that is meant: it is {found} now, and was {revision}. Put those "

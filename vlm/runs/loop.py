@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, read_picture
@@ -27,10 +27,12 @@ from vlm.runs.options import Mode
 from vlm.samples import Answer, Merged, Pending, Question, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
 from vlm.samples.reading import Wanted, pending
+from vlm.samples.refining import refine_batch, uncertain
 from vlm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from vlm.moondream import DimensionScore, PreparedImage, Tagger
+    from vlm.samples.database import Cursor
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ MISMATCH_SHARE = 0.95
 MISMATCH_MASS = 0.02
 
 
+Merge: TypeAlias = "Callable[[Cursor, Sequence[Result]], Merged]"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a run is to do.
@@ -53,6 +58,7 @@ class Job:
         worker: who may commit for the run.
         wanted: which samples to ask, and what.
         questions: what is asked, as the store writes it down.
+        full_share: of the samples, how many are asked again, in a second pass at full detail; 0 for one pass.
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
     """
@@ -71,6 +77,7 @@ class Job:
     batch_size: int
     limit: int | None
     max_pixels: int
+    full_share: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +123,63 @@ def tag_samples(
             run_id=job.run_id,
             worker=job.worker,
             questions=job.questions,
-            detail=job.detail,
+            detail="auto" if job.full_share else job.detail,
             dtype=tagger.dtype,
         )
+
+    def first(cursor: Cursor, results: Sequence[Result]) -> Merged:
+        return merge_batch(
+            cursor,
+            dataset_id=job.dataset_id,
+            run_id=job.run_id,
+            results=results,
+            questions=questions,
+            worker=job.worker,
+        )
+
+    def again(cursor: Cursor, results: Sequence[Result]) -> Merged:
+        return refine_batch(
+            cursor,
+            dataset_id=job.dataset_id,
+            run_id=job.run_id,
+            results=results,
+            questions=questions,
+            worker=job.worker,
+        )
+
+    def go(job: Job, samples: Iterator[Pending], merge: Merge, *, held_back: bool) -> Merged:
+        return _pass(job, samples, merge, store, tagger, stop, publish, waited, held_back=held_back)
+
+    # Answers are held back until the first ones show that the model fits.
+    done = go(job, _pending(job, store, stop), first, held_back=job.min_mass > 0)
+    if job.full_share and not stop.is_set():
+        with store.read(stop=stop) as cursor:
+            left = uncertain(cursor, run_id=job.run_id, share=job.full_share)
+        done += go(replace(job, detail="full"), iter(left), again, held_back=False)
+    return done
+
+
+def _pass(
+    job: Job,
+    samples: Iterator[Pending],
+    merge: Merge,
+    store: SampleStore,
+    tagger: Tagger,
+    stop: threading.Event,
+    publish: Callable[[Merged], None],
+    waited: Callable[[str, float], None],
+    *,
+    held_back: bool,
+) -> Merged:
     done = Merged()
     unsaved: list[Result] = []
-    held_back = job.min_mass > 0  # until the first answers show that the model fits
     saved_at = time.monotonic()
 
     def save() -> None:
         nonlocal done, saved_at
         if unsaved:
             with _timed("store", waited), store.write(stop=stop) as cursor:
-                merged = merge_batch(
-                    cursor,
-                    dataset_id=job.dataset_id,
-                    run_id=job.run_id,
-                    results=unsaved,
-                    questions=questions,
-                    worker=job.worker,
-                )
+                merged = merge(cursor, unsaved)
             unsaved.clear()
             done += merged
             publish(merged)
@@ -144,7 +188,7 @@ def tag_samples(
     # While the device works on one batch, the one before is decided and committed, and the next one uploaded.
     in_flight: deque[Asked] = deque()
     more = True
-    with _batches_of(job.batch_size, tagger), decoded_ahead(_pending(job, store, stop), job, tagger) as images:
+    with _batches_of(job.batch_size, tagger), decoded_ahead(samples, job, tagger) as images:
         try:
             while True:
                 while more and not stop.is_set() and len(in_flight) < tagger.in_flight:

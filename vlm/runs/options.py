@@ -7,13 +7,20 @@ from typing import Literal, cast
 
 from django.conf import settings
 
-from vlm.moondream.crops import Detail
 from vlm.runs.errors import RunError
 from vlm.samples import SampleFilter
 from vlm.vocabulary import Vocabulary
 
 Scope = Literal["missing", "all", "failed"]
 Mode = Literal["score", "generate"]
+RunDetail = Literal["full", "low", "auto"]
+
+DETAILS: dict[RunDetail, str] = {
+    "full": "full: all crops",
+    "low": "low: one crop per image",
+    "auto": "as needed: low, then full for the least certain",
+}
+FULL_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class RunOptions:
         dimensions: of the vocabulary; none means all.
         vocabulary: asked instead of the saved one.
         same_detail: an answer counts for ``missing`` only if it was made in the same detail and number format.
+        detail: ``auto`` asks all images at low detail, and then those again at full whose answers are least certain.
+        full_share: how large a share of the images that is.
         model, device: empty for the settings'.
         batch_size: images per pass; 0 for what fits.
     """
@@ -36,7 +45,8 @@ class RunOptions:
     filter: SampleFilter = field(default_factory=SampleFilter)
     limit: int | None = None
     dimensions: tuple[str, ...] = ()
-    detail: Detail = field(default_factory=lambda: cast(Detail, settings.VLM_DETAIL))
+    detail: RunDetail = field(default_factory=lambda: cast(RunDetail, settings.VLM_DETAIL))
+    full_share: float = FULL_SHARE
     mode: Mode = "score"
     min_probability: float = field(default_factory=lambda: settings.VLM_MIN_PROBABILITY)
     min_mass: float = field(default_factory=lambda: settings.VLM_MIN_MASS)
@@ -49,6 +59,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_thresholds(self.min_probability, self.min_mass)
+        if not 0 < self.full_share < 1:
+            raise RunError("The share of images that are asked again at full detail lies between 0 and 1, such as 0.3.")
+        if self.detail == "auto" and self.mode != "score":
+            raise RunError("Detail as needed goes by probabilities, which the mode “generate” has not: choose “score”.")
 
     @classmethod
     def defaults(cls) -> RunOptions:

@@ -37,6 +37,7 @@ def draft(dataset: Dataset, options: RunOptions) -> TaggingRun:
         device=spec.device,
         dtype=spec.dtype,
         detail=options.detail,
+        full_share=options.full_share if options.detail == "auto" else None,
         mode=options.mode,
         batch_size=options.batch_size,
         min_probability=options.min_probability,
@@ -87,7 +88,8 @@ def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
         questions=questions(run),
         vocabulary=run.vocabulary,
         mode=run.mode,  # type: ignore[arg-type]
-        detail=run.detail,  # type: ignore[arg-type]
+        detail="low" if run.detail == "auto" else run.detail,  # type: ignore[arg-type]
+        full_share=run.full_share or 0,
         min_probability=run.min_probability,
         min_mass=run.min_mass,
         batch_size=run.batch_size,

@@ -21,7 +21,8 @@ from vlm.process import keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
-from vlm.samples import Merged, StoreBusy, StoreError, reading
+from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, reading
+from vlm.samples.refining import uncertain
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress
@@ -149,7 +150,15 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         notify(run.dataset_id)
         meter = _Meter(run)
         tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
-    return halt.is_set() and meter.done.processed < left
+    return halt.is_set() and (meter.done.processed < left or _has_doubts(run, store))
+
+
+def _has_doubts(run: TaggingRun, store: SampleStore) -> bool:
+    """Whether the second pass of a run with detail as needed has something left to ask."""
+    if run.full_share is None:
+        return False
+    with store.read() as cursor:
+        return bool(uncertain(cursor, run_id=run.pk, share=run.full_share))
 
 
 def _tell(run: TaggingRun, **figures: object) -> None:

@@ -132,10 +132,7 @@ def merge_batch(
     Raises:
         StoreClaimLost: the run was reverted, or another worker goes on with it.
     """
-    if worker and _column(cursor, "select worker from run_claims where run_id = ?", [run_id]) != {worker}:
-        raise StoreClaimLost(
-            f"Run {run_id} is no longer this worker's: it was reverted, or another one goes on with it."
-        )
+    check_claim(cursor, run_id, worker)
     if not results:
         return Merged()
     ids = [result.sample_id for result in results]
@@ -188,6 +185,14 @@ def merge_batch(
     )
     changed(cursor, dataset_id)
     return merged
+
+
+def check_claim(cursor: Cursor, run_id: int, worker: str) -> None:
+    """Raise ``StoreClaimLost`` unless ``worker`` is the one that may commit for a run; empty for nobody in particular."""
+    if worker and _column(cursor, "select worker from run_claims where run_id = ?", [run_id]) != {worker}:
+        raise StoreClaimLost(
+            f"Run {run_id} is no longer this worker's: it was reverted, or another one goes on with it."
+        )
 
 
 def revert_run(cursor: Cursor, *, run_id: int) -> int:

@@ -160,6 +160,10 @@ VERSION_3 = """
     );
 """
 
+VERSION_4 = """
+    alter table run_samples add column detail varchar default '';    -- which pass answered; see refining
+"""
+
 STEP = 50_000  # file names whose keys are written together
 
 
@@ -180,7 +184,7 @@ def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
 Step = str | Callable[[duckdb.DuckDBPyConnection], None]
 
 # One entry per version, each of one or more steps. Only ever append.
-MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names), (VERSION_3,)]
+MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names), (VERSION_3,), (VERSION_4,)]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -35,7 +35,7 @@ from vlm.management.commands._shared import (
 from vlm.management.commands.vocabulary import read_vocabulary
 from vlm.models import Dataset, TaggingRun
 from vlm.runs.errors import NothingToTag
-from vlm.runs.options import RunOptions
+from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
 from vlm.runs.state import RunState
 from vlm.vocabulary import Vocabulary
 
@@ -83,7 +83,17 @@ class Command(DoorCommand):
         )
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
-        parser.add_argument("--detail", choices=["full", "low"], help="full: all crops; low: one crop per image")
+        parser.add_argument(
+            "--detail",
+            choices=list(DETAILS),
+            help="full: all crops; low: one crop per image; auto: low for all, then full for the least certain",
+        )
+        parser.add_argument(
+            "--full-share",
+            type=share,
+            metavar="S",
+            help=f"with --detail auto: of the images, how many are asked again at full detail (default: {FULL_SHARE})",
+        )
         parser.add_argument("--batch-size", type=positive, metavar="N", help="images per pass (default: what fits)")
         parser.add_argument(
             "--mode",
@@ -117,7 +127,7 @@ class Command(DoorCommand):
         dataset = find_dataset(options["dataset"])
         chosen = {
             name: options[name]
-            for name in ("detail", "batch_size", "min_probability", "min_mass")
+            for name in ("detail", "full_share", "batch_size", "min_probability", "min_mass")
             if options[name] is not None
         }
         run_options = RunOptions(

@@ -1,0 +1,100 @@
+"""The second pass of a run with detail as needed: the samples whose answers are least certain, asked again.
+
+``run_samples.detail`` tells which pass answered: empty for the first, ``full`` for the second, ``kept`` where the second
+could not read the image and the first one's answers stay.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from .database import Cursor
+from .merging import _insert_answers, _note_accepted, changed, check_claim, derive, touch
+from .records import Merged, Pending, Result
+
+LEAST = 1e-30  # of a probability whose logarithm is taken
+
+
+def uncertain(cursor: Cursor, *, run_id: int, share: float) -> list[Pending]:
+    """Return the samples that the second pass has still to ask, the least certain first, with the dimensions to ask.
+
+    They are the ``share`` of all samples that the run answered whose words have the lowest product of probabilities.
+    """
+    rows = cursor.execute(
+        "select count(*), count(*) filter (detail <> '') from run_samples where run_id = ? and status = 'done'",
+        [run_id],
+    ).fetchall()
+    answered, asked_again = rows[0]
+    left = int(share * answered + 1e-9) - asked_again
+    if left <= 0:
+        return []
+    found = cursor.execute(
+        "select s.id, s.path, a.dimensions from (select sample_id, list(dimension order by place) as dimensions, "
+        "sum(ln(greatest(probability, ?))) as certainty from answers where run_id = ? and probability is not null "
+        "group by sample_id) a join run_samples r on r.run_id = ? and r.sample_id = a.sample_id "
+        "join samples s on s.id = a.sample_id where r.status = 'done' and r.detail = '' and not coalesce(r.stale, false) "
+        "and not s.missing order by a.certainty, s.id limit ?",
+        [LEAST, run_id, run_id, left],
+    ).fetchall()
+    return [Pending(sample_id, path, tuple(dimensions)) for sample_id, path, dimensions in found]
+
+
+def refine_batch(
+    cursor: Cursor,
+    *,
+    dataset_id: int,
+    run_id: int,
+    results: Sequence[Result],
+    questions: Mapping[str, int],
+    worker: str,
+) -> Merged:
+    """Put the second pass's answers in place of the first one's. Samples that it has answered already are left alone.
+
+    Returns:
+        By how much tagged samples and discarded answers grew; no sample is processed twice.
+
+    Raises:
+        StoreClaimLost: the run was reverted, or another worker goes on with it.
+    """
+    check_claim(cursor, run_id, worker)
+    ids = [result.sample_id for result in results]
+    rows = cursor.execute(
+        "select sample_id from run_samples where run_id = ? and detail = '' and status = 'done' "
+        "and sample_id in (select unnest(?::bigint[]))",
+        [run_id, ids],
+    ).fetchall()
+    waiting = {row[0] for row in rows}
+    fresh = {result.sample_id: result for result in results if result.sample_id in waiting}
+    if not fresh:
+        return Merged()
+    answered = [sample_id for sample_id, result in fresh.items() if not result.error]
+    before = _tagged_and_discarded(cursor, run_id, answered)
+    for table in ("answers", "sample_tags"):
+        cursor.execute(
+            f"delete from {table} where run_id = ? and sample_id in (select unnest(?::bigint[]))", [run_id, answered]
+        ).fetchall()
+    answers = [(sample_id, answer) for sample_id in answered for answer in fresh[sample_id].answers]
+    _insert_answers(cursor, dataset_id, run_id, answers, questions)
+    cursor.execute(
+        "update run_samples r set detail = f.detail, change = nextval('changes') from (select "
+        "unnest(?::bigint[]) as id, unnest(?::varchar[]) as detail) f where r.run_id = ? and r.sample_id = f.id",
+        [list(fresh), ["kept" if result.error else "full" for result in fresh.values()], run_id],
+    ).fetchall()
+    touch(cursor, ("s.id in (select unnest(?::bigint[]))", [answered]))
+    _note_accepted(cursor, run_id)
+    derive(cursor, check_current=True)
+    after = _tagged_and_discarded(cursor, run_id, answered)
+    merged = Merged(tagged=after[0] - before[0], discarded=after[1] - before[1])
+    cursor.execute(
+        "update run_totals set tagged = tagged + ?, discarded = discarded + ? where run_id = ?",
+        [merged.tagged, merged.discarded, run_id],
+    ).fetchall()
+    changed(cursor, dataset_id)
+    return merged
+
+
+def _tagged_and_discarded(cursor: Cursor, run_id: int, ids: Sequence[int]) -> tuple[int, int]:
+    rows = cursor.execute(
+        "select count(distinct sample_id) filter (accepted), count(*) filter (not accepted) from answers "
+        "where run_id = ? and sample_id in (select unnest(?::bigint[]))",
+        [run_id, list(ids)],
+    ).fetchall()
+    return rows[0]
