@@ -65,6 +65,12 @@ TERMS = {
     "vlm.runs.state",  # RunState
     "vlm.samples",  # records and filters
     "vlm.samples.filters",
+    "vlm.statistics",
+    "vlm.statistics.calibration",  # results, as they are told
+    "vlm.statistics.draws",  # Design
+    "vlm.statistics.intervals",
+    "vlm.statistics.plots",  # coordinates of a plot
+    "vlm.statistics.thresholds",
     "vlm.vocabulary",
     "vlm.vocabulary_file",
 }

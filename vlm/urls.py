@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 import vlm.converters  # noqa: F401  (<id:…>)
-from vlm.views import accounts, autotag, browse, importing, media, runs, samples, settings, vocabulary
+from vlm.views import accounts, autotag, browse, importing, media, runs, samples, settings, trust, vocabulary
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.dataset, name="dataset"),
@@ -19,6 +19,12 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
     path("runs", runs.run_list, name="runs"),
     path("settings", settings.dataset_settings, name="dataset_settings"),
+    path("review", trust.review, name="review"),
+    path("review/draw", trust.review_draw, name="review_draw"),
+    path("review/decide", trust.review_decide, name="review_decide"),
+    path("labels", trust.labels_import, name="labels_import"),
+    path("accuracy", trust.accuracy, name="accuracy"),
+    path("accuracy.csv", trust.accuracy_csv, name="accuracy_csv"),
     path("samples/<id:sample_id>/", samples.sample, name="sample"),
     path("samples/<id:sample_id>/thumbnail/<id:size>", media.thumbnail, name="thumbnail"),
     path("samples/<id:sample_id>/image", media.image, name="image"),
@@ -33,6 +39,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
     path("runs/", runs.active_runs, name="active_runs"),
     path("runs/<id:run_id>/", runs.run, name="run"),
+    path("runs/<id:run_id>/against/<id:other_id>/", trust.runs_compared, name="runs_compared"),
     path("runs/<id:run_id>/cancel", runs.run_cancel, name="run_cancel"),
     path("runs/<id:run_id>/resume", runs.run_resume, name="run_resume"),
     path("runs/<id:run_id>/revert", runs.run_revert, name="run_revert"),

@@ -1,0 +1,298 @@
+"""Review, labels, accuracy and runs side by side, through service, page and commands, on a real store."""
+
+import csv
+import io
+import json
+import threading
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from tests.images import make_images
+from vlm import services
+from vlm.models import Dataset, TaggingRun
+from vlm.process import sample_store
+from vlm.runs.options import RunOptions
+from vlm.samples import SampleFilter
+from vlm.services.accuracy import NotComparable
+from vlm.services.review import NothingToReview
+from vlm.vocabulary import VocabularyError
+
+pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+
+COUNT = 24
+DIMENSION = "setting"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    done = services.datasets.import_folder(path=make_images(tmp_path / "photos", COUNT), name="photos")
+    assert done.dataset is not None
+    execute(done.dataset)
+    return done.dataset
+
+
+@pytest.fixture
+def ada(client: Client) -> Client:
+    client.force_login(reviewer("ada"))
+    return client
+
+
+def reviewer(name: str) -> User:
+    user = User.objects.create_user(name, password="x")
+    for right in ("view_dataset", "edit_tags", "autotag_dataset"):
+        user.user_permissions.add(Permission.objects.get(codename=right))
+    return user
+
+
+def execute(dataset: Dataset, **options: Any) -> TaggingRun:
+    run = services.runs.create(
+        dataset=dataset, options=RunOptions(**{"dimensions": (DIMENSION,), **options}), user=None, origin="command"
+    )
+    return services.runs.execute(run_id=run.pk, stop=threading.Event())
+
+
+def rows(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    with sample_store().read() as cursor:
+        return cursor.execute(sql, list(values)).fetchall()
+
+
+def said() -> dict[int, str]:
+    return dict(rows("select sample_id, word from answers where current and dimension = ?", DIMENSION))
+
+
+def decide_all(dataset: Dataset, truth: dict[int, str], user: User | None = None) -> int:
+    """Decide a draw to its end; returns how many decisions that took."""
+    count = 0
+    while (queue := services.review.queue(dataset=dataset, dimension=DIMENSION, who="x")).current is not None:
+        sample = queue.current.sample.id
+        services.review.decide(
+            dataset=dataset, dimension=DIMENSION, batch=queue.batch, sample_id=sample, word=truth[sample], user=user
+        )
+        count += 1
+    return count
+
+
+def wrong(word: str) -> str:
+    return "outdoor" if word == "indoor" else "indoor"
+
+
+# -- review --------------------------------------------------------------------------------------------------------------
+def test_decisions_become_tags_and_figures(dataset: Dataset) -> None:
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=16, seed=1)
+    truth = {sample: (wrong(word) if place % 4 == 0 else word) for place, (sample, word) in enumerate(said().items())}
+    assert decide_all(dataset, truth) == 16
+    found = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION)
+    assert (found.samples, found.labels, found.random_labels) == (COUNT, 16, 16)
+    assert found.evaluation is not None
+    accuracy = found.evaluation.accuracy
+    assert accuracy is not None
+    assert 0 < accuracy.low < accuracy.value < accuracy.high < 1
+    assert sum(map(sum, found.evaluation.confusion)) == 16
+    labelled = dict(rows("select sample_id, word from labels where ended_by is null"))
+    tags = dict(rows("select id, tags from samples"))
+    assert all(tags[sample] == [word] for sample, word in labelled.items())
+    assert services.datasets.check_store().is_sound
+
+
+def test_all_of_a_small_data_set_is_exactly_what_it_is(dataset: Dataset) -> None:
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=COUNT)
+    truth = {sample: (wrong(word) if place < 6 else word) for place, (sample, word) in enumerate(said().items())}
+    decide_all(dataset, truth)
+    found = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION).evaluation
+    assert found is not None
+    assert found.accuracy is not None
+    assert found.accuracy.value == pytest.approx(0.75)
+
+
+def test_labels_without_a_chance_never_make_a_figure(dataset: Dataset) -> None:
+    services.review.draw(
+        dataset=dataset, dimension=DIMENSION, size=20, filter=SampleFilter(any_of=("indoor", "outdoor"))
+    )
+    decide_all(dataset, said())
+    found = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION)
+    assert (found.labels, found.random_labels, found.evaluation) == (20, 0, None)
+    assert found.to_json()["accuracy"] is None
+    # A later draw of everything gives them their chance, and they count then.
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=COUNT)
+    decide_all(dataset, said())
+    assert services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION).random_labels == COUNT
+
+
+def test_nobody_gets_what_another_has_at_hand(dataset: Dataset) -> None:
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=12)
+    first = services.review.queue(dataset=dataset, dimension=DIMENSION, who="ada")
+    second = services.review.queue(dataset=dataset, dimension=DIMENSION, who="bob")
+    mine, theirs = ({item.sample.id for item in queue.items} for queue in (first, second))
+    assert (len(mine), len(theirs), mine & theirs) == (6, 6, set())
+    again = services.review.queue(dataset=dataset, dimension=DIMENSION, who="ada")
+    assert {item.sample.id for item in again.items} == mine
+
+
+def test_an_undone_decision_leaves_nothing_and_comes_back_first(dataset: Dataset) -> None:
+    user = reviewer("ada")
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=5)
+    who = services.review.who(user)
+    before = rows("select id, tags, user_count from samples order by id")
+    queue = services.review.queue(dataset=dataset, dimension=DIMENSION, who=who)
+    assert queue.current is not None
+    sample = queue.current.sample.id
+    services.review.decide(
+        dataset=dataset, dimension=DIMENSION, batch=queue.batch, sample_id=sample, word=wrong(said()[sample]), user=user
+    )
+    assert rows("select id, tags, user_count from samples order by id") != before
+    assert services.review.undo(dataset=dataset, dimension=DIMENSION, user=user) == sample
+    assert rows("select id, tags, user_count from samples order by id") == before
+    now = services.review.queue(dataset=dataset, dimension=DIMENSION, who=who)
+    assert now.current is not None
+    assert (now.current.sample.id, now.done) == (sample, 0)
+    assert services.review.undo(dataset=dataset, dimension=DIMENSION, user=user) is None
+
+
+def test_what_cannot_be_reviewed_is_told(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(NothingToReview, match="Auto-tag first"):
+        services.review.draw(dataset=dataset, dimension="weather")
+    with pytest.raises(VocabularyError, match="no dimension"):
+        services.review.draw(dataset=dataset, dimension="nothing")
+    batch = services.review.draw(dataset=dataset, dimension=DIMENSION, size=COUNT)
+    sample = next(iter(said()))
+    with pytest.raises(VocabularyError, match="no word"):
+        services.review.decide(
+            dataset=dataset, dimension=DIMENSION, batch=batch, sample_id=sample, word="zebra", user=None
+        )
+    with pytest.raises(NothingToReview, match="not of the draw"):
+        services.review.decide(
+            dataset=dataset, dimension=DIMENSION, batch="other", sample_id=sample, word="indoor", user=None
+        )
+    decide_all(dataset, said())
+    with pytest.raises(NothingToReview, match="No image waits"):
+        services.review.draw(dataset=dataset, dimension=DIMENSION)
+
+
+# -- the page --------------------------------------------------------------------------------------------------------------
+def test_the_page_shows_decides_and_measures(ada: Client, dataset: Dataset) -> None:
+    address = f"{reverse('review', args=[dataset.pk])}?dimension={DIMENSION}"
+    assert "Draw and begin" in ada.get(address).content.decode()
+    answer = ada.post(reverse("review_draw", args=[dataset.pk]), {"dimension": DIMENSION, "size": "11"})
+    assert answer.status_code == 302
+    json_headers = {"accept": "application/json"}
+    while (state := ada.get(address, headers=json_headers).json())["next"]:
+        sample = state["next"][0]["sample"]
+        posted = {"dimension": DIMENSION, "batch": state["batch"], "sample": sample, "word": said()[sample]}
+        found = ada.post(reverse("review_decide", args=[dataset.pk]), posted, headers={"hx-request": "true"})
+        assert found.status_code == 200
+    assert state["done"] == state["drawn"] == 11
+    page = ada.get(reverse("accuracy", args=[dataset.pk])).content.decode()
+    assert "11 of 11 labels count" in page
+    assert "<svg" in page or "Too few" in page
+    found = ada.get(reverse("accuracy", args=[dataset.pk]), headers=json_headers).json()
+    one = next(one for one in found["dimensions"] if one["dimension"] == DIMENSION)
+    assert (one["accuracy"], one["random_labels"]) == (1.0, 11)
+    table = list(
+        csv.reader(io.StringIO(ada.get(reverse("accuracy_csv", args=[dataset.pk])).content.decode("utf-8-sig")))
+    )
+    assert table[1][:3] == [DIMENSION, "", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("address", "data", "status"),
+    [
+        ("review_draw", {"size": "0"}, 400),
+        ("review_draw", {"size": "9" * 5000}, 400),
+        ("review_draw", {"size": "5", "dimension": "none"}, 400),
+        ("review_decide", {"sample": "x"}, 400),
+        ("review_decide", {"sample": "1" * 400, "word": "indoor"}, 400),
+        ("review_decide", {"sample": "1"}, 400),
+        ("review_decide", {"sample": "1", "word": "indoor", "batch": "none"}, 409),
+        ("labels_import", {}, 400),
+    ],
+)
+def test_nonsense_is_refused(ada: Client, dataset: Dataset, address: str, data: dict[str, str], status: int) -> None:
+    answer = ada.post(reverse(address, args=[dataset.pk]), {"dimension": DIMENSION, **data})
+    assert answer.status_code == status
+
+
+# -- labels from elsewhere -----------------------------------------------------------------------------------------------------
+def test_a_draw_goes_out_as_a_table_and_comes_back(tmp_path: Path, dataset: Dataset) -> None:
+    path = tmp_path / "draw.csv"
+    call_command(
+        "review_sample", "photos", "--dimension", DIMENSION, "--size", "12", "--seed", "3", "--output", str(path)
+    )
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        drawn = list(csv.DictReader(file))
+    assert len(drawn) == 12
+    assert all(0 < float(row["probability"]) <= 1 for row in drawn)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, drawn[0].keys())
+        writer.writeheader()
+        writer.writerows(row | {"value": row["said"]} for row in drawn)
+    out = StringIO()
+    call_command("import_labels", "photos", str(path), stdout=out)
+    assert "12 labels came in" in out.getvalue()
+    found = StringIO()
+    call_command("evaluate", "photos", "--dimension", DIMENSION, "--json", stdout=found)
+    (one,) = json.loads(found.getvalue())
+    assert (one["labels"], one["random_labels"], one["accuracy"]) == (12, 12, 1.0)
+    assert {"low", "high", "words", "log_loss", "ece", "calibration", "threshold_for"} <= set(one)
+    text = StringIO()
+    call_command("evaluate", "photos", stdout=text)
+    assert "12 of 12 labels count" in text.getvalue()
+
+
+def test_nothing_is_half_imported(tmp_path: Path, dataset: Dataset) -> None:
+    names = [row[0] for row in rows("select path from samples order by path limit 12")]
+    path = tmp_path / "labels.csv"
+    lines = [
+        "file,dimension,value",
+        *(f"{name},{DIMENSION},indoor" for name in names),
+        f"gone.jpg,{DIMENSION},indoor",
+        f"{names[0]},colour,red",
+    ]
+    path.write_text("\n".join([*lines, f"{names[1]},{DIMENSION},zebra"]))
+    err = StringIO()
+    with pytest.raises(CommandError, match="no label came in"):
+        call_command("import_labels", "photos", str(path), "--random", stdout=StringIO(), stderr=err)
+    assert rows("select count(*) from labels") == [(0,)]
+    assert "gone.jpg" in err.getvalue()
+    assert "colour" in err.getvalue()
+    call_command("import_labels", "photos", str(path), "--random", "--partly", stdout=StringIO(), stderr=StringIO())
+    assert rows("select count(*), min(probability) from labels where ended_by is null") == [(12, 0.5)]
+    assert services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION).random_labels == 12
+
+
+# -- runs side by side ---------------------------------------------------------------------------------------------------------
+def test_two_runs_are_compared_and_each_flip_is_a_filter(ada: Client, dataset: Dataset) -> None:
+    first = TaggingRun.objects.get()
+    second = execute(dataset, scope="all")
+    with sample_store().write() as cursor:
+        changed = cursor.execute(
+            "update answers set word = case when word = 'indoor' then 'outdoor' else 'indoor' end where run_id = ? "
+            "and sample_id in (select sample_id from answers where run_id = ? order by sample_id limit 5)",
+            [second.pk, second.pk],
+        ).fetchall()[0][0]
+    found = services.accuracy.compare(first=first, second=second)
+    _, agreed = found.dimensions[DIMENSION]
+    assert (changed, agreed.samples, sum(flip.samples for flip in agreed.flips)) == (5, COUNT, 5)
+    for flip in agreed.flips:
+        chosen = services.accuracy.flips_filter(found, DIMENSION, flip.before, flip.after)
+        page = services.samples.page(dataset=dataset, filter=chosen, limit=50)
+        assert len(page.samples) == flip.samples
+    assert "kappa" in ada.get(reverse("runs_compared", args=[first.pk, second.pk])).content.decode()
+    out = StringIO()
+    call_command("compare_runs", str(first.pk), str(second.pk), "--json", stdout=out)
+    assert json.loads(out.getvalue())["dimensions"][DIMENSION]["samples"] == COUNT
+    text = StringIO()
+    call_command("compare_runs", str(first.pk), str(second.pk), stdout=text)
+    assert DIMENSION in text.getvalue()
+
+
+def test_runs_with_nothing_in_common_are_refused(dataset: Dataset) -> None:
+    other = execute(dataset, dimensions=("weather",))
+    with pytest.raises(NotComparable, match="no answer about the same"):
+        services.accuracy.compare(first=TaggingRun.objects.exclude(pk=other.pk).get(), second=other)

@@ -1,0 +1,236 @@
+"""How right the tags are: figures from labels whose chance of having been drawn is known, calibration, promised thresholds.
+
+The statistics are ``vlm.statistics``; here they meet the store. A figure that would not be valid is not given.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlm.errors import Refusal
+from vlm.models import Dataset, TaggingRun, words_by_dimension
+from vlm.process import sample_store
+from vlm.samples import SampleFilter, drawing, trust
+from vlm.samples.trust import AnswerKey, Decided
+from vlm.statistics import accuracy, agreement, calibration, thresholds
+from vlm.statistics.accuracy import Evaluation, Labels, Population
+from vlm.statistics.agreement import Agreement
+from vlm.statistics.calibration import Bin, Calibration, Key, Quality
+from vlm.statistics.calibration import Refused as NotCalibrated
+from vlm.statistics.thresholds import Kept, NotReachable, Point, Spread
+from vlm.vocabulary import VocabularyError
+
+TARGET = 0.95  # of a promise, where nothing else is asked
+
+
+class NotComparable(Refusal):
+    """Two runs that have nothing to compare."""
+
+    title = "These runs cannot be compared"
+    status = 409
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What the labels of one dimension say about a data set.
+
+    Attributes:
+        samples: samples with a current answer of the model.
+        labels: labels in force, and
+        random_labels: those drawn with a known probability, on which every figure rests.
+        evaluation: accuracy, words, confusion; ``None`` without any such label.
+        quality: log loss and expected calibration error of the model's probabilities.
+        mixed: the current answers are of more than one model, format or detail, so that there is no calibration.
+        promise: the threshold from which on a share of the tags is right, or why there is none.
+        run: a finished run whose thresholds can be applied, if all current answers are its own.
+    """
+
+    dimension: str
+    words: tuple[str, ...]
+    samples: int
+    labels: int
+    random_labels: int
+    evaluation: Evaluation | None
+    quality: Quality | None
+    reliability: tuple[Bin, ...]
+    calibration: Calibration | NotCalibrated | None
+    mixed: bool
+    promise: Kept | NotReachable | None
+    curve: tuple[Point, ...]
+    run: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "dimension": self.dimension,
+            "samples": self.samples,
+            "labels": self.labels,
+            "random_labels": self.random_labels,
+            "accuracy": None,
+            "low": None,
+            "high": None,
+            "words": [],
+        }
+        if self.evaluation is not None:
+            found |= {key: value for key, value in self.evaluation.to_json().items() if key != "labels"}
+        return found | {
+            "log_loss": self.quality and self.quality.log_loss,
+            "ece": self.quality and self.quality.ece,
+            "reliability": [one.to_json() for one in self.reliability],
+            "calibration": self.calibration and self.calibration.to_json(),
+            "threshold_for": self.promise and self.promise.to_json(),
+            "curve": [one.to_json() for one in self.curve],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side: per dimension that both asked, how far they agree."""
+
+    first: TaggingRun
+    second: TaggingRun
+    dimensions: Mapping[str, tuple[tuple[str, ...], Agreement]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "first": self.first.pk,
+            "second": self.second.pk,
+            "dimensions": {
+                name: {"words": list(words)} | found.to_json() for name, (words, found) in self.dimensions.items()
+            },
+        }
+
+
+def evaluate(*, dataset: Dataset, dimension: str, target: float = TARGET) -> Accuracy:
+    """Return what the labels of a dimension say. Raises ``VocabularyError`` for an unknown dimension."""
+    words = words_of(dimension)
+    with sample_store().read() as cursor:
+        counts, sums = trust.population(cursor, dataset.pk, dimension, words)
+        edges, above = trust.spread(cursor, dataset.pk, dimension, words, cuts=thresholds.CANDIDATES)
+        found = trust.decided(cursor, dataset.pk, dimension, words)
+        keys = trust.answer_keys(cursor, dataset.pk, dimension)
+        drawn = {
+            batch: number
+            for (of, batch), (number, _) in drawing.draws_left(cursor, dataset.pk).items()
+            if of == dimension
+        }
+        runs = cursor.execute(
+            "select distinct run_id from answers where dataset_id = ? and dimension = ? and current limit 2",
+            [dataset.pk, dimension],
+        ).fetchall()
+    population = Population(counts, sums)
+    labels, said_probability = random_labels(found, drawn)
+    told = labels.where(labels.truth >= 0)
+    known = len(told) > 0
+    calibrated = _calibrate(told, words, keys) if known else None
+    return Accuracy(
+        dimension=dimension,
+        words=words,
+        samples=population.total,
+        labels=len(found.ids),
+        random_labels=len(labels),
+        evaluation=accuracy.evaluate(labels, population, words) if known else None,
+        quality=calibration.quality(_scores(told), told.truth, told.weight) if len(told) >= accuracy.FEWEST else None,
+        reliability=calibration.reliability(labels) if known else (),
+        calibration=calibrated,
+        mixed=len(keys) > 1,
+        promise=thresholds.promise(labels, said_probability, Spread(edges, above), target=target)
+        if len(edges)
+        else None,
+        curve=thresholds.curve(labels, said_probability, Spread(edges, above)) if known and len(edges) else (),
+        run=runs[0][0] if len(runs) == 1 else None,
+    )
+
+
+def overview(*, dataset: Dataset) -> list[Accuracy]:
+    """Return :func:`evaluate` for every dimension that the model has answered."""
+    found = [evaluate(dataset=dataset, dimension=name) for name in words_by_dimension()]
+    return [one for one in found if one.samples]
+
+
+def random_labels(found: Decided, drawn: Mapping[str, int]) -> tuple[Labels, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the labels that were drawn by chance, with their weights, and the probability of each one's said word.
+
+    Args:
+        drawn: name of a draw → how many samples it held.
+    """
+    chosen = ~np.isnan(found.probability)
+    names = [name for name, wanted in zip(found.batch, chosen, strict=True) if wanted]
+    order = {name: place for place, name in enumerate(sorted(set(names), key=batch_order))}
+    batch = np.array([order[name] for name in names], dtype=np.int64)
+    weight = accuracy.design_weights(
+        found.probability[chosen], batch, {order[name]: number for name, number in drawn.items() if name in order}
+    )
+    labels = Labels(
+        said=found.said[chosen],
+        truth=found.truth[chosen],
+        weight=weight,
+        scores=found.scores[chosen],
+        stratum=found.stratum[chosen],
+        group=found.group[chosen],
+    )
+    return labels, found.scores[chosen][np.arange(len(names)), found.said[chosen]]
+
+
+def batch_order(name: str) -> tuple[int, str]:
+    """Return when a draw was made among others, from its name (see ``services.review.draw``)."""
+    number = name.rsplit("-", 1)[-1]
+    return (int(number) if number.isdecimal() else 0, name)
+
+
+def compare(*, first: TaggingRun, second: TaggingRun) -> Comparison:
+    """Compare the answers of two runs to the questions that both asked of the same samples.
+
+    Raises:
+        NotComparable: they are of different data sets, or have no answer in common.
+    """
+    if first.dataset_id != second.dataset_id:
+        raise NotComparable("The two runs are of different data sets. Choose two of the same.")
+    with sample_store().read() as cursor:
+        found = trust.flips(cursor, first.pk, second.pk)
+    if not found:
+        raise NotComparable(
+            f"Runs {first.pk} and {second.pk} have no answer about the same image and dimension. Choose two that overlap."
+        )
+    dimensions = {}
+    for name, rows in found.items():
+        words = tuple(dict.fromkeys([*(row[0] for row in rows), *(row[1] for row in rows)]))
+        table = np.zeros((len(words), len(words)), dtype=np.int64)
+        for before, after, count in rows:
+            table[words.index(before), words.index(after)] += count
+        dimensions[name] = (words, agreement.agreement(table, words))
+    return Comparison(first, second, dimensions)
+
+
+def flips_filter(comparison: Comparison, dimension: str, before: str = "", after: str = "") -> SampleFilter:
+    """Return the filter that shows what two runs answered differently, all of it or one kind."""
+    parts = [
+        str(comparison.first.pk),
+        str(comparison.second.pk),
+        dimension,
+        *([before, after] if before or after else []),
+    ]
+    return SampleFilter(flip=",".join(parts))
+
+
+def words_of(dimension: str) -> tuple[str, ...]:
+    """Return the answers of a dimension as they are kept: its words, and “” for a no."""
+    found = words_by_dimension().get(dimension)
+    if found is None:
+        raise VocabularyError(f"There is no dimension “{dimension}”. There are: {', '.join(words_by_dimension())}.")
+    return (*found, "") if len(found) == 1 else found
+
+
+def _scores(labels: Labels) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.zeros((len(labels), 0)) if labels.scores is None else labels.scores
+
+
+def _calibrate(labels: Labels, words: tuple[str, ...], keys: list[AnswerKey]) -> Calibration | NotCalibrated | None:
+    """Fit a calibration, if all answers are of one model, format, detail and question: another's would be another."""
+    if len(keys) != 1:
+        return None
+    own = keys[0]
+    key = Key(own.model, own.revision, own.dtype, own.detail, own.question)
+    return calibration.calibrate(_scores(labels), labels.truth, labels.weight, words, key)

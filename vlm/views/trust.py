@@ -1,0 +1,236 @@
+"""Review, accuracy, and runs side by side: how right the tags are, and how that was found out."""
+
+import csv
+import io
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST, require_safe
+
+from vlm import services
+from vlm.forms import read_filter
+from vlm.models import Dataset
+from vlm.permissions import EDIT, TAG, VIEW
+from vlm.services.accuracy import TARGET, Accuracy
+from vlm.statistics import plots
+from vlm.views.access import Request, get_dataset, get_run
+from vlm.views.problems import Problem, wants_json
+from vlm.vocabulary import VocabularyError
+
+MOST_LABELS_FILE = 32 << 20  # bytes
+TARGETS = ((0.8, "80 %"), (0.9, "90 %"), (0.95, "95 %"), (0.98, "98 %"))
+
+
+@require_safe
+def review(request: Request, dataset_id: int) -> HttpResponse:
+    """Show the next picture to decide, or offer a draw."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    dimension = _dimension(request)
+    return _review_page(request, dataset, dimension)
+
+
+@require_POST
+def review_draw(request: Request, dataset_id: int) -> HttpResponse:
+    """Draw images to decide: of the whole data set, or for looking within a filter."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    dimension = _dimension(request)
+    size = request.POST.get("size", "")
+    if not (size.isascii() and size.isdecimal() and 1 <= int(size[:9]) <= services.review.MOST):
+        raise Problem(f"Say how many images to draw: 1 to {services.review.MOST:,}.")
+    services.review.draw(
+        dataset=dataset, dimension=dimension, size=int(size), filter=read_filter(request.POST.get("filter", ""))
+    )
+    return redirect(f"{reverse('review', args=[dataset.pk])}?dimension={dimension}")
+
+
+@require_POST
+def review_decide(request: Request, dataset_id: int) -> HttpResponse:
+    """Keep a decision, skip an image or take the last decision back; answers with the next image."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    dimension, batch = _dimension(request), request.POST.get("batch", "")
+    action = request.POST.get("action", "")
+    if action == "undo":
+        services.review.undo(dataset=dataset, dimension=dimension, user=request.user)
+    else:
+        sample = request.POST.get("sample", "")
+        if not (sample.isascii() and sample.isdecimal() and len(sample) < 19):
+            raise Problem("The decision names no image. Reload the page.")
+        if action == "skip":
+            services.review.skip(dataset=dataset, dimension=dimension, batch=batch, sample_id=int(sample))
+        else:
+            word = "" if action == "unknown" else request.POST.get("word", "")
+            if action != "unknown" and "word" not in request.POST:
+                raise Problem("Choose a word, or “cannot tell”.")
+            services.review.decide(
+                dataset=dataset, dimension=dimension, batch=batch, sample_id=int(sample), word=word, user=request.user
+            )
+    if request.htmx or wants_json(request):
+        return _review_page(request, dataset, dimension)
+    return redirect(f"{reverse('review', args=[dataset.pk])}?dimension={dimension}")
+
+
+@require_POST
+def labels_import(request: Request, dataset_id: int) -> HttpResponse:
+    """Bring labels in from a table."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    upload = request.FILES.get("file")
+    if upload is None:
+        raise Problem("Choose a CSV file with the columns file, dimension and value.")
+    done = services.review.import_labels(
+        dataset=dataset,
+        content=upload.read(MOST_LABELS_FILE + 1),
+        random=bool(request.POST.get("random")),
+        strict=True,
+        user=request.user,
+    )
+    if wants_json(request):
+        status = 400 if done.problem_count else 200
+        return JsonResponse(
+            {"labels": done.labels, "problems": list(done.problems), "problem_count": done.problem_count}, status=status
+        )
+    if done.problem_count:
+        return render(request, "vlm/labels_problems.html", {"dataset": dataset, "done": done}, status=400)
+    messages.success(request, f"{done.labels:,} label{'' if done.labels == 1 else 's'} came in.")
+    return redirect("accuracy", dataset.pk)
+
+
+@require_safe
+def accuracy(request: Request, dataset_id: int) -> HttpResponse:
+    """Show how right the tags are, dimension by dimension."""
+    dataset = get_dataset(request, dataset_id)
+    target = _share(request.GET.get("target", ""), TARGET)
+    names = list(services.vocabulary.words())
+    chosen = request.GET.get("dimension", "")
+    asked = [chosen] if chosen in names else names
+    found = [services.accuracy.evaluate(dataset=dataset, dimension=name, target=target) for name in asked]
+    if wants_json(request):
+        return JsonResponse({"dataset": dataset.pk, "dimensions": [one.to_json() for one in found]})
+    values = {
+        "dataset": dataset,
+        "rows": [(one, _drawn(one)) for one in found if one.samples],
+        "target": target,
+        "targets": TARGETS,
+        "can_edit": request.user.has_perm(EDIT),
+        "can_tag": request.user.has_perm(TAG),
+        "chosen": chosen,
+    }
+    return render(request, "vlm/accuracy.html", values)
+
+
+@require_GET
+def accuracy_csv(request: Request, dataset_id: int) -> HttpResponse:
+    """Give every figure of the accuracy page as a table."""
+    dataset = get_dataset(request, dataset_id)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["dimension", "word", "figure", "value", "low", "high", "labels"])
+    for one in services.accuracy.overview(dataset=dataset):
+        for row in figures_of(one):
+            writer.writerow(row)
+    name = f"accuracy-{dataset.pk}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return HttpResponse("\ufeff" + buffer.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+@require_safe
+def runs_compared(request: Request, run_id: int, other_id: int) -> HttpResponse:
+    """Show two runs side by side: agreement, and every kind of flip as a filter."""
+    first, second = get_run(request, run_id, VIEW), get_run(request, other_id, VIEW)
+    found = services.accuracy.compare(first=first, second=second)
+    if wants_json(request):
+        return JsonResponse(found.to_json())
+    dimensions = []
+    for name, (words, agreed) in found.dimensions.items():
+        everything = services.accuracy.flips_filter(found, name).to_query()
+        rows = [
+            (flip, services.accuracy.flips_filter(found, name, flip.before, flip.after).to_query())
+            for flip in agreed.flips
+        ]
+        dimensions.append((name, words, agreed, everything, rows))
+    return render(
+        request,
+        "vlm/runs_compared.html",
+        {"dataset": first.dataset, "first": first, "second": second, "dimensions": dimensions},
+    )
+
+
+def figures_of(one: Accuracy) -> list[list[Any]]:
+    """Return the rows that a table of a dimension's figures has."""
+    if one.evaluation is None:
+        return []
+    rows: list[list[Any]] = []
+
+    def add(word: str, figure: str, estimate: Any) -> None:
+        if estimate is not None:
+            rows.append(
+                [
+                    one.dimension,
+                    word,
+                    figure,
+                    *(round(v, 6) for v in (estimate.value, estimate.low, estimate.high)),
+                    estimate.labels,
+                ]
+            )
+
+    add("", "accuracy", one.evaluation.accuracy)
+    for word in one.evaluation.words:
+        for figure, estimate in (("precision", word.precision), ("recall", word.recall), ("share", word.share)):
+            add(word.word or "no", figure, estimate)
+    return rows
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------
+def _review_page(request: Request, dataset: Dataset, dimension: str) -> HttpResponse:
+    found = services.review.queue(dataset=dataset, dimension=dimension, who=services.review.who(request.user))
+    if wants_json(request):
+        return JsonResponse(
+            {
+                "dimension": dimension,
+                "batch": found.batch,
+                "drawn": found.drawn,
+                "done": found.done,
+                "words": list(services.review.filter_empty(found.words)),
+                "next": [{"sample": item.sample.id, "path": item.sample.path} for item in found.items],
+            }
+        )
+    current = found.current
+    values = {
+        "dataset": dataset,
+        "queue": found,
+        "dimension": dimension,
+        "dimensions": list(services.vocabulary.words()),
+        "item": current,
+        "ahead": found.items[1:],
+        "words": [(place + 1, word) for place, word in enumerate(found.words)],
+        "said": list(zip(current.answer.words, current.answer.probabilities, strict=False))
+        if current and current.answer
+        else [],
+        "filter": request.GET.get("filter", ""),
+        "size": services.review.BATCH,
+    }
+    template = "vlm/_review.html" if request.htmx else "vlm/review.html"
+    return render(request, template, values)
+
+
+def _dimension(request: Request) -> str:
+    names = list(services.vocabulary.words())
+    chosen: str = request.POST.get("dimension") or request.GET.get("dimension") or (names[0] if names else "")
+    if chosen not in names:
+        raise VocabularyError(f"There is no dimension “{chosen[:60]}”.")
+    return chosen
+
+
+def _share(text: str, default: float) -> float:
+    try:
+        value = float(text) / 100 if text.strip().endswith("%") else float(text)
+    except ValueError:
+        return default
+    return value if 0.5 <= value < 1 else default
+
+
+def _drawn(one: Accuracy) -> dict[str, Any]:
+    """Return the plots of a dimension, as figures that the template draws and tells as tables."""
+    return {"curve": plots.promise_curve(one.curve), "reliability": plots.reliability(one.reliability)}
