@@ -50,6 +50,7 @@ class Look:
     state: RunState | None
     samples: tuple[SampleRow, ...] = ()
     sequence: int = 0
+    edits: int = 0  # of users, in this process
 
 
 def numbers(state: RunState) -> dict[str, str]:
@@ -76,8 +77,12 @@ def context(dataset_id: int, state: RunState | None, can_tag: bool) -> dict[str,
 
 
 def cells_html(dataset_id: int, samples: Iterable[SampleRow]) -> str:
-    """Return the tags of ``samples`` for the cells on show; the page's script moves them in."""
-    return render_to_string("vlm/_live_cells.html", {"dataset_id": dataset_id, "samples": samples})
+    """Return the tags of ``samples`` for the cells on show; the page's script moves them in.
+
+    Beside them stands how many edits were made, by which the page sees that somebody else made one.
+    """
+    values = {"samples": samples, "edits": services.tags.made(dataset_id=dataset_id)}
+    return render_to_string("vlm/_live_cells.html", values)
 
 
 class Room:
@@ -157,7 +162,7 @@ class Room:
         for viewer in self._unseeing & self.viewers:
             await self._show(viewer, await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
         self._unseeing.clear()
-        if before is None or (look.state == before.state and not look.samples):
+        if before is None or ((look.state, look.edits) == (before.state, before.edits) and not look.samples):
             return
         whole = _identity(look.state) != _identity(before.state)
         rights = {viewer.can_tag for viewer in self.viewers}
@@ -201,20 +206,21 @@ def _identity(state: RunState | None) -> tuple[object, ...]:
 
 def _look(dataset_id: int, before: Look | None) -> Look:
     """Read the newest run and what it has answered since ``before`` (None: only the state is wanted)."""
+    edits = services.tags.made(dataset_id=dataset_id)  # read first: an edit during the look is told at the next one
     dataset = Dataset(pk=dataset_id)
     run = services.runs.current(dataset=dataset)
     if run is None:
-        return Look(None)
+        return Look(None, edits=edits)
     state = services.runs.state(run=run)
     known = before is not None and before.state is not None and before.state.run == state.run
     if before is None:
         _, newest = services.runs.changes(run=run, since=0, limit=1)
-        return Look(state, (), newest)
+        return Look(state, (), newest, edits)
     if known and state == before.state:
-        return Look(state, (), before.sequence)
+        return Look(state, (), before.sequence, edits)
     ids, sequence = services.runs.changes(run=run, since=before.sequence if known else 0, limit=CELLS)
     samples = services.samples.by_id(dataset=dataset, ids=ids) if ids else []
-    return Look(state, tuple(samples), sequence)
+    return Look(state, tuple(samples), sequence, edits)
 
 
 def _rights(user_ids: set[int]) -> dict[int, bool]:
@@ -241,7 +247,7 @@ async def dataset_exists(dataset_id: int) -> bool:
 def _render_now(dataset_id: int, look: Look, whole: bool, can_tag: bool) -> str:
     values = context(dataset_id, look.state, can_tag) | {"oob": True}
     strip = render_to_string("vlm/_live.html" if whole or look.state is None else "vlm/_live_numbers.html", values)
-    return strip + (cells_html(dataset_id, look.samples) if look.samples else "")
+    return strip + cells_html(dataset_id, look.samples)
 
 
 def _refusal_html(refusal: Refusal) -> str:

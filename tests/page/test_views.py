@@ -639,3 +639,158 @@ def test_a_place_survives_its_own_address() -> None:
     place = Place.of(QueryDict("all=a+b&none=%26&pmin=0.25&order=uncertain&size=s&after=x&loaded=7"))
     assert Place.of(QueryDict(place.query)) == place
     assert place.filter.all_of == ("a b",)
+
+
+# -- what is on show, and what can be taken back -------------------------------------------------------------------------
+def test_an_import_that_skipped_files_is_still_a_page(admin: Client, db: None) -> None:
+    skipped = [{"path": "odd <b>.txt", "reason": "is no image"}]
+    job = ImportJob.objects.create(path="/x", name="x", status="completed", skipped=skipped)
+    page = admin.get(reverse("import_job", args=[job.pk]))
+    assert page.status_code == 200
+    assert "odd &lt;b&gt;.txt" in page.content.decode()
+    assert "is no image" in page.content.decode()
+
+
+def test_a_words_link_leads_to_as_many_images_as_stand_beside_it(dataset: Dataset, admin: Client) -> None:
+    ids = sample_ids(dataset)
+    for tag, chosen in {"dark": ids[:3], "dim": ids[3:5], "indoor": ids[1:4], "odd": ids[:2]}.items():
+        services.tags.add(dataset=dataset, filter=SampleFilter(ids=tuple(chosen)), tag=tag, user=None)
+    queries = (
+        "",
+        "all=indoor",
+        "any=dark&any=dim",
+        "none=dark",
+        "lacking=lighting",
+        "all=dark&any=odd",
+        "any=dark&any=odd",
+    )
+    for query in queries:
+        page = admin.get(f"{reverse('dataset', args=[dataset.pk])}?{query}")
+        groups = [*page.context["sidebar"].dimensions, page.context["sidebar"].user_tags]
+        for group in groups:
+            lines = [(word.require, word.count, word.mode == "all") for word in group.words]
+            if group.lacking:
+                lines.append((group.lacking.url, group.lacking.count, group.lacking.chosen))
+            for address, count, chosen_already in lines:
+                if not chosen_already:
+                    assert admin.get(address).context["facets"].total == count, (query, address)
+            assert max([0, *(word.percent for word in group.words)]) <= 100
+
+
+def test_the_grid_opens_around_a_sample_and_leads_both_ways(
+    dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.views.browse.PAGE", 2)
+    ids = sample_ids(dataset)
+    here = reverse("dataset", args=[dataset.pk])
+    for order in ("name", "added", "uncertain"):
+        everything = [s.id for s in services.samples.page(dataset=dataset, filter=SampleFilter(), order=order).samples]
+        page = admin.get(here, {"at": everything[4], "order": order})
+        shown = [sample.id for sample in page.context["page"].samples]
+        assert shown == everything[2:6]
+        before = admin.get(page.context["earlier_cells"])
+        assert [sample.id for sample in before.context["page"].samples] == everything[0:2]
+        assert not before.context["earlier"]
+        behind = admin.get(page.context["more_cells"])
+        assert [sample.id for sample in behind.context["page"].samples] == everything[6:]
+        again = admin.get(here, {"from": everything[3], "loaded": "2", "order": order})
+        assert [sample.id for sample in again.context["page"].samples] == everything[3:5]
+        assert again.context["earlier"]
+    # A sample that no longer matches still has its place.
+    services.tags.add(dataset=dataset, filter=SampleFilter(ids=(ids[4],)), tag="odd", user=None)
+    page = admin.get(here, {"at": ids[4], "none": "odd"})
+    assert [sample.id for sample in page.context["page"].samples] == [ids[2], ids[3], ids[5], ids[6]]
+    assert len(admin.get(here, {"at": 10**6}).context["page"].samples) == 2
+
+
+def test_counts_alone_draw_no_cell(dataset: Dataset, admin: Client) -> None:
+    page = admin.get(reverse("dataset", args=[dataset.pk]), {"loaded": "0"}, headers=HTMX)
+    assert 'class="cell"' not in page.content.decode()
+    assert page.context["facets"].total == 7
+
+
+def test_an_edit_is_undone_exactly_and_once(dataset: Dataset, admin: Client) -> None:
+    ids, address = sample_ids(dataset), reverse("edit_tags", args=[dataset.pk])
+    admin.post(address, {"action": "add", "tag": "dim", "ids": ids[0]})
+    said = admin.post(
+        address, {"action": "add", "tag": "DARK", "ids": f"{ids[0]},{ids[1]}"}, headers=HTMX
+    ).content.decode()
+    assert (
+        "“dark” added to 2 images, as the word of lighting; on 1 it took the place of another word of lighting." in said
+    )
+    assert [tags_of(dataset, i) for i in ids[:2]] == [{"dark"}, {"dark"}]
+    undo = reverse("edit_undo", args=[dataset.pk, services.tags.edits(dataset=dataset)[0].id])
+    assert undo in said
+    assert "2 images are as before" in admin.post(undo, headers=HTMX).content.decode()
+    assert [tags_of(dataset, i) for i in ids[:2]] == [{"dim"}, set()]
+    assert admin.post(undo, headers=HTMX).status_code == 409
+    assert "undone" in admin.get(reverse("edits", args=[dataset.pk])).content.decode()
+    other = services.datasets.import_folder(
+        path=draw_images(Path(dataset.root).parent / "other", 1), name="Other"
+    ).dataset
+    assert other is not None
+    first = services.tags.edits(dataset=dataset)[-1].id
+    assert admin.post(reverse("edit_undo", args=[other.pk, first])).status_code == 409
+
+
+def test_a_long_run_is_asked_about_once(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.services.runs.launch", lambda run: None)
+    from vlm.runs import scope
+    from vlm.runs.options import RunOptions
+
+    like = scope.draft(dataset, RunOptions())
+    make_run(
+        dataset, model=like.model, detail=like.detail, processed=10, seconds=2000, vocabulary_json=like.vocabulary_json
+    )
+    address = reverse("auto_tag", args=[dataset.pk])
+    counted = admin.get(reverse("auto_tag_count", args=[dataset.pk]), headers=HTMX)
+    assert "about 23 min 20 s" in counted.content.decode()
+    asked = admin.post(address, headers=HTMX)
+    assert (asked.status_code, asked.headers["HX-Retarget"]) == (200, "#auto-tag-problem")
+    assert "Start anyway" in asked.content.decode()
+    assert "Start anyway" in admin.post(address).content.decode()
+    assert TaggingRun.objects.count() == 1
+    assert admin.post(address, {"confirmed": "1"}, headers=HTMX).status_code == 202
+
+
+def test_thresholds_of_a_run_that_was_taken_back_are_refused_with_a_page(dataset: Dataset, admin: Client) -> None:
+    from django.utils import timezone
+
+    run = make_run(dataset, reverted=timezone.now())
+    assert "Other thresholds" not in admin.get(reverse("run", args=[run.pk])).content.decode()
+    for action in ("preview", "apply"):
+        form = {"min_probability": "0.3", "min_mass": "0", "action": action}
+        assert admin.post(reverse("run_thresholds", args=[run.pk]), form).status_code == 409
+
+
+def test_a_queued_run_says_what_it_waits_for(dataset: Dataset, admin: Client, tmp_path: Path) -> None:
+    other = services.datasets.import_folder(path=draw_images(tmp_path / "other", 1), name="Other").dataset
+    assert other is not None
+    busy = make_run(other, status="running", worker="elsewhere:1")
+    make_run(dataset, status="queued")
+    for address in (reverse("dataset", args=[dataset.pk]), reverse("active_runs")):
+        assert f"run {busy.pk}</a>, which has the model" in admin.get(address).content.decode()
+
+
+def test_a_viewer_reads_why_auto_tag_is_off(dataset: Dataset, user: User, client: Client) -> None:
+    allow(user, "view_dataset")
+    client.force_login(user)
+    assert "not tag by model" in client.get(reverse("dataset", args=[dataset.pk])).content.decode()
+
+
+def test_a_data_set_changes_only_by_those_who_may(dataset: Dataset, user: User, client: Client) -> None:
+    allow(user, "view_dataset")
+    client.force_login(user)
+    address = reverse("dataset_settings", args=[dataset.pk])
+    assert "Rename" not in client.get(address).content.decode()
+    for action in ("rename", "move", "delete", "paint"):
+        assert client.post(address, {"action": action, "name": dataset.name}).status_code == 403
+    allow(user, "change_dataset", "delete_dataset")
+    client.force_login(User.objects.get(pk=user.pk))
+    assert client.post(address, {"action": "paint"}).status_code == 400
+    assert client.post(address, {"action": "rename", "name": "  "}).status_code == 400
+    assert client.post(address, {"action": "delete", "name": "another"}).status_code == 400
+    make_run(dataset, status="running", worker="elsewhere:1")
+    assert client.post(address, {"action": "delete", "name": dataset.name}).status_code == 409
+    assert client.post(address, {"action": "move", "path": dataset.root}).status_code == 409
+    assert Dataset.objects.filter(pk=dataset.pk).exists()

@@ -1,5 +1,6 @@
 """Tags: what users add, take away, confirm and undo, on a sample or on a whole filter."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,19 @@ class Change:
     replaced: int = 0
 
 
+_made: Counter[int] = Counter()  # edits per data set in this process
+
+
+def made(*, dataset_id: int) -> int:
+    """Return a number that grows with every edit of a data set in this process: its viewers look whether it has."""
+    return _made[dataset_id]
+
+
+def _tell(dataset_id: int) -> None:
+    _made[dataset_id] += 1
+    notify(dataset_id)
+
+
 def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     """Give a tag to all samples of a filter that have it from no user yet.
 
@@ -46,7 +60,7 @@ def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) 
             dimension=dimension,
             by=_by(user, filter),
         )
-    notify(dataset.pk)
+    _tell(dataset.pk)
     return Change(done.id, done.samples, tag, dimension or "", done.replaced)
 
 
@@ -60,7 +74,7 @@ def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | Non
         if not done.samples and meant != tag:
             tag = meant
             done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
-    notify(dataset.pk)
+    _tell(dataset.pk)
     return Change(done.id, done.samples, tag, dimension or "")
 
 
@@ -77,7 +91,7 @@ def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | No
             dimension=dimension,
             by=_by(user, filter),
         )
-    notify(dataset.pk)
+    _tell(dataset.pk)
     return Change(done.id, done.samples, tag, dimension or "", done.replaced)
 
 
@@ -88,7 +102,7 @@ def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
             raise EditError(f"There is no edit {edit} of this data set.")
         by = Edit(user.pk, user.get_username(), "undo") if user is not None else Edit(way="undo")
         done = merging.undo(cursor, edit, by)
-    notify(dataset.pk)
+    _tell(dataset.pk)
     return Change(done.id, done.samples, rows[0].tag, rows[0].dimension or "")
 
 
@@ -96,12 +110,6 @@ def edits(*, dataset: Dataset, limit: int = 50) -> list[EditRow]:
     """Return the newest edits of a data set, the last one first."""
     with sample_store().read() as cursor:
         return reading.edits(cursor, dataset.pk, limit=limit)
-
-
-def revision(*, dataset: Dataset) -> int:
-    """Return a number that grows with every change of the data set's samples and tags, in whatever process."""
-    with sample_store().read() as cursor:
-        return reading.revision(cursor, dataset.pk)
 
 
 def suggestions(*, dataset: Dataset, prefix: str, limit: int = 20) -> list[str]:

@@ -126,7 +126,7 @@ def option_choices() -> dict[str, Any]:
     """Return what the fields of a run's options offer."""
     return {
         "defaults": RunOptions.defaults(),
-        "scopes": [choice for choice in TaggingRun.Scope.choices if choice[0] != TaggingRun.Scope.FAILED],
+        "scopes": [("missing", "images that lack an answer"), ("all", "all images, anew")],
         "details": AutoTagForm.DETAILS,
         "modes": TaggingRun.Mode.choices,
     }

@@ -6,7 +6,7 @@ import { say, take } from "./toasts.js";
 const RETRY_MS = 800;  // a lost connection heals within three seconds of the server's return
 const title = document.title;
 let before = null;
-let revision = null;
+let edits = null;
 let opened = 0;
 
 const runNow = () => {
@@ -90,10 +90,10 @@ document.addEventListener("htmx:wsClose", (event) => {
 
 document.addEventListener("htmx:wsAfterMessage", () => {
   placeTags();
-  const now = $("#live-cells")?.dataset.revision ?? null;
-  // Somebody has changed tags in another tab, or elsewhere.
-  if (now !== null && revision !== null && now !== revision && !runNow().active) follow();
-  revision = now ?? revision;
+  const now = $("#live-cells")?.dataset.edits ?? null;
+  // Somebody has changed tags, in another tab or elsewhere.
+  if (now !== null && edits !== null && now !== edits) follow();
+  edits = now ?? edits;
   noticeRun();
 });
 
