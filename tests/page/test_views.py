@@ -739,8 +739,15 @@ def test_a_long_run_is_asked_about_once(dataset: Dataset, admin: Client, monkeyp
     from vlm.runs.options import RunOptions
 
     like = scope.draft(dataset, RunOptions())
-    make_run(
-        dataset, model=like.model, detail=like.detail, processed=10, seconds=2000, vocabulary_json=like.vocabulary_json
+    TaggingRun.objects.create(
+        dataset=dataset,
+        vocabulary_hash="0" * 64,
+        status="completed",
+        model=like.model,
+        detail=like.detail,
+        processed=10,
+        seconds=2000,
+        vocabulary_json=like.vocabulary_json,
     )
     address = reverse("auto_tag", args=[dataset.pk])
     counted = admin.get(reverse("auto_tag_count", args=[dataset.pk]), headers=HTMX)

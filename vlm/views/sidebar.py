@@ -114,7 +114,7 @@ class _Drawer:
             count.count,
             _percent(count.count, scale),
             mode,
-            require=to("all", lambda f: _requiring(_let_go(f, name, siblings) if siblings else f, word)),
+            require=to("all", lambda f: _requiring(_let_go(now, name, siblings) if siblings else f, word)),
             one_of=to("any", lambda f: replace(f, any_of=(*f.any_of, word))),
             exclude=to("none", lambda f: replace(f, none_of=(*f.none_of, word))),
         )
