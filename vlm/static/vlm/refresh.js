@@ -30,11 +30,13 @@ function patchFacet(old, fresh) {
 function patchSidebar(fresh) {
   const aside = $("#filters");
   if (!aside || !fresh) return;
-  for (const group of $$(":scope > details", fresh)) {
+  const groups = $$(":scope > details", fresh);
+  const names = new Set(groups.map((group) => group.id));
+  for (const group of groups) {
     const old = document.getElementById(group.id);
     if (!old) {
       // A facet that was not there, such as the first own tag: it goes behind its neighbour.
-      const before = group.previousElementSibling?.id && document.getElementById(group.previousElementSibling.id);
+      const before = document.getElementById(groups[groups.indexOf(group) - 1]?.id ?? "");
       if (before) before.after(group); else aside.append(group);
       drawn(group);
       continue;
@@ -42,7 +44,7 @@ function patchSidebar(fresh) {
     const [list, now] = [$("ul.facet", old), $("ul.facet", group)];
     if (list && now) patchFacet(list, now);
   }
-  for (const old of $$(":scope > details", aside)) if (!fresh.querySelector(`#${CSS.escape(old.id)}`)) old.remove();
+  for (const old of $$(":scope > details", aside)) if (!names.has(old.id)) old.remove();
 }
 
 function patchTags(old, fresh) {
