@@ -1,5 +1,6 @@
 """Django's admin on the real engine and store: starting, steering and reading runs, importing, deleting, the vocabulary."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,19 @@ def test_adding_a_data_set_imports_it(client: Client, tmp_path: Path) -> None:
     refused = client.post(address, {"path": "/etc", "name": "", "format": "auto"})
     assert "is not below the import roots" in refused.content.decode()
     assert staff("view_dataset", "add_dataset").get(address).status_code == 403
+
+
+def test_a_json_without_a_name_makes_a_data_set_of_its_folders_name(client: Client, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "photos of may", 2)
+    images = [{"id": number, "file_name": path.name} for number, path in enumerate(sorted(folder.iterdir()))]
+    (folder / "labels.json").write_text(json.dumps({"images": images}))
+    address = reverse("admin:vlm_dataset_add")
+    client.post(address, {"path": str(folder / "labels.json"), "name": "", "format": "auto"})
+    wait_for(lambda: ImportJob.objects.get().status != ImportJob.Status.RUNNING)
+    job = ImportJob.objects.get()
+    assert (job.status, job.name, job.error) == ("completed", "photos of may", "")
+    assert job.summary == {"new": 2, "known": 0, "changed": 0, "renamed": 0, "back": 0, "gone": 0}
+    assert Dataset.objects.get().name == "photos of may"
 
 
 def test_deleting_a_data_set_removes_its_samples(client: Client, dataset: Dataset, ada: User) -> None:

@@ -92,7 +92,7 @@ def tags_of(dataset: Dataset) -> dict[str, list[str]]:
 def test_import_tells_what_it_found(folder: Path) -> None:
     (folder / "notes.txt").write_text("no image")
     code, out, _ = manage("import_dataset", str(folder), "--no-progress", "--dry-run")
-    assert (code, out) == (0, f"{folder}: 6 samples would be imported (folder).\n")
+    assert (code, out) == (0, f"{folder}: 6 samples would be imported (folder), 6 new.\n")
     assert not Dataset.objects.exists()
     code, out, _ = manage("import_dataset", str(folder), "--no-progress", "--json")
     found = json.loads(out)
@@ -101,7 +101,7 @@ def test_import_tells_what_it_found(folder: Path) -> None:
     assert [found[key] for key in ("format", "samples", "added", "updated", "missing")] == ["folder", 6, 6, 0, 0]
     (folder / "000.jpg").unlink()
     code, out, _ = manage("import_dataset", str(folder), "--no-progress")
-    assert (code, out) == (0, f"Data set {dataset.pk} “photos” (folder): 5 samples, 0 new, 0 changed, 1 missing.\n")
+    assert (code, out) == (0, f"Data set {dataset.pk} “photos” (folder): 5 samples, 0 new, 5 known, 1 gone.\n")
 
 
 def test_import_refuses_with_advice(tmp_path: Path, dataset: Dataset) -> None:

@@ -108,7 +108,7 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     again = home.start("--no-serve")
     out, errors = finish(again)
     assert again.returncode == 0, errors
-    assert out == "Data set 1 “photos” (folder): 3 samples, 0 new, 0 changed, 0 missing.\nNothing is left to tag.\n"
+    assert out == "Data set 1 “photos” (folder): 3 samples, 0 new, 3 known.\nNothing is left to tag.\n"
     assert collected.stat().st_mtime_ns == stamp  # nothing was built again
 
 

@@ -293,6 +293,7 @@ class ImportJob(models.Model):
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     skipped = models.JSONField(default=list)
+    summary = models.JSONField(default=dict)  # how many samples were new, known, changed and so on
     error = models.TextField(blank=True)
     dataset = models.ForeignKey(Dataset, null=True, blank=True, on_delete=models.SET_NULL)
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)

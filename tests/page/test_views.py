@@ -17,7 +17,6 @@ from django.utils.html import escape
 from django.utils.text import slugify
 
 import vlm
-from tests.children import wait_for
 from tests.page.conftest import HOSTILE, PASSWORD, allow, draw_images, sample_ids
 from vlm import services
 from vlm.formats import EXPORTS
@@ -483,20 +482,6 @@ def test_an_export_that_fails_is_told_before_a_byte_is_sent(
         assert "Another process is writing" in answer.content.decode()
 
 
-def test_a_json_without_a_name_is_called_after_its_folder(
-    transactional_db: None, data_dir: Path, tmp_path: Path, admin: Client
-) -> None:
-    folder = draw_images(tmp_path / "photos of may", 2)
-    names = sorted(path.name for path in folder.iterdir())
-    content = {"images": [{"id": number, "file_name": name} for number, name in enumerate(names)]}
-    (folder / "labels.json").write_text(json.dumps(content))
-    admin.post(reverse("import_new"), {"path": str(folder / "labels.json"), "action": "start"})
-    wait_for(lambda: not ImportJob.objects.filter(status="running").exists())
-    job = ImportJob.objects.get()
-    assert (job.status, job.name) == ("completed", "photos of may")
-    assert Dataset.objects.get().name == "photos of may"
-
-
 def test_an_import_shows_what_it_found_before_it_writes(
     db: None, data_dir: Path, tmp_path: Path, admin: Client
 ) -> None:
@@ -505,6 +490,18 @@ def test_an_import_shows_what_it_found_before_it_writes(
     assert looked.context["preview"].total == 3
     assert not Dataset.objects.exists()
     assert not ImportJob.objects.exists()
+    services.datasets.import_folder(path=folder)
+    first, second, *_ = sorted(folder.iterdir())
+    first.rename(first.with_name("renamed" + first.suffix))
+    second.unlink()
+    draw_images(folder / "more", 2)
+    looked = admin.post(reverse("import_new"), {"path": str(folder), "action": "preview"})
+    expected = {"new": 2, "known": 2, "changed": 0, "renamed": 1, "back": 0, "gone": 1}
+    assert looked.context["preview"].summary == expected
+    assert "<b>1</b> renamed" in looked.content.decode()
+    assert services.datasets.import_folder(path=folder, dry_run=True).imported.moved == 1
+    assert services.datasets.import_folder(path=folder).imported.moved == 1  # none of the looks had done it
+    Dataset.objects.all().delete()
     refused = admin.post(reverse("import_new"), {"path": "/etc", "action": "preview"})
     assert refused.status_code == 400
     assert "below" in refused.content.decode()

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from vlm import jobs
 from vlm.datasets.deleting import forget
+from vlm.datasets.previewing import preview, summary
 from vlm.errors import Refusal
 from vlm.formats import ImportFailed, Scan, Skip, scan
 from vlm.formats.files import locate
@@ -60,6 +61,7 @@ class ImportPreview:
     skips: list[Skip]
     skip_count: int
     examples: list[str]
+    summary: dict[str, int]  # see ``previewing.summary``
 
 
 def import_folder(
@@ -86,8 +88,9 @@ def import_folder(
     found = scan(path, format, within=within)
     name = (name or found.root.name or "images").strip()
     if dry_run:
-        total = sum(1 for _ in found)
-        return ImportDone(None, found.root, found.format, total, Imported(total=total), found.skips, found.skip_count)
+        would = preview(found, name=name, report=lambda count: report(count, found.total))
+        there = would.total - would.missing
+        return ImportDone(None, found.root, found.format, there, would, found.skips, found.skip_count)
     _check_name(name, found)  # before the long reading
     # One transaction, after everything was read: an error half-way leaves the samples as they were.
     with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
@@ -99,17 +102,17 @@ def import_folder(
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
 
-def import_preview(*, path: str, format: str = "auto") -> ImportPreview:
+def import_preview(*, path: str, name: str = "", format: str = "auto") -> ImportPreview:
     """Look through a folder below the import roots and write nothing.
 
     Raises:
         ImportFailed: it cannot be imported; the message says what to do.
     """
     found = scan(allowed_path(path), format, within=settings.IMPORT_ROOTS)
-    records = iter(found)
-    examples = [record.path for record in islice(records, EXAMPLES)]
-    total = len(examples) + sum(1 for _ in records)
-    return ImportPreview(found.root, found.format, total, found.skips, found.skip_count, examples)
+    examples = [record.path for record in islice(found, EXAMPLES)]
+    would = preview(found, name=(name or found.root.name or "images").strip())
+    total = would.total - would.missing
+    return ImportPreview(found.root, found.format, total, found.skips, found.skip_count, examples, summary(would))
 
 
 def import_start(*, path: str, name: str = "", format: str = "auto", user: User | None) -> ImportJob:
@@ -264,5 +267,6 @@ def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) ->
         "name": done.dataset.name if done.dataset else job.name,
         "done": done.total,
         "total": done.total,
+        "summary": summary(done.imported),
         "skipped": [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]],
     }

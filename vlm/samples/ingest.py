@@ -68,6 +68,7 @@ def _sweep(folder: Path) -> None:
             continue  # alive, or gone meanwhile, or not ours
 
 
+Report = Callable[[int], None]  # takes how many records were read so far
 Digest = Callable[[str], str | None]  # path below the root → SHA-256 of the file's bytes, None where it cannot be read
 
 
@@ -107,6 +108,32 @@ def import_rows(
         with store.write(stop=patient) as cursor:
             cursor.execute(attach).fetchall()
             return _Import(cursor, dataset_id, incoming, by, same, relocated).run()
+    finally:
+        try:
+            with store.read() as cursor:  # not possible inside the transaction
+                cursor.execute(f"detach database if exists {incoming}").fetchall()
+        except StoreError:
+            pass  # the file was handed over meanwhile, and what was attached went with it
+
+
+class _Previewed(Exception):
+    """Ends the transaction of a preview, so that nothing of it stays."""
+
+    def __init__(self, done: Imported) -> None:
+        super().__init__()
+        self.done = done
+
+
+def preview_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
+    """Return what :func:`import_rows` would do, by doing it in a transaction that is taken back."""
+    incoming = f"incoming_{uuid4().hex}"
+    quoted = str(source).replace("'", "''")
+    try:
+        with store.write(stop=threading.Event()) as cursor:
+            cursor.execute(f"attach if not exists '{quoted}' as {incoming} (read_only)").fetchall()
+            raise _Previewed(_Import(cursor, dataset_id, incoming, COMMAND, {}, relocated=False).run())
+    except _Previewed as previewed:
+        return previewed.done
     finally:
         try:
             with store.read() as cursor:  # not possible inside the transaction

@@ -43,7 +43,7 @@ def import_new(request: Request) -> HttpResponse:
             if wants_json(request):
                 return JsonResponse({"import": job.pk, "progress": reverse("import_job", args=[job.pk])}, status=202)
             return redirect("import_job", job.pk)
-        preview = services.datasets.import_preview(path=path, format=chosen)
+        preview = services.datasets.import_preview(path=path, name=form.cleaned_data["name"], format=chosen)
     except ImportFailed as error:
         if wants_json(request):
             raise

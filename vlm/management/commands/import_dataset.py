@@ -7,6 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from vlm import services
+from vlm.datasets.previewing import summary
 from vlm.formats import AUTO, IMPORTS
 from vlm.management.commands._shared import DoorCommand, progress_console, to_json
 
@@ -52,6 +53,7 @@ class Command(DoorCommand):
             "added": done.imported.added,
             "updated": done.imported.updated,
             "missing": done.imported.missing,
+            "summary": summary(done.imported),
             "skipped": done.skip_count,
             "skips": [{"path": skip.path, "reason": skip.reason} for skip in done.skips],
         }
@@ -63,10 +65,8 @@ class Command(DoorCommand):
         if done.skip_count > SHOWN_SKIPS:
             self.stdout.write(f"… and {done.skip_count - SHOWN_SKIPS:,} more; --json lists them.")
         if done.dataset is None:
-            self.stdout.write(f"{done.root}: {done.total:,} samples would be imported ({done.format}).")
-            return
-        new = done.imported
-        self.stdout.write(
-            f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} samples, {new.added:,} new, "
-            f"{new.updated:,} changed, {new.missing:,} missing."
-        )
+            told = f"{done.root}: {done.total:,} samples would be imported ({done.format})"
+        else:
+            told = f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} samples"
+        counts = [f"{count:,} {what}" for what, count in summary(done.imported).items() if count or what == "new"]
+        self.stdout.write(f"{told}, {', '.join(counts)}.")
