@@ -104,9 +104,9 @@ def import_folder(
     return importing.import_folder(path=path, name=name, format=format, dry_run=dry_run, report=report)
 
 
-def import_preview(*, path: str, format: str = "auto") -> ImportPreview:
+def import_preview(*, path: str, name: str = "", format: str = "auto") -> ImportPreview:
     """Look through a folder below the import roots and write nothing. Raises ``ImportFailed``."""
-    return importing.import_preview(path=path, format=format)
+    return importing.import_preview(path=path, name=name, format=format)
 
 
 def import_start(*, path: str, name: str = "", format: str = "auto", user: User | None) -> ImportJob:
