@@ -50,6 +50,11 @@ class ImportDone:
     skips: list[Skip]
     skip_count: int
 
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many samples are new, known, changed and so on."""
+        return summary(self.imported)
+
 
 @dataclass(frozen=True, slots=True)
 class ImportPreview:
@@ -267,6 +272,6 @@ def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) ->
         "name": done.dataset.name if done.dataset else job.name,
         "done": done.total,
         "total": done.total,
-        "summary": summary(done.imported),
+        "summary": done.summary,
         "skipped": [{"path": skip.path, "reason": skip.reason} for skip in done.skips[:KEPT_SKIPS]],
     }

@@ -7,7 +7,6 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from vlm import services
-from vlm.datasets.previewing import summary
 from vlm.formats import AUTO, IMPORTS
 from vlm.management.commands._shared import DoorCommand, progress_console, to_json
 
@@ -53,7 +52,7 @@ class Command(DoorCommand):
             "added": done.imported.added,
             "updated": done.imported.updated,
             "missing": done.imported.missing,
-            "summary": summary(done.imported),
+            "summary": done.summary,
             "skipped": done.skip_count,
             "skips": [{"path": skip.path, "reason": skip.reason} for skip in done.skips],
         }
@@ -68,5 +67,5 @@ class Command(DoorCommand):
             told = f"{done.root}: {done.total:,} samples would be imported ({done.format})"
         else:
             told = f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} samples"
-        counts = [f"{count:,} {what}" for what, count in summary(done.imported).items() if count or what == "new"]
+        counts = [f"{count:,} {what}" for what, count in done.summary.items() if count or what == "new"]
         self.stdout.write(f"{told}, {', '.join(counts)}.")

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vlm', '0006_claims_of_jobs'),
+        ('vlm', '0007_detail_as_needed'),
     ]
 
     operations = [
