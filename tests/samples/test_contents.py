@@ -4,7 +4,7 @@ import pytest
 
 from vlm.samples import Imported, Question, Result, SampleFilter, SampleStore, StoreClaimLost, merging, where
 from vlm.samples.checking import check_store
-from vlm.samples.ingest import import_rows, staged
+from vlm.samples.ingest import import_rows, relocated, staged
 from vlm.samples.reading import Wanted, export_page, pending, pending_count, pending_spread, question_ids
 
 from .conftest import WORDS, Record, answer, record
@@ -97,6 +97,19 @@ def test_a_copied_data_set_keeps_its_answers(store: SampleStore) -> None:
     assert done.replaced == 1
     assert {path: row[0] for path, row in files(store).items()} == ids
     assert waiting(store) == ["b.jpg"]
+
+
+def test_a_data_set_that_was_pointed_elsewhere_keeps_its_answers(store: SampleStore) -> None:
+    bring_in(store, record("a.jpg", content_key="10-1"), record("b.jpg", content_key="10-2"))
+    answered(store, "a.jpg", "b.jpg")
+    with store.write() as cursor:
+        relocated(cursor, dataset_id=1)
+    records = [record("a.jpg", content_key="10-7"), record("b.jpg", content_key="11-8")]
+    assert bring_in(store, *records).replaced == 1
+    assert waiting(store) == ["b.jpg"]
+    assert (
+        bring_in(store, record("a.jpg", content_key="10-9"), records[1]).replaced == 1
+    )  # from here on times count again
 
 
 def test_a_renamed_file_is_found_again(store: SampleStore) -> None:

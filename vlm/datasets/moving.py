@@ -11,7 +11,7 @@ from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import RunActive
 from vlm.runs.state import fail_stale
-from vlm.samples import reading
+from vlm.samples import ingest, reading
 
 LOOKED_AT = 1000  # images, spread over the data set
 LEAST_FOUND = 0.5
@@ -66,6 +66,8 @@ def relocate(*, dataset: Dataset, path: str) -> Found:
             f"Only {found.there:,} of {found.looked_for:,} images that were looked for lie below {folder}; “{found.lacking}” "
             "does not. Choose the folder that holds them under the same names."
         )
+    with sample_store().write() as cursor:
+        ingest.relocated(cursor, dataset_id=dataset.pk)
     Dataset.objects.filter(pk=dataset.pk).update(root=str(folder))
     dataset.refresh_from_db()
     return found

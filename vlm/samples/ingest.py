@@ -23,6 +23,7 @@ CHUNK = 4096  # rows between two reports
 STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
 IN_USE = "in-use"  # the file in it that a living import has locked
 SWEPT_AFTER_SECONDS = 60.0
+RELOCATED = "relocated"  # stands for the time of change in a content key when that is not to be gone by
 NO_BOX = (None, None, None, None)
 
 
@@ -162,6 +163,15 @@ def _doubtful(cursor: Cursor, dataset_id: int, incoming: str) -> list[str]:
     return [row[0] for row in rows]
 
 
+def relocated(cursor: Cursor, *, dataset_id: int) -> None:
+    """Say that the data set's folder is another one: copies have new times, so that the next import goes by sizes alone."""
+    cursor.execute(
+        "update samples set content_key = split_part(content_key, '-', 1) || ? where dataset_id = ?",
+        [f"-{RELOCATED}", dataset_id],
+    ).fetchall()
+    changed(cursor, dataset_id)
+
+
 class _Import:
     """One import, inside its transaction."""
 
@@ -235,9 +245,9 @@ class _Import:
         condition = (
             "s.id in (select s.id from samples s join arriving a on a.path = s.path left join hashed h on h.path = a.path "
             "where s.dataset_id = ? and s.content_key <> a.content_key and s.digest is distinct from coalesce(h.digest, '') "
-            "and not (? and split_part(s.content_key, '-', 1) = split_part(a.content_key, '-', 1)))"
+            "and not ((? or s.content_key like ?) and split_part(s.content_key, '-', 1) = split_part(a.content_key, '-', 1)))"
         )
-        count = touch(self._cursor, (condition, [self._dataset_id, self._relocated]))
+        count = touch(self._cursor, (condition, [self._dataset_id, self._relocated, f"%-{RELOCATED}"]))
         set_aside(self._cursor, dataset_id=self._dataset_id, by=self._by)
         self._cursor.execute(
             "update samples set digest = null where dataset_id = ? and id in (select id from touched) and digest is not null",
