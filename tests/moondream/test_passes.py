@@ -3,7 +3,9 @@
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,6 +107,31 @@ def test_where_nothing_can_be_captured_the_work_goes_on(
     for _ in range(2):
         assert kept.run("double", lambda rows: 2 * rows, torch.ones(3), (4,)).tolist() == [2, 2, 2]
     assert len(caplog.records) == 1
+
+
+def test_a_pass_is_warmed_up_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for CUDA: the order of things, and that a replay reads where the input was copied to."""
+    runs: list[int] = []
+
+    def double(rows: torch.Tensor) -> torch.Tensor:
+        runs.append(len(rows))
+        return 2 * rows
+
+    class Graph:
+        def replay(self) -> None:
+            captured._out.copy_(2 * captured._rows)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: SimpleNamespace(wait_stream=lambda _: None))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_stream=lambda _: None))
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
+    captured = passes._Captured(double, torch.zeros(4), "the pool")
+    assert runs == [4] * (passes.WARM_UPS + 1)
+    first = captured(torch.tensor([1.0, 2.0]))
+    second = captured(torch.tensor([5.0, 6.0, 7.0, 8.0]))
+    assert (first.tolist(), second.tolist()) == ([2, 4], [10, 12, 14, 16])
+    assert len(runs) == passes.WARM_UPS + 1
 
 
 def test_scores_are_the_same_as_on_a_cpu(plain: Tagger, fused: Tagger, images: list[Image.Image]) -> None:

@@ -109,16 +109,17 @@ class _Captured(_Pass):
 
     def __init__(self, function: Run, rows: Tensor, pool: Any) -> None:
         super().__init__(function, rows)
-        beside = torch.cuda.Stream(rows.device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream(rows.device))
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UPS):
-                function(rows)
-        torch.cuda.current_stream(rows.device).wait_stream(beside)
-        self._graph = torch.cuda.CUDAGraph()
-        # Threads that decode images may use the GPU's allocator meanwhile, for memory to upload from.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._out = function(rows)
+        with torch.cuda.device(rows.device):  # which need not be the first one
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UPS):
+                    function(rows)
+            torch.cuda.current_stream().wait_stream(beside)
+            self._graph = torch.cuda.CUDAGraph()
+            # Threads that decode images may use the GPU's allocator meanwhile, for memory to upload from.
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                self._out = function(rows)
 
     def _replay(self) -> Tensor:
         self._graph.replay()
