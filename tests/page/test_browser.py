@@ -245,7 +245,7 @@ def test_without_javascript(server: Server, visitor: Visitor, folder: Path) -> N
     page.get_by_role("button", name="Start").click()
     repeat(page, page.reload, until=lambda: page.locator("#live.completed").count() == 1)
     page.locator("#live").get_by_role("link", name="Run").click()
-    page.get_by_label("Least probability").fill("1")
+    page.get_by_label("Least probability", exact=True).fill("1")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("status").filter(has_text="would change")).to_be_visible()
     context.close()
