@@ -178,6 +178,16 @@ def test_a_condition_holds_for_answers_that_are_there(dataset: Dataset) -> None:
     change = services.vocabulary.save(
         name="weather", entry=Entry(replace(weather, only=Only("setting", ("outdoor",)))), user=None
     )
+    held = 0
+    for sample in services.samples.page(dataset=dataset, filter=SampleFilter(), limit=100).samples:
+        detail = services.samples.detail(dataset=dataset, sample_id=sample.id)
+        assert detail is not None
+        withheld = services.vocabulary.withheld(detail=detail)
+        assert withheld == (
+            {} if "outdoor" in before[sample.file_name] else {"weather": "only where setting is outdoor"}
+        )
+        held += len(withheld)
+    assert rows("select count(*) from answers where dimension = 'weather' and accepted") == [(COUNT,)]
     for name, found in tags(dataset).items():
         expected = before[name] if "outdoor" in before[name] else before[name] - set(weather.words)
         assert found == expected

@@ -296,3 +296,21 @@ def test_runs_with_nothing_in_common_are_refused(dataset: Dataset) -> None:
     other = execute(dataset, dimensions=("weather",))
     with pytest.raises(NotComparable, match="no answer about the same"):
         services.accuracy.compare(first=TaggingRun.objects.exclude(pk=other.pk).get(), second=other)
+
+
+def test_a_threshold_of_one_dimension_leaves_the_others_alone(ada: Client, dataset: Dataset) -> None:
+    run = execute(dataset, scope="all", dimensions=("setting", "density"))
+    counts = "select dimension, count(*) filter (accepted) from answers where run_id = ? group by 1 order by 1"
+    assert rows(counts, run.pk) == [("density", COUNT), ("setting", COUNT)]
+    address = reverse("run_thresholds", args=[run.pk])
+    looked = ada.post(address, {"min_probability": "1", "dimension": "setting"})
+    assert looked.status_code == 200
+    assert rows(counts, run.pk) == [("density", COUNT), ("setting", COUNT)]
+    assert ada.post(address, {"min_probability": "1", "dimension": "setting", "action": "apply"}).status_code == 302
+    assert rows(counts, run.pk) == [("density", COUNT), ("setting", 0)]
+    run.refresh_from_db()
+    assert (run.thresholds, run.min_probability) == ({"setting": 1.0}, 0.0)
+    services.runs.reapply(run=run, min_probability=0, min_mass=0)
+    assert rows(counts, run.pk) == [("density", COUNT), ("setting", COUNT)]
+    run.refresh_from_db()
+    assert run.thresholds == {}

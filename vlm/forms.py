@@ -131,7 +131,16 @@ class AutoTagForm(forms.Form):
 
 class ThresholdsForm(forms.Form):
     min_probability = forms.FloatField(min_value=0, max_value=1, label="Least probability")
-    min_mass = forms.FloatField(min_value=0, max_value=1, label="Least mass")
+    min_mass = forms.FloatField(min_value=0, max_value=1, label="Least mass", required=False)
+    dimension = forms.CharField(max_length=60, required=False, label="Dimension")
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        if values.get("min_mass") is None and "min_mass" not in self.errors:
+            if not values.get("dimension"):
+                self.add_error("min_mass", "This field is required.")
+            values["min_mass"] = 0.0  # of one dimension: the run's own stays
+        return values
 
 
 class ImportForm(forms.Form):

@@ -195,6 +195,9 @@ class TaggingRun(models.Model):
     batch_size = models.PositiveIntegerField(default=0)
     min_probability = models.FloatField(default=0.5)
     min_mass = models.FloatField(default=0.5)
+    thresholds = models.JSONField(
+        default=dict, blank=True, help_text="Dimension → its own least probability, where one was applied."
+    )
     same_detail = models.BooleanField(
         default=False, help_text="Answers of another detail or number format count as missing."
     )

@@ -9,9 +9,9 @@ import string
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -61,6 +61,7 @@ class Job:
         full_share: of the samples, how many are asked again, in a second pass at full detail; 0 for one pass.
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
+        thresholds: dimension → its own least probability.
     """
 
     dataset_id: int
@@ -78,6 +79,12 @@ class Job:
     limit: int | None
     max_pixels: int
     full_share: float = 0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def decided(self, dimension: str, probability: float, mass: float) -> str:
+        """Return why an answer does not become a tag, or an empty text if it does."""
+        least = self.thresholds.get(dimension, self.min_probability)
+        return decide(probability, mass, min_probability=least, min_mass=self.min_mass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +405,7 @@ def _scored(job: Job, place: int, score: DimensionScore) -> Answer:
     dimension = job.vocabulary.dimensions[place]
     tags = tuple(map(dimension.tag_of, score.words))
     answer, probability = score.best
-    reason = decide(probability, score.mass, min_probability=job.min_probability, min_mass=job.min_mass)
+    reason = job.decided(dimension.name, probability, score.mass)
     said = (tags, score.probabilities, score.mass, dimension.tag_of(answer), probability)
     return Answer(job.run_id, dimension.name, place, *said, not reason, reason)
 

@@ -95,6 +95,7 @@ def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
         batch_size=run.batch_size,
         limit=limit,
         max_pixels=settings.MAX_PIXELS,
+        thresholds=run.thresholds,
     )
 
 

@@ -139,22 +139,29 @@ def revert(*, run: TaggingRun) -> int:
     return count
 
 
-def reapply(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
-    """Decide a finished run's answers by other thresholds, without the model.
+def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
+    """Decide a finished run's answers, of one dimension or of all, by other thresholds, without the model.
 
     Raises:
         Unchangeable: the run is active or reverted.
         RunError: a threshold is no probability.
     """
     _check_changeable(run, min_probability, min_mass)
+    before = {name: getattr(run, name) for name in ("min_probability", "min_mass", "thresholds")}
     # Said first, so that whoever resumes it meanwhile decides by the new ones.
-    _claim_finished(run, min_probability=min_probability, min_mass=min_mass)
+    if dimension:
+        min_mass = run.min_mass
+        _claim_finished(run, thresholds={**run.thresholds, dimension: min_probability})
+    else:
+        _claim_finished(run, min_probability=min_probability, min_mass=min_mass, thresholds={})
     try:
         with sample_store().write() as cursor:
-            result = merging.apply_thresholds(cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass)
+            result = merging.apply_thresholds(
+                cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass, dimension=dimension
+            )
             _, tagged, discarded, _ = reading.run_counts(cursor, run.pk)
     except BaseException:
-        TaggingRun.objects.filter(pk=run.pk).update(min_probability=run.min_probability, min_mass=run.min_mass)
+        TaggingRun.objects.filter(pk=run.pk).update(**before)
         raise
     TaggingRun.objects.filter(pk=run.pk).update(tagged=tagged, discarded=discarded)
     run.refresh_from_db()
@@ -162,11 +169,17 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reap
     return result
 
 
-def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
+def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
     """Tell what :func:`reapply` would change. Raises as it does."""
     _check_changeable(run, min_probability, min_mass)
     with sample_store().read() as cursor:
-        return merging.preview_thresholds(cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass)
+        return merging.preview_thresholds(
+            cursor,
+            run_id=run.pk,
+            min_probability=min_probability,
+            min_mass=run.min_mass if dimension else min_mass,
+            dimension=dimension,
+        )
 
 
 def _check_changeable(run: TaggingRun, min_probability: float, min_mass: float) -> None:

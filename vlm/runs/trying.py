@@ -12,7 +12,7 @@ import numpy as np
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
-from vlm.runs.loop import Job, decide, decode
+from vlm.runs.loop import Job, decode
 from vlm.runs.options import RunOptions
 from vlm.samples import Pending, SampleFilter, SampleRow, reading
 from vlm.statistics.agreement import Wordings
@@ -223,7 +223,7 @@ def _tried(
     if score is None:
         return Tried(sample.id, sample.file_name, sample.content_key, None, (), "", stored, error)
     said = _said(dimension, score)
-    reason = decide(said.probability, said.mass, min_probability=job.min_probability, min_mass=job.min_mass)
+    reason = job.decided(dimension.name, said.probability, said.mass)
     each = tuple(_said(dimension, one) for one in score.wordings or (score,))
     return Tried(sample.id, sample.file_name, sample.content_key, said, each, reason, stored)
 

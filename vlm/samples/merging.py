@@ -210,11 +210,13 @@ def revert_run(cursor: Cursor, *, run_id: int) -> int:
     return count
 
 
-def apply_thresholds(cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float) -> Reapplied:
-    """Decide a run's answers anew. Generated answers carry no probabilities and stay as they are."""
+def apply_thresholds(
+    cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float, dimension: str = ""
+) -> Reapplied:
+    """Decide a run's answers anew, of one ``dimension`` or of all. Generated answers have no probabilities and stay."""
     cursor.execute(
         f"create or replace temp table decided as {DECIDE}",
-        {"run": run_id, "probability": min_probability, "mass": min_mass},
+        {"run": run_id, "probability": min_probability, "mass": min_mass, "dimension": dimension},
     ).fetchall()
     touched = touch(cursor, ("s.id in (select sample_id from decided where accepted <> now_accepted)", []))
     cursor.execute(
@@ -239,11 +241,13 @@ def apply_thresholds(cursor: Cursor, *, run_id: int, min_probability: float, min
     return _reapplied(cursor, touched)
 
 
-def preview_thresholds(cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float) -> Reapplied:
+def preview_thresholds(
+    cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float, dimension: str = ""
+) -> Reapplied:
     """Tell what :func:`apply_thresholds` would do, without doing it."""
     cursor.execute(
         f"create or replace temp table decided as {DECIDE}",
-        {"run": run_id, "probability": min_probability, "mass": min_mass},
+        {"run": run_id, "probability": min_probability, "mass": min_mass, "dimension": dimension},
     ).fetchall()
     touched = cursor.execute("select count(distinct sample_id) from decided where accepted <> now_accepted").fetchall()
     return _reapplied(cursor, touched[0][0])
@@ -655,7 +659,7 @@ DECIDE = f"""
 select sample_id, dimension, accepted, probability >= $probability and mass >= $mass as now_accepted,
     case when mass < $mass then '{OFF_THE_LIST}' when probability < $probability then '{BELOW_THRESHOLD}'
          else '' end as now_reason
-from answers where run_id = $run and mass is not null
+from answers where run_id = $run and mass is not null and ($dimension = '' or dimension = $dimension)
 """
 
 

@@ -204,6 +204,12 @@ def compare(*, first: TaggingRun, second: TaggingRun) -> Comparison:
     return Comparison(first, second, dimensions)
 
 
+def comparable(*, run: TaggingRun, limit: int = 5) -> list[int]:
+    """Return the numbers of the latest other runs of the data set that have answers."""
+    others = TaggingRun.objects.filter(dataset_id=run.dataset_id, reverted=None, processed__gt=0).exclude(pk=run.pk)
+    return list(others.values_list("pk", flat=True)[:limit])
+
+
 def flips_filter(comparison: Comparison, dimension: str, before: str = "", after: str = "") -> SampleFilter:
     """Return the filter that shows what two runs answered differently, all of it or one kind."""
     parts = [

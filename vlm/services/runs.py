@@ -77,14 +77,14 @@ def revert(*, run: TaggingRun) -> int:
     return steering.revert(run=run)
 
 
-def reapply(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
+def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
     """Decide a finished run's answers by other thresholds. Raises ``Unchangeable``, ``RunError``."""
-    return steering.reapply(run=run, min_probability=min_probability, min_mass=min_mass)
+    return steering.reapply(run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension)
 
 
-def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float) -> Reapplied:
+def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
     """Tell what :func:`reapply` would change. Raises as it does."""
-    return steering.reapply_preview(run=run, min_probability=min_probability, min_mass=min_mass)
+    return steering.reapply_preview(run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension)
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from django.utils import timezone
 from vlm.errors import Refusal
 from vlm.models import Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Cursor, Edit, rewording
+from vlm.samples import Cursor, Edit, SampleDetail, rewording
 from vlm.vocabulary import (
     DEFAULT_VOCABULARY,
     Only,
@@ -110,6 +110,23 @@ def changed_since(*, run: TaggingRun) -> tuple[str, ...]:
     asked = run.vocabulary
     now = {found.dimension.name: found.dimension for found in entries()}
     return differences(asked, [now[name] for name in asked.names if name in now])
+
+
+def withheld(*, detail: SampleDetail) -> dict[str, str]:
+    """Return, per dimension whose accepted answer makes no tag of a sample, the condition that it does not meet."""
+    tags = {tag.tag for tag in detail.sample.tags}
+    of = {tag.dimension for tag in detail.sample.tags if tag.source == "user"}
+    conditions = {found.dimension.name: found.dimension.only for found in entries() if found.dimension.only is not None}
+    return {
+        answer.dimension: str(conditions[answer.dimension])
+        for answer in detail.answers
+        if answer.accepted
+        and answer.word
+        and answer.dimension in conditions
+        and answer.word not in tags
+        and answer.word not in detail.rejected
+        and answer.dimension not in of
+    }
 
 
 def stakes(*, words: Iterable[str]) -> list[Stake]:

@@ -64,6 +64,8 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
         "failures": services.runs.failures(run=run, limit=LISTED),
         "discards": services.runs.discards(run=run, limit=LISTED),
         "listed": LISTED,
+        "changed": services.vocabulary.changed_since(run=run),
+        "others": services.accuracy.comparable(run=run),
     }
 
 

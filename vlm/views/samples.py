@@ -35,11 +35,15 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     answered = {answer.dimension: answer for answer in detail.answers}
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
+    withheld = services.vocabulary.withheld(detail=detail)
     values = {
         "dataset": dataset,
         "detail": detail,
         "sample": row,
-        "answers": [(answer, bars(answer), models.get(answer.run, "")) for answer in answered.values()],
+        "answers": [
+            (answer, bars(answer), models.get(answer.run, ""), withheld.get(answer.dimension))
+            for answer in answered.values()
+        ],
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
         "stroke": max(row.width or 0, row.height or 0) / 400,
         "letters": max(row.width or 0, row.height or 0) / 50,
