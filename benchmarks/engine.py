@@ -269,12 +269,16 @@ def machine(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}"
 
 
-def parity(device: torch.device, dtype: str) -> float:
-    """Return how far first-token logits are from the reference implementation's, rms, relative: the worst of all."""
+def parity(device: torch.device, dtype: str, *, most: int | None = None) -> float:
+    """Return how far first-token logits are from the reference implementation's, rms, relative: the worst of all.
+
+    Args:
+        most: pictures at most; ``None`` for all.
+    """
     expected = json.loads((VECTORS / "expected.json").read_text())
     recorded = load_file(VECTORS / "expected.safetensors")
     tagger = load_tagger(str(VECTORS), device=str(device), dtype=dtype, batch_size=6)
-    pictures = [Image.open(VECTORS / record["file"]).convert("RGB") for record in expected["images"]]
+    pictures = [Image.open(VECTORS / record["file"]).convert("RGB") for record in expected["images"][:most]]
     worst = 0.0
     for name, question in expected["prompts"].items():
         for index, row in enumerate(tagger.first_token_logits(pictures, question).cpu()):
