@@ -26,6 +26,14 @@ def add_samples(store: SampleStore, dataset_id: int, count: int) -> None:
         ).fetchall()
 
 
+def questions() -> list[Question]:
+    """Return what the pretended runs asked."""
+    return [
+        Question.of(model="pretended", revision="1", mode="score", dimension=d.name, asked={"question": d.question})
+        for d in DEFAULT_VOCABULARY
+    ]
+
+
 def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: float) -> int:
     """Write what a run would have said about the first ``share`` of a data set's samples; returns how many."""
     with store.read() as cursor:
@@ -37,11 +45,7 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
         ]
     ids = ids[: round(len(ids) * share)]
     with store.write() as cursor:
-        questions = [
-            Question.of(model="pretended", revision="1", mode="score", dimension=d.name, asked={"question": d.question})
-            for d in DEFAULT_VOCABULARY
-        ]
-        question_ids = run_begin(cursor, dataset_id=dataset_id, run_id=run_id, worker="", questions=questions)
+        question_ids = run_begin(cursor, dataset_id=dataset_id, run_id=run_id, worker="", questions=questions())
     for start in range(0, len(ids), STEP):
         low, high = ids[start], ids[min(start + STEP, len(ids)) - 1]
         span = {"dataset": dataset_id, "run": run_id, "low": low, "high": high}
@@ -50,7 +54,8 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
                 listed = ", ".join(f"'{word}'" for word in words)
                 cursor.execute(
                     f"""
-                    insert into answers
+                    insert into answers (dataset_id, run_id, sample_id, dimension, place, words, probabilities, mass, word,
+                        probability, accepted, reason, text, current, question_id, stale)
                     select dataset_id, $run, id, '{name}', {place}, [{listed}],
                         list_transform([{listed}], lambda w: case when w = word then p else (1 - p) / {len(words) - 1} end)::float[],
                         0.99, word, p, p >= 0.5, case when p >= 0.5 then '' else 'below threshold' end, '', true,
@@ -68,7 +73,8 @@ def answer_samples(store: SampleStore, dataset_id: int, run_id: int, share: floa
                 span,
             ).fetchall()
             cursor.execute(
-                "insert into run_samples select $run, id, dataset_id, 'done', '', nextval('changes'), false from samples "
+                "insert into run_samples (run_id, sample_id, dataset_id, status, error, change) "
+                "select $run, id, dataset_id, 'done', '', nextval('changes') from samples "
                 "where dataset_id = $dataset and id between $low and $high",
                 span,
             ).fetchall()

@@ -16,16 +16,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.million import WORDS, add_samples, answer_samples
+from benchmarks.million import WORDS, add_samples, answer_samples, questions
 from benchmarks.report import machine, median_ms, show
 from vlm.formats.coco import scan_coco
-from vlm.samples import Answer, Result, SampleFilter, SampleStore
+from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, where
 from vlm.samples.database import Cursor
 from vlm.samples.ingest import import_rows, staged
-from vlm.samples.merging import derive, merge_batch, tags_add
-from vlm.samples.reading import facets, page_cursor, samples_page
+from vlm.samples.merging import derive, merge_batch, tags_add, undo
+from vlm.samples.reading import (
+    Wanted,
+    facets,
+    page_cursor,
+    pending,
+    pending_count,
+    question_ids,
+    run_counts,
+    samples_page,
+)
 
 BATCH = 256
+UNDONE = 100_000  # samples of the bulk edit that is taken back
 SLICE = 200_000  # samples of the data set whose facets are counted
 
 
@@ -112,7 +122,7 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
         # The cursor in front of page 10,000, without walking there.
         place = min(10_000 * 60, samples - 100)
         row = cursor.execute(
-            "select file_name, id from samples where dataset_id = 1 order by file_name, id limit 1 offset ?", [place]
+            "select sort, id from samples where dataset_id = 1 order by sort, id limit 1 offset ?", [place]
         ).fetchall()[0]
         deep = page_cursor("name", row)
         figures["first page by name, ms"] = median_ms(lambda: page(everything))
@@ -126,10 +136,51 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
             lambda: facets(cursor, 2, SampleFilter(all_of=("dark",)), WORDS), repeat=5
         )
         figures["facets of the whole, ms"] = median_ms(lambda: facets(cursor, 1, everything, WORDS), repeat=5)
+        figures |= measure_asking(cursor)
+    figures |= measure_undo(store, min(UNDONE, samples))
     figures |= measure_merging(store, answered, chance)
     store.close()
     figures["file, MB"] = round((folder / "samples.duckdb").stat().st_size / 1e6)
     return figures
+
+
+def measure_asking(cursor: Cursor) -> dict[str, Any]:
+    """Count what lacks an answer, and read the ids that come next: for a dimension that is new, and for all of them."""
+    scope = where(1, SampleFilter(), WORDS)
+    asked = questions()
+    new = Question.of(model="pretended", revision="1", mode="score", dimension="new", asked={})
+    figures: dict[str, Any] = {}
+    for name, wanted in (("a new dimension", [new]), ("one dimension more", [*asked, new]), ("the same again", asked)):
+        missing = Wanted(scope, question_ids(cursor, wanted), only_missing=True)
+
+        def count(missing: Wanted = missing) -> int:
+            return pending_count(cursor, missing, run_id=3)
+
+        def page(missing: Wanted = missing) -> Any:
+            return pending(cursor, missing, run_id=3, after=-1, limit=BATCH)
+
+        figures[f"what lacks an answer, counted: {name}, ms"] = median_ms(count)
+        figures[f"what lacks an answer, the next 256: {name}, ms"] = median_ms(page)
+    figures["a run's counts, ms"] = median_ms(lambda: run_counts(cursor, 1))
+    return figures
+
+
+def measure_undo(store: SampleStore, samples: int) -> dict[str, Any]:
+    """Give a tag to many samples, and take that back."""
+    with store.read() as cursor:
+        last = ids_of(cursor, 1, samples)[-1]
+    start = time.perf_counter()
+    with store.write() as cursor:
+        target = ("s.dataset_id = 1 and s.id <= ?", [last])
+        edit = tags_add(cursor, dataset_id=1, target=target, tag="bulk", dimension=None)
+    given = time.perf_counter() - start
+    start = time.perf_counter()
+    with store.write() as cursor:
+        undo(cursor, edit.id or 0)
+    return {
+        f"a tag for {samples:,} samples, s": round(given, 2),
+        "the same taken back, s": round(time.perf_counter() - start, 2),
+    }
 
 
 def measure_merging(store: SampleStore, answered: int, chance: random.Random) -> dict[str, Any]:
