@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -17,7 +18,7 @@ try:
     own_data_dir(settings.DATA_DIR)
 except ImproperlyConfigured as error:
     sys.exit(str(error))
-http_application = get_asgi_application()
+http_application: Any = get_asgi_application()
 
 from datavisor.serving import guard_daphne  # noqa: E402  (daphne's app, loaded by the line above, chooses the event loop)
 from vlm.routing import websocket_urlpatterns  # noqa: E402  (needs the app registry)

@@ -104,7 +104,7 @@ def _is_logged_in(request: HttpRequest) -> bool:
 class LastingSessionMiddleware(SessionMiddleware):
     """Django's own, but that a page which only reads is shown though its session cannot be written (the disk is full)."""
 
-    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         try:
             return super().process_response(request, response)
         except OperationalError as error:

@@ -545,7 +545,7 @@ def test_programs_are_refused_in_json(dataset: Dataset, user: User, admin: Clien
 
 
 def test_programs_are_answered_in_json(dataset: Dataset, admin: Client) -> None:
-    asked = {"headers": {"Accept": "application/json"}}
+    asked: dict[str, Any] = {"headers": {"Accept": "application/json"}}
     run = make_run(dataset, status="running")
     cancel = reverse("run_cancel", args=[run.pk])
     first, again = admin.post(cancel, **asked), None

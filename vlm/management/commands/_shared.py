@@ -32,7 +32,7 @@ class HarmlessOutput(OutputWrapper):
             out = out._out
         super().__init__(out)
 
-    def write(self, msg: str = "", style_func: Any = None, ending: str | None = None) -> None:
+    def write(self, msg: str = "", style_func: Any = None, ending: str | None = None) -> None:  # type: ignore[override]
         super().write(harmless(msg), style_func, ending)
 
 
