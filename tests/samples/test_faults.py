@@ -270,13 +270,13 @@ def test_a_file_of_a_newer_release(store: SampleStore) -> None:
 def test_the_tables_migrate_after_a_backup(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     (sample_id,) = fill(store, 1)
     store.close()
-    script = "alter table samples add column note varchar"
+    script, version = "alter table samples add column note varchar", len(schema.MIGRATIONS)
     monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (script,)])
     with store.read() as cursor:
         assert cursor.execute("select id, note from samples").fetchall() == [(sample_id, None)]
-        assert cursor.execute("select version from meta").fetchall() == [(3,)]
+        assert cursor.execute("select version from meta").fetchall() == [(version + 1,)]
     store.close()
-    backup = store.path.with_name("samples.v2.duckdb")
+    backup = store.path.with_name(f"samples.v{version}.duckdb")
     with duckdb.connect(str(backup), read_only=True) as connection:
         assert connection.execute("select id from samples").fetchall() == [(sample_id,)]
 
@@ -290,7 +290,7 @@ def test_a_migration_that_fails_changes_nothing(store: SampleStore, monkeypatch:
         with pytest.raises(duckdb.Error), store.read():
             pass
     with store.read() as cursor:
-        assert cursor.execute("select version from meta").fetchall() == [(2,)]
+        assert cursor.execute("select version from meta").fetchall() == [(len(schema.MIGRATIONS),)]
 
 
 def test_an_error_inside_a_transaction_commits_nothing(store: SampleStore) -> None:
