@@ -90,6 +90,7 @@ class RunOptionsForm(forms.Form):
         min_value=0.01,
         max_value=0.99,
         initial=FULL_SHARE,
+        required=False,
         label="Share at full detail",
         help_text="With detail as needed: of the images, how many are asked again.",
     )
@@ -123,7 +124,7 @@ class RunOptionsForm(forms.Form):
             limit=data["limit"],
             dimensions=tuple(data["dimensions"]),
             detail=data["detail"],
-            full_share=data["full_share"],
+            full_share=data["full_share"] or FULL_SHARE,
             mode=data["mode"],
             min_probability=data["min_probability"],
             min_mass=data["min_mass"],
