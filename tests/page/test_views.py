@@ -46,7 +46,7 @@ def addresses(dataset: Dataset) -> dict[str, str]:
         "job_id": job.pk,
         "sample_id": sample_ids(dataset)[0],
         "size": 160,
-        "edit_id": 1,
+        "name": "lighting",
     }
     found = {}
 
@@ -58,7 +58,7 @@ def addresses(dataset: Dataset) -> dict[str, str]:
                 wanted = pattern.pattern.converters
                 if pattern.callback.__module__.startswith("vlm.views"):
                     names = {"dataset_id", *wanted} if pattern.name in DATASET_NAMES else set(wanted)
-                    found[pattern.name] = reverse(pattern.name, kwargs={name: values[name] for name in names})
+                    found[pattern.name] = reverse(pattern.name, kwargs={name: values.get(name, 1) for name in names})
 
     walk(get_resolver().url_patterns)
     return found
