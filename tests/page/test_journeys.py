@@ -137,10 +137,14 @@ def test_counts_and_a_filtered_result_follow_a_run(visitor: Visitor, folder: Pat
     """While a run stands still at its brake, its words are in the facets, and what matches has come in."""
     page = visitor.log_in()
     address = visitor.imported(draw_images(folder, 6, size=SIDE))
+    empty = visitor.page()  # where nothing matches before the run
+    empty.goto(f"{address}?source=model")
     page.goto(address)
     server.brake.allow(3)
     start(page)
     server.brake.wait_until_reached()
+    expect(empty.locator(".cell")).to_have_count(3)
+    expect(empty.locator(".total")).to_contain_text("3 of 6")
     expect(page.locator("#facet-lighting .lacking .count")).to_have_text("3")
     expect(page.locator("#stats")).to_contain_text("50 %")
     assert re.match(r"\d+ % – ", page.title())

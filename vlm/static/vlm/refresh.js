@@ -104,17 +104,19 @@ async function keepingPlace(change) {
 function patchBrowse(fresh, gently, counted) {
   patchSidebar($("#filters", fresh));
   replace($("#stats"), $("#stats", fresh));
+  if (!counted && Boolean($("#grid")) !== Boolean($("#grid", fresh)) && !(gently && $("#grid"))) {
+    // From nothing that matches to something, or back: there is no place to keep.
+    const now = $(".results", fresh);
+    $(".results").replaceWith(now);
+    drawn(now);
+    return;
+  }
   replace($(".toolbar .total"), $(".toolbar .total", fresh));
   replace($("#known-tags"), $("#known-tags", fresh));
   const all = $("[data-all-count]");
   if (all) all.textContent = $("[data-all-count]", fresh)?.textContent ?? all.textContent;
   if (counted) return;
-  if ($("#grid") && $("#grid", fresh)) return patchGrid($("#grid", fresh), gently);
-  const [old, now] = [$(".results"), $(".results", fresh)];
-  if (Boolean($("#grid")) !== Boolean($("#grid", fresh)) && !(gently && $("#grid"))) {
-    old.replaceWith(now);
-    drawn(now);
-  }
+  if ($("#grid") && $("#grid", fresh)) patchGrid($("#grid", fresh), gently);
 }
 
 function patchRegion(region, fresh) {
