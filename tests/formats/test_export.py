@@ -397,6 +397,23 @@ def test_supervision_reads_coco_exports(tmp_path: Path, kind: str) -> None:
         assert len(found[row.path]) == len(row.annotations)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_fiftyone_reads_coco_exports(tmp_path: Path, kind: str) -> None:
+    """Its importer needs no server. FiftyOne is not among what the tests install: 100 packages, and a database."""
+    fiftyone = pytest.importorskip("fiftyone.utils.coco", exc_type=ImportError)
+    rows, format = data_set_of(kind, tmp_path)
+    (tmp_path / "out.json").write_bytes(export(rows, "coco", tmp_path, format))
+    importer = fiftyone.COCODetectionDatasetImporter(
+        data_path=str(tmp_path), labels_path=str(tmp_path / "out.json"), label_types=["detections"]
+    )
+    importer.setup()
+    found = {Path(path).relative_to(tmp_path).as_posix(): labels for path, _, labels in importer}
+    for row in rows:
+        detections = found[row.path].get("detections") if isinstance(found[row.path], dict) else found[row.path]
+        names = [detection.label for detection in detections.detections] if detections else []
+        assert names == [annotation.category or "unknown" for annotation in row.annotations]
+
+
 # -- FiftyOne ---------------------------------------------------------------------------------------------------------
 
 
