@@ -87,14 +87,6 @@ class UndoMachine(RuleBasedStateMachine):
     def label(self, places: list[int], word: str) -> None:
         self.do("label", places, word)
 
-    @rule(to=st.sampled_from(["bright", "gloomy"]))
-    def rename(self, to: str) -> None:
-        self.do("rename", "dark", to)
-
-    @rule(keep=st.booleans())
-    def drop(self, keep: bool) -> None:
-        self.do("drop", "bright", keep)
-
     @rule(light=st.sampled_from(["dark", "bright"]), places=samples, sure=st.sampled_from([0.6, 0.9]))
     def run(self, light: str, places: list[int], sure: float) -> None:
         self.do("run", self.next_run, light, places, sure)
@@ -137,7 +129,7 @@ class UndoMachine(RuleBasedStateMachine):
                 assert check_store(cursor, datasets=[1]).is_sound
 
 
-EDITS = ("add", "remove", "confirm", "label", "rename", "drop")
+EDITS = ("add", "remove", "confirm", "label")  # edits of the vocabulary: see test_rewording
 
 
 def perform(cursor: Cursor, ids: list[int], what: str, values: tuple[Any, ...]) -> int | None:
@@ -153,10 +145,6 @@ def perform(cursor: Cursor, ids: list[int], what: str, values: tuple[Any, ...]) 
     if what == "label":
         given = [Label(ids[place], "lighting", values[1], 0.5) for place in values[0]]
         return merging.labels_add(cursor, dataset_id=1, labels=given, by=ADA, give_tags=True).id
-    if what == "rename":
-        return merging.word_rename(cursor, dataset_id=1, dimension="lighting", word=values[0], to=values[1]).id
-    if what == "drop":
-        return merging.words_drop(cursor, dataset_id=1, dimension="lighting", word=values[0], keep=values[1]).id
     if what == "run":
         run, light, places, sure = values
         found = [result(ids[place], answer(run, light, sure), answer(run, "indoor")) for place in places]
@@ -239,30 +227,6 @@ def test_undoing_out_of_order_leaves_what_the_others_did(store: SampleStore) -> 
         assert tags(cursor, a) == ["mine"]
         merging.undo(cursor, steps[0])
         assert tags(cursor, a) == []
-        assert check_store(cursor, datasets=[1]).is_sound
-
-
-def test_a_renamed_word_is_renamed_for_a_run_of_before_as_well(store: SampleStore) -> None:
-    a, b, c, *_ = fill(store, 4)
-    with store.write() as cursor:
-        merging.merge_batch(cursor, dataset_id=1, run_id=1, results=[result(a, answer(1, "dark", 0.6))])
-        merging.tags_remove(cursor, dataset_id=1, target=target(b), tag="dark")
-        assert merging.words_count(cursor, dataset_id=1, dimension="lighting", word="dark") == (0, 1)
-        renamed = merging.word_rename(cursor, dataset_id=1, dimension="lighting", word="dark", to="gloomy", by=ADA)
-        assert tags(cursor, a) == ["gloomy"]
-        merging.merge_batch(cursor, dataset_id=1, run_id=1, results=[result(c, answer(1, "dark"))])
-        assert tags(cursor, c) == ["gloomy"]
-        for least, expected in ((0.7, []), (0.5, ["gloomy"])):
-            merging.apply_thresholds(cursor, run_id=1, min_probability=least, min_mass=0.5)
-            assert tags(cursor, a) == expected
-        merging.undo(cursor, renamed.id or 0)
-        assert (tags(cursor, a), tags(cursor, c)) == (["dark"], ["dark"])
-        kept = merging.words_drop(cursor, dataset_id=1, dimension="lighting", keep=True)
-        assert kept.samples == 2
-        merging.revert_run(cursor, run_id=1)
-        assert (tags(cursor, a), tags(cursor, c)) == (["dark"], ["dark"])  # users' own now
-        merging.undo(cursor, kept.id or 0)
-        assert (tags(cursor, a), tags(cursor, c)) == ([], [])
         assert check_store(cursor, datasets=[1]).is_sound
 
 
