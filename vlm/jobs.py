@@ -97,7 +97,11 @@ def claimed(rows: QuerySet[Any], **changes: object) -> Iterator[str]:
 
 @contextmanager
 def beating(
-    rows: Callable[[], QuerySet[Any]], *, stop: threading.Event, wanted: Callable[[], bool] = lambda: True
+    rows: Callable[[], QuerySet[Any]],
+    *,
+    stop: threading.Event,
+    wanted: Callable[[], bool] = lambda: True,
+    every: float | None = None,
 ) -> Iterator[threading.Event]:
     """Show that the job lives while the block lasts; yields an event that is set when it is to halt.
 
@@ -105,18 +109,19 @@ def beating(
         rows: the row, while it is this execution's.
         stop: set when the process ends.
         wanted: asked with every beat; a job that nobody wants any more halts, as one whose row is another's.
+        every: seconds between two beats, ``BEAT_SECONDS`` by default. The claim was the first.
     """
     halt, over = threading.Event(), threading.Event()
     if stop.is_set():
         halt.set()
 
     def beat() -> None:
-        beat_at = 0.0
+        beat_at = time.monotonic()
         try:
             while not over.wait(LOOK_SECONDS):
                 if stop.is_set():
                     halt.set()
-                if time.monotonic() - beat_at < BEAT_SECONDS:
+                if time.monotonic() - beat_at < (every or BEAT_SECONDS):
                     continue
                 beat_at = time.monotonic()
                 try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -32,6 +33,7 @@ from vlm.samples.ingest import import_rows, staged
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
+BEAT_SECONDS = 5.0
 KEPT_SKIPS = 1000
 EXAMPLES = 5
 
@@ -222,16 +224,19 @@ def _settle(dataset: Dataset, found: Scan, done: Imported) -> None:
 def _brought_in(dataset: Dataset) -> Iterator[None]:
     """Keep a data set that is new as one's own while it is filled; it goes if that fails, or if this process dies."""
     new = Dataset.objects.filter(pk=dataset.pk, imported=None)
-    with jobs.claimed(new.filter(worker=jobs.QUEUED)) as worker:
-        if not worker:  # it was there before, or another import fills it
+    try:
+        if connection.in_atomic_block:  # nobody else sees the row before the end, or could write beside us
             yield
             return
-        try:
-            with jobs.beating(lambda: new.filter(worker=worker), stop=threading.Event()):
+        with jobs.claimed(new.filter(worker=jobs.QUEUED)) as worker:
+            if not worker:  # it was there before, or another import fills it
                 yield
-        except BaseException:
-            new.delete()
-            raise
+                return
+            with jobs.beating(lambda: new.filter(worker=worker), stop=threading.Event(), every=BEAT_SECONDS):
+                yield
+    except BaseException:
+        new.delete()
+        raise
 
 
 def _work(job: ImportJob, stop: threading.Event) -> None:
@@ -239,7 +244,7 @@ def _work(job: ImportJob, stop: threading.Event) -> None:
     with jobs.claimed(queued) as worker:
         if worker:
             own = ImportJob.objects.filter(pk=job.pk, worker=worker, status=ImportJob.Status.RUNNING)
-            with jobs.beating(lambda: own, stop=stop) as halt:
+            with jobs.beating(lambda: own, stop=stop, every=BEAT_SECONDS) as halt:
                 ended = _run_job(job, own, halt)
             own.update(finished=timezone.now(), heartbeat=timezone.now(), **ended)
 
