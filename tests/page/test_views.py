@@ -50,24 +50,16 @@ def addresses(dataset: Dataset) -> dict[str, str]:
     }
     found = {}
 
-    def walk(patterns: Iterable[object]) -> None:
+    def walk(patterns: Iterable[object], outer: set[str]) -> None:
         for pattern in patterns:
+            wanted = outer | set(pattern.pattern.converters)  # type: ignore[attr-defined]
             if not isinstance(pattern, URLPattern):
-                walk(pattern.url_patterns)  # type: ignore[attr-defined]
-            elif pattern.name is not None:
-                wanted = pattern.pattern.converters
-                if pattern.callback.__module__.startswith("vlm.views"):
-                    names = {"dataset_id", *wanted} if pattern.name in DATASET_NAMES else set(wanted)
-                    found[pattern.name] = reverse(pattern.name, kwargs={name: values.get(name, 1) for name in names})
+                walk(pattern.url_patterns, wanted)  # type: ignore[attr-defined]
+            elif pattern.name is not None and pattern.callback.__module__.startswith("vlm.views"):
+                found[pattern.name] = reverse(pattern.name, kwargs={name: values.get(name, 1) for name in wanted})
 
-    walk(get_resolver().url_patterns)
+    walk(get_resolver().url_patterns, set())
     return found
-
-
-DATASET_NAMES = {
-    "dataset", "cells", "edit_tags", "export", "saved_views", "auto_tag", "auto_tag_count", "auto_tag_progress", "runs",
-    "sample", "thumbnail", "image", "dataset_settings", "edits", "edit_undo",
-}  # fmt: skip
 
 
 def test_nothing_is_open_but_the_log_in_and_the_health_check(dataset: Dataset) -> None:
