@@ -1,0 +1,92 @@
+"""A question of one's own, from the draft to the facets, and a review by keyboard, in a real browser."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.children import PATIENCE
+from tests.page.conftest import Server, Visitor, draw_images
+from tests.page.test_browser import start
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+@pytest.fixture
+def usual_vocabulary(server: Server) -> Iterator[None]:
+    """Leave the server's vocabulary as it was, whatever becomes of the test."""
+    yield
+    server.python(
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        "call_command('vocabulary', 'reset', '--tags', 'keep')\n"
+    )
+
+
+@pytest.mark.usefixtures("usual_vocabulary")
+def test_a_question_of_ones_own_is_tried_saved_asked_and_seen(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    dataset = visitor.imported(draw_images(folder, 3))
+    page.goto(dataset)
+    start(page)
+    expect(page.locator("#live")).to_contain_text("completed", ignore_case=True)
+
+    page.get_by_role("link", name="Vocabulary").click()
+    page.get_by_role("link", name="Add a question").click()
+    page.locator("#id_name").fill("vehicle")
+    page.locator("#id_question").fill("Which vehicle: car, truck, bus or none?")
+    page.locator("#id_words").fill("car")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("at least two")  # said there, and nothing is lost
+    expect(page.locator("#id_name")).to_have_value("vehicle")
+    page.locator("#id_words").fill("car\ntruck\nbus\nnone")
+
+    page.locator("select[name=dataset]").select_option(label=folder.name)
+    page.get_by_role("button", name="Try", exact=True).click()
+    expect(page.locator(".tried li")).to_have_count(3)
+    expect(page.locator("#trial [role=status]")).to_have_text("Completed")
+    page.get_by_role("button", name="Save this question").click()
+    expect(page.locator(".vocabulary")).to_contain_text("Which vehicle")
+
+    page.goto(dataset)
+    page.locator("#auto-tag > summary").click()
+    expect(page.locator("#auto-tag output")).to_contain_text("3 images")
+    page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+    expect(page.locator("#filters")).to_contain_text("vehicle", ignore_case=True)
+    expect(page.locator(".cell .tag", has_text=re.compile("^(car|truck|bus|none)$"))).to_have_count(3)
+
+
+def test_a_review_by_keyboard_with_an_undo(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    dataset = visitor.imported(draw_images(folder, 14))
+    page.goto(dataset)
+    start(page)
+    expect(page.locator("#live")).to_contain_text("completed", ignore_case=True)
+    review = dataset.rstrip("/") + "/review?dimension=setting"
+    page.goto(review)
+    page.get_by_label("Images", exact=True).fill("14")
+    page.get_by_role("button", name="Draw and begin").click()
+    expect(page.locator("#review [role=status]")).to_have_text("0 of 14")
+
+    def shown(of: Page) -> str:
+        return of.locator("#review .stage img").get_attribute("alt") or ""
+
+    first = shown(page)
+    page.keyboard.press("1")
+    expect(page.locator("#review [role=status]")).to_have_text("1 of 14")
+    assert shown(page) != first
+    page.keyboard.press("u")
+    expect(page.locator("#review [role=status]")).to_have_text("0 of 14")
+    expect(page.locator("#review .stage img")).to_have_attribute("alt", first)
+
+    for done in range(1, 14):
+        page.keyboard.press("0" if done == 3 else "2")
+        expect(page.locator("#review [role=status]")).to_have_text(f"{done} of 14")
+    page.keyboard.press("1")
+    expect(page.locator("#review")).to_contain_text("All decided")
+    page.get_by_role("link", name="See the accuracy").click()
+    expect(page.locator("#setting")).to_contain_text("14 of 14 labels count")
+    expect(page.locator("#setting .figure")).to_contain_text("right")
+    assert visitor.complaints == []
