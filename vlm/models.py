@@ -42,6 +42,15 @@ class Dataset(models.Model):
         return self.name
 
 
+class StoreBinding(models.Model):
+    """The one row that says which store of samples belongs to this database: their numbers mean the same data sets."""
+
+    store_id = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return self.store_id
+
+
 class Dimension(models.Model):
     """One question of the vocabulary; ``vlm.vocabulary.Dimension`` says what the fields mean."""
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Literal, cast
 from django.conf import settings
 
 from datavisor.private import own_data_dir
+from vlm.models import Dataset, StoreBinding
 from vlm.moondream import identity
 from vlm.moondream.errors import DeviceLost
-from vlm.samples import SampleStore
+from vlm.samples import Cursor, SampleStore, StoreForeign, reading
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress, Tagger
@@ -155,7 +156,44 @@ def sample_store() -> SampleStore:
         memory_limit=settings.DUCKDB_MEMORY,
         threads=settings.DUCKDB_THREADS,
         wait=settings.STORE_WAIT,
+        welcome=_belongs,
     )
+
+
+_accepting = threading.Event()  # set while somebody says that store and database do belong together
+
+
+def _belongs(cursor: Cursor) -> None:
+    """Refuse a store whose numbers mean the data sets of another database: it would show their samples under other names.
+
+    Raises:
+        StoreForeign: the message says how to mend it.
+    """
+    own = reading.store_id(cursor)
+    bound = StoreBinding.objects.values_list("store_id", flat=True).first()
+    if bound == own:
+        return
+    held = set(reading.datasets_held(cursor))
+    # One whose first import is still under way cannot be what the store has samples of.
+    known = set(Dataset.objects.exclude(imported=None).values_list("pk", flat=True))
+    # New on both sides, or brought along from a release that did not write it down.
+    if not _accepting.is_set() and not (held <= known if bound is None else not held and not known):
+        raise StoreForeign(
+            f"The samples in {settings.DUCKDB_PATH} are not those of this database: one of the two was replaced or restored without "
+            "the other. Restore both from one backup, or run “bind_store”, which says what else can be done."
+        )
+    StoreBinding.objects.update_or_create(pk=1, defaults={"store_id": own})
+
+
+@contextmanager
+def accepting_store() -> Iterator[None]:
+    """Within this, a store that is opened becomes this database's, whatever it was."""
+    sample_store().close()
+    _accepting.set()
+    try:
+        yield
+    finally:
+        _accepting.clear()
 
 
 # Registered before ``vlm.jobs`` registers the end of jobs, so called after it: their last batch needs the store.

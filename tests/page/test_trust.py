@@ -41,6 +41,8 @@ def test_a_question_of_ones_own_is_tried_saved_asked_and_seen(visitor: Visitor, 
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("at least two")  # said there, and nothing is lost
     expect(page.locator("#id_name")).to_have_value("vehicle")
+    assert all("400" in complaint for complaint in visitor.complaints), visitor.complaints
+    visitor.complaints.clear()
     page.locator("#id_words").fill("car\ntruck\nbus\nnone")
 
     page.locator("select[name=dataset]").select_option(label=folder.name)

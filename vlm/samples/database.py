@@ -43,12 +43,21 @@ class SampleStore:
         memory_limit: DuckDB's own, such as ``"2GB"``.
         threads: of DuckDB; 0 for one per core.
         wait: seconds to queue for the file before :class:`StoreBusy`.
+        welcome: called with each connection to the file as it is opened; what it raises keeps the file closed.
 
     Never use a cursor outside its block, and never open one block inside another.
     """
 
-    def __init__(self, path: Path, *, memory_limit: str = "2GB", threads: int = 0, wait: float = 15.0) -> None:
-        self.path, self.wait = path, wait
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory_limit: str = "2GB",
+        threads: int = 0,
+        wait: float = 15.0,
+        welcome: Callable[[Cursor], None] = lambda _: None,
+    ) -> None:
+        self.path, self.wait, self._welcome = path, wait, welcome
         self._config = OFFLINE | {"memory_limit": memory_limit, "preserve_insertion_order": False}
         if threads:
             self._config["threads"] = threads
@@ -199,6 +208,7 @@ class SampleStore:
             connection = duckdb.connect(str(self.path), config=self._config)
             self._make_private()
             migrate(connection, self.path)
+            self._welcome(connection)
             # From here on no statement reaches a file elsewhere, whatever finds its way into one.
             allowed = str(folder.resolve()).replace("'", "''")
             connection.execute(f"set allowed_directories = ['{allowed}/']").fetchall()

@@ -33,6 +33,12 @@ class StoreCorrupt(StoreError):
     """The file is damaged, no DuckDB file at all, or of a newer version."""
 
 
+class StoreForeign(StoreError):
+    """The store belongs to another database: one of the two was replaced or restored."""
+
+    title = "Samples and database do not belong together"
+
+
 class StoreClaimLost(StoreError):
     """A run's worker may no longer commit for it: the run was reverted, or another worker goes on with it."""
 

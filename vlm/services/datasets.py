@@ -10,10 +10,10 @@ from vlm.datasets import importing, moving
 from vlm.datasets.importing import ImportDone, ImportPreview, Report
 from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
-from vlm.process import sample_store
+from vlm.process import accepting_store, sample_store
 from vlm.runs import state as runs_state
 from vlm.runs.errors import RunActive
-from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, reading
+from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, merging, reading
 
 MOST_VIEWS = 100  # of one user, of one data set
 
@@ -154,6 +154,19 @@ def check_store(*, repair: bool = False) -> checking.Report:
         # Read only now: an import that had the store until here may have made one.
         datasets = list(Dataset.objects.values_list("pk", flat=True))
         return checking.check_store(cursor, datasets=datasets, repair=repair)
+
+
+def bind_store(*, forget: bool) -> int:
+    """Let the store of samples belong to this database from now on; returns how many samples were forgotten.
+
+    Args:
+        forget: they do not belong together: forget all that the store holds, so that the data sets are imported again.
+    """
+    with accepting_store(), sample_store().write() as cursor:
+        count = int(cursor.execute("select count(*) from samples").fetchall()[0][0]) if forget else 0
+        for dataset_id in reading.datasets_held(cursor) if forget else ():
+            merging.dataset_delete(cursor, dataset_id=dataset_id)
+    return count
 
 
 # -- saved views -----------------------------------------------------------------------------------------------------------
