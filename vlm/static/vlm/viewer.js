@@ -99,7 +99,7 @@ function natural() {
 
 function show() {
   if (!stage()) return;
-  stage().dataset.fit = fit;
+  stage().dataset.shown = fit;
   const picture = $("img", sheet());
   const draw = () => {
     [x, y] = [0, 0];
@@ -177,4 +177,4 @@ if ($("#sample-page")) {
   show();
   ahead();
 }
-whenDrawn(() => { if (stage() && !stage().dataset.fit) show(); });
+whenDrawn(() => { if (stage() && !stage().dataset.shown) show(); });
