@@ -108,7 +108,7 @@ def _options_page(request: Request, dataset: Dataset, *, ask: bool = False) -> H
         "filter_query": asked.get("filter", ""),
     }
     if form.is_bound:
-        values |= _counted(dataset, form)
+        values |= {"ask": ask} | _counted(dataset, form)
     return render(request, "vlm/auto_tag.html", values)
 
 
@@ -117,7 +117,10 @@ def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
     if not form.is_valid():
         return {"complaint": first_error(form)}
     try:
-        return {"count": services.runs.scope_count(dataset=dataset, options=form.options())}
+        options = form.options()
+        count = services.runs.scope_count(dataset=dataset, options=options)
+        seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
+        return {"count": count, "seconds": seconds}
     except (RunError, VocabularyError, FilterError) as error:
         return {"complaint": str(error)}
 
