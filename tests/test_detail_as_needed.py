@@ -145,10 +145,10 @@ def test_what_cannot_be_asked_is_refused(options: dict[str, Any], reason: str) -
 
 
 def test_the_form_offers_it_and_it_is_never_the_default() -> None:
-    assert RunOptions.defaults().detail != "auto"
+    assert RunOptions().detail != "auto"
     form = AutoTagForm({"detail": "auto", "full_share": "0.2"})
     assert form.is_valid(), form.errors
     assert (form.options().detail, form.options().full_share) == ("auto", 0.2)
     plain = AutoTagForm({})
     assert plain.is_valid()
-    assert (plain.options().detail, plain.options().full_share) == (RunOptions.defaults().detail, 0.3)
+    assert (plain.options().detail, plain.options().full_share) == (RunOptions().detail, 0.3)

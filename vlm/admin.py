@@ -113,7 +113,7 @@ class RunOptionsForm(forms.Form):
         names = [dimension.name for dimension in services.vocabulary.enabled()]
         self.fields["dimensions"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         self.fields["dimensions"].initial = names
-        own = RunOptions.defaults()
+        own = RunOptions()
         for name in ("detail", "min_probability", "min_mass"):
             self.fields[name].initial = getattr(own, name)
 

@@ -6,6 +6,11 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(count: int, thing: str) -> str:
+    """Return “1 image” or “1,234 images”."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """Return 3725 s as “1 h 02 min”, 65 s as “1 min 05 s”, 5 s as “5 s”."""
     whole = max(0, round(seconds))

@@ -117,7 +117,7 @@ class AutoTagForm(forms.Form):
     def options(self) -> RunOptions:
         """Return the options of a valid form."""
         values = self.cleaned_data
-        plain = RunOptions.defaults()
+        plain = RunOptions()
         asked = values["dimensions"]
         chosen = {
             key: values[key] or getattr(plain, key)

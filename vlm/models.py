@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext_lazy as _
 
 from vlm.errors import Refusal
 from vlm.formats import import_choices
@@ -20,7 +19,7 @@ class Dataset(models.Model):
     """A folder of images that was imported."""
 
     name = models.CharField(max_length=200, unique=True)
-    root = models.CharField(max_length=4096, help_text=_("The folder below which all its files lie."))
+    root = models.CharField(max_length=4096, help_text="The folder below which all its files lie.")
     format = models.CharField(max_length=16, choices=import_choices)
     sample_count = models.PositiveIntegerField(default=0, editable=False)
     missing_count = models.PositiveIntegerField(default=0, editable=False)
@@ -156,36 +155,36 @@ class TaggingRun(models.Model):
     """One pass of the model over the samples of a scope. This row is the truth that every viewer reads."""
 
     class Status(models.TextChoices):
-        QUEUED = "queued", _("queued")
-        LOADING = "loading", _("loading the model")
-        RUNNING = "running", _("running")
-        CANCELLING = "cancelling", _("cancelling")
-        CANCELLED = "cancelled", _("cancelled")
-        COMPLETED = "completed", _("completed")
-        FAILED = "failed", _("failed")
-        INTERRUPTED = "interrupted", _("interrupted")
+        QUEUED = "queued", "queued"
+        LOADING = "loading", "loading the model"
+        RUNNING = "running", "running"
+        CANCELLING = "cancelling", "cancelling"
+        CANCELLED = "cancelled", "cancelled"
+        COMPLETED = "completed", "completed"
+        FAILED = "failed", "failed"
+        INTERRUPTED = "interrupted", "interrupted"
 
     ACTIVE = (Status.QUEUED, Status.LOADING, Status.RUNNING, Status.CANCELLING)
     RESUMABLE = (Status.CANCELLED, Status.FAILED, Status.INTERRUPTED)
 
     class Scope(models.TextChoices):
-        MISSING = "missing", _("samples without an answer")
-        ALL = "all", _("all samples")
-        FAILED = "failed", _("samples that failed before")
+        MISSING = "missing", "samples without an answer"
+        ALL = "all", "all samples"
+        FAILED = "failed", "samples that failed before"
 
     class Mode(models.TextChoices):
-        SCORE = "score", _("score the allowed words")
-        GENERATE = "generate", _("generate and match")
+        SCORE = "score", "score the allowed words"
+        GENERATE = "generate", "generate and match"
 
     class Origin(models.TextChoices):
-        PAGE = "page", _("page")
-        ADMIN = "admin", _("admin")
-        COMMAND = "command", _("command")
+        PAGE = "page", "page"
+        ADMIN = "admin", "admin"
+        COMMAND = "command", "command"
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="runs")
     scope = models.CharField(max_length=16, choices=Scope, default=Scope.MISSING)
     filter_query = models.TextField(
-        blank=True, help_text=_("The filter within which the scope applies, as in the page's address.")
+        blank=True, help_text="The filter within which the scope applies, as in the page's address."
     )
     sample_limit = models.PositiveIntegerField(null=True, blank=True)
     failed_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries")
@@ -198,7 +197,7 @@ class TaggingRun(models.Model):
     dtype = models.CharField(max_length=16, blank=True)
     detail = models.CharField(max_length=8, default="full")
     full_share = models.FloatField(
-        null=True, blank=True, help_text=_("Of the images, how many are asked again at full detail where it is “auto”.")
+        null=True, blank=True, help_text="Of the images, how many are asked again at full detail where it is “auto”."
     )
     mode = models.CharField(max_length=16, choices=Mode, default=Mode.SCORE)
     batch_size = models.PositiveIntegerField(default=0)
@@ -294,9 +293,9 @@ class ImportJob(models.Model):
     """An import that goes on in the background of the server."""
 
     class Status(models.TextChoices):
-        RUNNING = "running", _("running")
-        COMPLETED = "completed", _("completed")
-        FAILED = "failed", _("failed")
+        RUNNING = "running", "running"
+        COMPLETED = "completed", "completed"
+        FAILED = "failed", "failed"
 
     path = models.CharField(max_length=4096)
     name = models.CharField(max_length=200)

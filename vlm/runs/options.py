@@ -64,10 +64,6 @@ class RunOptions:
         if self.detail == "auto" and self.mode != "score":
             raise RunError("Detail as needed goes by probabilities, which the mode “generate” has not: choose “score”.")
 
-    @classmethod
-    def defaults(cls) -> RunOptions:
-        return cls()
-
 
 def check_thresholds(min_probability: float, min_mass: float) -> None:
     if not (0 <= min_probability <= 1 and 0 <= min_mass <= 1):

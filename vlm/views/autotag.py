@@ -128,7 +128,7 @@ def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
 def option_choices() -> dict[str, Any]:
     """Return what the fields of a run's options offer."""
     return {
-        "defaults": RunOptions.defaults(),
+        "defaults": RunOptions(),
         "scopes": [("missing", "images that lack an answer"), ("all", "all images, anew")],
         "details": AutoTagForm.DETAILS,
         "modes": TaggingRun.Mode.choices,

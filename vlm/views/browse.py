@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django_htmx.http import trigger_client_event
 
 from vlm import live, services
+from vlm.figures import counted
 from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset
@@ -190,7 +191,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
 
 def _said(action: str, typed: str, done: services.tags.Change) -> str:
     """Say what an edit did, in full: how many images, which word was meant, and what it took the place of."""
-    said = f"“{done.tag}” {VERBS[action]} {done.samples:,} image{'' if done.samples == 1 else 's'}"
+    said = f"“{done.tag}” {VERBS[action]} {counted(done.samples, 'image')}"
     if done.tag != typed:
         said += f", as the word of {done.dimension}"
     if done.replaced:
@@ -212,7 +213,7 @@ def edit_undo(request: Request, dataset_id: int, edit_id: int) -> HttpResponse:
     """Take an edit back, exactly."""
     dataset = get_dataset(request, dataset_id, EDIT)
     done = services.tags.undo(dataset=dataset, edit=edit_id, user=request.user)
-    said = f"Undone: {done.samples:,} image{'' if done.samples == 1 else 's'} {'is' if done.samples == 1 else 'are'} as before."
+    said = f"Undone: {counted(done.samples, 'image')} {'is' if done.samples == 1 else 'are'} as before."
     return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])))
 
 

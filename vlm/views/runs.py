@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from vlm import live, services
+from vlm.figures import counted
 from vlm.forms import ThresholdsForm, first_error
 from vlm.models import TaggingRun
 from vlm.permissions import TAG, VIEW
@@ -100,7 +101,7 @@ def run_revert(request: Request, run_id: int) -> HttpResponse:
     changed = services.runs.revert(run=run)
     if wants_json(request):
         return JsonResponse({"run": run.pk, "changed": changed})
-    messages.success(request, f"Run {run.pk} is taken back: {changed:,} image{'' if changed == 1 else 's'} changed.")
+    messages.success(request, f"Run {run.pk} is taken back: {counted(changed, 'image')} changed.")
     return redirect("run", run.pk)
 
 

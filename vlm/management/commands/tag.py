@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from vlm import services
+from vlm.figures import counted
 from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
 
 
@@ -33,4 +34,4 @@ class Command(DoorCommand):
                 change = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
                 done = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}[name]
                 count = change.samples
-                self.stdout.write(f"“{change.tag}” {done} {count:,} sample{'' if count == 1 else 's'}.")
+                self.stdout.write(f"“{change.tag}” {done} {counted(count, 'sample')}.")
