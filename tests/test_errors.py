@@ -44,7 +44,7 @@ for module in pkgutil.walk_packages(vlm.__path__, "vlm."):
     if not module.name.startswith("vlm.migrations"):
         importlib.import_module(module.name)
 
-REFUSALS = sorted({Refusal, *classes_of(Refusal)}, key=lambda cls: cls.__qualname__)
+REFUSALS: list[type[Refusal]] = sorted({Refusal, *classes_of(Refusal)}, key=lambda cls: cls.__qualname__)
 
 
 def refusal(cls: type[Refusal]) -> Refusal:

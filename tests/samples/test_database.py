@@ -4,6 +4,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -24,7 +25,7 @@ class Counting(threading.Condition):
         super().__init__()
         self.waiting = threading.Semaphore(0)
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         if not predicate():
             self.waiting.release()
         return super().wait_for(predicate, timeout)

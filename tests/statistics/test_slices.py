@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vlm.statistics.distributions import BoolArray
+from vlm.statistics.distributions import BoolArray, FloatArray
 from vlm.statistics.slices import TagQuality, count_slices, explain
 
 SETS = 200
@@ -49,6 +49,7 @@ def test_a_planted_slice_is_found(kind: str) -> None:
         features[:, 0] = chance.random(10_000) < 0.17
         features[:, 4] = chance.random(10_000) < 0.17
         both = features[:, 0] & features[:, 4]
+        target: FloatArray | BoolArray
         if kind == "flag":
             target = chance.random(10_000) < np.where(both, 0.4, 0.2)
         else:

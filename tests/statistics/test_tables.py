@@ -47,4 +47,4 @@ def test_shares_that_differ_come_first_with_their_intervals() -> None:
     assert dusk.p_value == pytest.approx(proportions_ztest([160, 400], [500, 1_000])[1])
     assert dusk.discovery_rate == pytest.approx(min(1, 3 * dusk.p_value))
     assert json.loads(json.dumps(dusk.to_json()))["word"] == "dusk"
-    assert share_differences(np.zeros(2), second[:2], ("a", "b")) == ()
+    assert share_differences(np.zeros(2, dtype=np.int64), second[:2], ("a", "b")) == ()
