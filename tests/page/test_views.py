@@ -682,7 +682,8 @@ def test_the_grid_opens_around_a_sample_and_leads_both_ways(
         assert not before.context["earlier"]
         behind = admin.get(page.context["more_cells"])
         assert [sample.id for sample in behind.context["page"].samples] == everything[6:]
-        again = admin.get(here, {"from": str(everything[3]), "loaded": "2", "order": order})
+        query: dict[str, str] = {"from": str(everything[3]), "loaded": "2", "order": str(order)}
+        again = admin.get(here, query)
         assert [sample.id for sample in again.context["page"].samples] == everything[3:5]
         assert again.context["earlier"]
     # A sample that no longer matches still has its place.
