@@ -107,7 +107,7 @@ def test_nothing_of_the_shell_or_of_make_run_leaks_in(checkout: Path, tmp_path: 
     (seen,) = look(checkout, tmp_path, "one")
     assert not Path(seen["data"]).is_relative_to(checkout)
     assert Path(seen["database"]).is_relative_to(seen["data"])
-    assert seen["engine"] == "django.db.backends.sqlite3"
+    assert seen["engine"] == "datavisor.sqlite"
     assert (seen["model"], seen["hosts"][:1]) == ("vikhyatk/moondream2", ["localhost"])
     environment = seen["environment"]
     assert environment["DJANGO_SETTINGS_MODULE"] == "tests.settings"

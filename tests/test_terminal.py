@@ -32,10 +32,10 @@ def test_names_of_files_do_not_reach_the_terminal_as_they_are(
     (folder / f"broken{HOSTILE}").write_bytes(b"no picture")
     call_command("import_dataset", str(folder), name=f"set {HOSTILE}", no_progress=True)
     dataset = Dataset.objects.get()
-    TaggingRun.objects.create(
+    run = TaggingRun.objects.create(
         dataset=dataset, status="failed", model="m", vocabulary_hash="0" * 64, error=f"no {HOSTILE}"
     )
-    for words in (["runs"], ["runs", "--json"], ["runs", "--run", "1"]):
+    for words in (["runs"], ["runs", "--json"], ["runs", "--run", str(run.pk)]):
         call_command(*words)
     seen = "".join(capsys.readouterr())
     assert "owned" in seen

@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from channels.layers import get_channel_layer
 from django.conf import settings
-from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,16 @@ def tell(dataset_id: int) -> None:
         return
     try:
         asyncio.run(_send(dataset_id))
-    except (OSError, RedisError) as error:  # TimeoutError is an OSError
+    except _failures() as error:  # TimeoutError is an OSError
         _silent_until = time.monotonic() + PAUSE_SECONDS
         log.warning("Viewers in other processes could not be nudged: %s", error or type(error).__name__)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what Redis can fail with; its library is there to be loaded only where it is used."""
+    from redis.exceptions import RedisError
+
+    return (OSError, RedisError)
 
 
 async def _send(dataset_id: int) -> None:
@@ -58,7 +64,7 @@ async def heard(dataset_id: int, nudge: Callable[[], None]) -> None:
                         nudge()
             except TimeoutError:
                 continue
-            except (OSError, RedisError) as error:
+            except _failures() as error:
                 log.warning("Data set %s: no nudges from other processes: %s", dataset_id, error)
                 await asyncio.sleep(PAUSE_SECONDS)
     finally:

@@ -216,7 +216,7 @@ def test_one_sample_with_all_that_is_known(store: SampleStore) -> None:
         assert found.sample.tags == ()
         assert sample_detail(cursor, 2, sample_id) is None
         ((item,), after) = export_page(cursor, 1, SampleFilter(), WORDS, after="")
-        assert (item[1], item[3], after) == (("cat",), found.annotations, "")
+        assert (item[1], item[4], after) == (("cat",), found.annotations, "")
 
 
 def test_suggestions_are_the_frequent_ones_first(filled: SampleStore) -> None:

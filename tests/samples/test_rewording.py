@@ -125,7 +125,7 @@ def test_merged_words_have_the_probability_of_both(store: SampleStore) -> None:
 
 def test_a_user_with_both_words_keeps_one(store: SampleStore) -> None:
     a, *_ = fill(store)
-    add(store, a, "dark", "lighting")
+    add(store, a, "dark")  # from before it was a word, so that the other did not take its place
     add(store, a, "bright", "lighting")
     edits = rename(store, "bright", "dark", ("dark", "grey"))
     assert read(store, a) == ["dark"]
