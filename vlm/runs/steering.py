@@ -43,6 +43,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
         FilterError: the filter names an unknown dimension.
     """
     fail_stale()
+    finish_reverts()  # else what is taken back by half would count as answered
     run = scope.draft(dataset, options)
     run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
     if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
@@ -137,6 +138,24 @@ def revert(*, run: TaggingRun) -> int:
     run.refresh_from_db()
     notify(run.dataset_id)
     return count
+
+
+def half_reverted() -> list[int]:
+    """Return the runs whose row says that they are taken back while the store still has their answers: a kill in between."""
+    with sample_store().read() as cursor:
+        held = reading.runs_held(cursor)
+    return list(
+        TaggingRun.objects.filter(pk__in=held).exclude(reverted=None).order_by("pk").values_list("pk", flat=True)
+    )
+
+
+def finish_reverts() -> list[int]:
+    """Take back in the store what was taken back by half; returns the runs. Repeating a revert changes nothing."""
+    if half := half_reverted():
+        with sample_store().write() as cursor:
+            for run_id in half:
+                merging.revert_run(cursor, run_id=run_id)
+    return half
 
 
 def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:

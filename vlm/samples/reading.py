@@ -198,6 +198,11 @@ def revision(cursor: Cursor, dataset_id: int | None = None) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+def runs_held(cursor: Cursor) -> list[int]:
+    """Return the runs of which the store holds anything."""
+    return [row[0] for row in cursor.execute("select run_id from run_totals order by 1").fetchall()]
+
+
 def datasets_held(cursor: Cursor) -> list[int]:
     """Return the numbers of the data sets that the store has samples of."""
     return [row[0] for row in cursor.execute("select distinct dataset_id from samples order by 1").fetchall()]

@@ -12,6 +12,7 @@ from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.process import accepting_store, sample_store
 from vlm.runs import state as runs_state
+from vlm.runs import steering
 from vlm.runs.errors import RunActive
 from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, merging, reading
 
@@ -149,11 +150,15 @@ def delete(*, dataset: Dataset) -> None:
 
 
 def check_store(*, repair: bool = False) -> checking.Report:
-    """Prove that every sample's tags are what the ledger says, and find rows of data sets that are gone."""
+    """Prove that every sample's tags are what the ledger says, and find rows of data sets or of reverts that are gone by half."""
+    half = steering.finish_reverts() if repair else steering.half_reverted()
     with sample_store().write() as cursor:
         # Read only now: an import that had the store until here may have made one.
         datasets = list(Dataset.objects.values_list("pk", flat=True))
-        return checking.check_store(cursor, datasets=datasets, repair=repair)
+        report = checking.check_store(cursor, datasets=datasets, repair=repair)
+    if half:
+        report.orphans["runs that are taken back"] = len(half)
+    return report
 
 
 def bind_store(*, forget: bool) -> int:
