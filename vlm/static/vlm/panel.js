@@ -20,7 +20,7 @@ document.addEventListener("toggle", (event) => {
 }, true);
 
 document.addEventListener("click", (event) => {
-  if (!event.target.closest("[data-auto-tag-selection]") || !panel() || !panel().checkVisibility()) return;
+  if (!event.target.closest("[data-auto-tag-selection]") || !panel()?.checkVisibility()) return;
   event.preventDefault();
   panel().open = true;
   panel().scrollIntoView({ block: "nearest" });
