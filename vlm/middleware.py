@@ -1,6 +1,5 @@
 """Turns what goes wrong into a page, a message for htmx, or JSON: whichever was asked for."""
 
-import errno
 import logging
 from collections.abc import Callable
 
@@ -11,13 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 
-from vlm.errors import DatabaseUnusable, Refusal, Unwritable
-from vlm.views.problems import Problem, is_htmx, refused, wants_json
+from vlm.views.problems import Problem, is_htmx, refused, told, wants_json
 
 logger = logging.getLogger(__name__)
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 LOGGED_OUT = "Your session is over, so nothing was changed. Log in again, then do it once more."
 PLAIN = {
     403: "You may not do this. Ask an administrator for the permission.",
@@ -49,8 +46,8 @@ class ProblemMiddleware:
         )
         if not is_htmx(request):
             status = 401 if logged_out else response.status_code
-            told = response.headers.get("Content-Type") == "application/json"
-            if status >= 400 and not told and wants_json(request):
+            as_json = response.headers.get("Content-Type") == "application/json"
+            if status >= 400 and not as_json and wants_json(request):
                 answer = refused(request, Problem(FOR_PROGRAMS.get(status, response.reason_phrase), status))
                 for name in ("Allow", "Retry-After"):
                     if name in response.headers:
@@ -72,26 +69,6 @@ class ProblemMiddleware:
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         return told(request, error)
-
-
-def told(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
-    """Return the answer to an error that was foreseen, ``None`` for one that was not."""
-    if isinstance(error, Refusal):
-        refusal = error
-    elif isinstance(error, OperationalError):
-        refusal = DatabaseUnusable.of(error)
-    elif isinstance(error, OSError) and error.errno in NO_ROOM:
-        refusal = Unwritable(
-            f"{error.filename or 'The disk'} takes no writes: {error.strerror}. Make room, and try again."
-        )
-    else:
-        return None
-    if refusal is not error:
-        logger.error("%s", refusal, exc_info=error)
-    try:
-        return refused(request, refusal)
-    except DatabaseError:  # the page itself asks who is looking
-        return HttpResponse(refusal.message, status=refusal.status, content_type="text/plain; charset=utf-8")
 
 
 def _is_logged_in(request: HttpRequest) -> bool:

@@ -688,7 +688,7 @@ def test_the_grid_opens_around_a_sample_and_leads_both_ways(
         assert again.context["earlier"]
     # A sample that no longer matches still has its place.
     services.tags.add(dataset=dataset, filter=SampleFilter(ids=(ids[4],)), tag="odd", user=None)
-    page = admin.get(here, {"at": ids[4], "none": "odd"})
+    page = admin.get(here, {"at": str(ids[4]), "none": "odd"})
     assert [sample.id for sample in page.context["page"].samples] == [ids[2], ids[3], ids[5], ids[6]]
     assert len(admin.get(here, {"at": 10**6}).context["page"].samples) == 2
 

@@ -1,15 +1,22 @@
 """A request that cannot be served, with a sentence that says what to do."""
 
+import errno
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.db import DatabaseError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.csrf import csrf_failure
 from django.views.defaults import server_error
 
-from vlm.errors import Refusal
+from vlm.errors import DatabaseUnusable, Refusal, Unwritable
+
+logger = logging.getLogger(__name__)
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Problem(Refusal):
@@ -48,6 +55,26 @@ def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:
     return response
 
 
+def told(request: HttpRequest, error: BaseException | None) -> HttpResponse | None:
+    """Return the answer to an error that was foreseen, ``None`` for one that was not."""
+    if isinstance(error, Refusal):
+        refusal = error
+    elif isinstance(error, OperationalError):
+        refusal = DatabaseUnusable.of(error)
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
+        refusal = Unwritable(
+            f"{error.filename or 'The disk'} takes no writes: {error.strerror}. Make room, and try again."
+        )
+    else:
+        return None
+    if refusal is not error:
+        logger.error("%s", refusal, exc_info=error)
+    try:
+        return refused(request, refusal)
+    except DatabaseError:  # the page itself asks who is looking
+        return HttpResponse(refusal.message, status=refusal.status, content_type="text/plain; charset=utf-8")
+
+
 def _told(request: HttpRequest, refusal: Refusal) -> HttpResponse:
     if is_htmx(request) and refusal.target:
         response = render(request, "vlm/_problem.html", {"problem": refusal}, status=refusal.status)
@@ -67,8 +94,6 @@ def _told(request: HttpRequest, refusal: Refusal) -> HttpResponse:
 
 def broken(request: HttpRequest) -> HttpResponse:
     """Answer what no view and no middleware has caught: in the caller's language too, and foreseen where it is."""
-    from vlm.middleware import told
-
     answer = told(request, sys.exc_info()[1])
     if answer is not None:
         return answer
