@@ -80,8 +80,8 @@ def test_a_cancelled_run_keeps_what_was_in_flight_and_resumes(dataset: Dataset, 
     worker.start()
     brake.wait_until_reached()
     assert services.runs.cancel(run=run)
+    worker.join(PATIENCE)  # the brake lets go of a run that is to stop
     brake.release()
-    worker.join(PATIENCE)
     run.refresh_from_db()
     assert run.status == Status.CANCELLED
     assert 2 <= run.processed <= 5

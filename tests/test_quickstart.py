@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Pa
     assert not Dataset.objects.exists()
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_model(None, None) == str(DEMO_CHECKPOINT)
     assert chosen_model(None, Path("photos")) == ""
@@ -184,7 +184,7 @@ def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatc
             assert chosen_model(None, None) == ""  # which leaves it to the settings
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_an_import_that_broke_off_is_taken_up_again(in_process: Path, tmp_path: Path, checkpoint: Path) -> None:
     photos = make_images(tmp_path / "photos", 2)
     Dataset.objects.create(name="mine", root=str(photos.resolve()))
