@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.children import wait_for
 from tests.images import make_images
-from vlm import services, vocabulary_file
+from vlm import jobs, services, vocabulary_file
 from vlm.models import Dataset, TaggingRun, Trial, VocabularyChange
 from vlm.process import sample_store
 from vlm.runs.options import RunOptions
@@ -370,6 +372,18 @@ def test_a_draft_is_tried_and_nothing_is_saved(editor: Client, dataset: Dataset)
     assert (found["status"], found["done"], len(found["images"])) == ("completed", COUNT, COUNT)
     assert services.vocabulary.entry(name="vehicle") is None
     assert rows("select count(*) from answers") == [(0,)]
+
+
+def test_a_trial_whose_process_is_gone_does_not_go_on_for_ever(dataset: Dataset) -> None:
+    fields: dict[str, Any] = {"dataset": dataset, "name": "vehicle", "asked": VEHICLE.to_json(), "total": 3}
+    gone = Trial.objects.create(**fields, tried_with=VEHICLE.to_json(), heartbeat=timezone.now() - timedelta(hours=1))
+    found = services.trials.get(trial_id=gone.pk)
+    assert found is not None
+    assert (found.active, "Try the question again" in found.error) == (False, True)
+    with jobs.claimed(Trial.objects.filter(pk=Trial.objects.create(**fields, tried_with=VEHICLE.to_json()).pk)):
+        alive = services.trials.get(trial_id=Trial.objects.latest("pk").pk)
+        assert alive is not None
+        assert alive.active
 
 
 def test_programs_read_and_write_the_vocabulary(editor: Client) -> None:

@@ -3,12 +3,14 @@
 import logging
 import threading
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db.models import QuerySet
 from django.utils import timezone
 
+from vlm import jobs
 from vlm.errors import Refusal
 from vlm.models import Dataset, Trial, words_by_dimension
 from vlm.process import sample_store
@@ -19,6 +21,8 @@ from vlm.samples import SampleFilter, SampleRow, reading
 from vlm.vocabulary import MAX_WORDINGS, Dimension, VocabularyError, orders_of
 
 logger = logging.getLogger(__name__)
+
+STOPPED = "The server stopped during the trial. Try the question again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,9 @@ def start(
         sample_ids=[sample.id for sample in samples],
         total=len(samples),
         started_by=user,
+        heartbeat=timezone.now(),
     )
-    threading.Thread(target=_run, args=(trial.pk,), name=f"trial-{trial.pk}", daemon=True).start()
+    jobs.launch(f"trial-{trial.pk}", lambda stop: _work(trial.pk, stop))
     return trial
 
 
@@ -104,6 +109,7 @@ def labels_of(*, dataset: Dataset, dimension: str) -> dict[int, str]:
 
 
 def get(*, trial_id: int) -> Trial | None:
+    jobs.sweep(Trial.objects.filter(pk=trial_id, status=Trial.Status.RUNNING), _fail)
     return Trial.objects.select_related("dataset").filter(pk=trial_id).first()
 
 
@@ -141,37 +147,44 @@ def as_json(*, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _run(trial_id: int) -> None:
-    try:
-        trial = Trial.objects.select_related("dataset").get(pk=trial_id)
-        status, error = Trial.Status.COMPLETED, ""
-        try:
-            _work(trial)
-        except Refusal as problem:
-            status, error = Trial.Status.FAILED, str(problem)
-        except Exception:
-            logger.exception("Trial %s failed", trial_id)
-            status, error = Trial.Status.FAILED, "The trial failed. The server's log has the details."
-        Trial.objects.filter(pk=trial_id).update(status=status, error=error, finished=timezone.now())
-    finally:
-        connections.close_all()
+def _work(trial_id: int, stop: threading.Event) -> None:
+    waiting = Trial.objects.filter(pk=trial_id, status=Trial.Status.RUNNING, worker=jobs.QUEUED)
+    with jobs.claimed(waiting) as worker:
+        if worker:
+            own = Trial.objects.filter(pk=trial_id, worker=worker, status=Trial.Status.RUNNING)
+            with jobs.beating(lambda: own, stop=stop) as halt:
+                status, error = _ask_all(Trial.objects.select_related("dataset").get(pk=trial_id), own, halt)
+            own.update(status=status, error=error, finished=timezone.now())
 
 
-def _work(trial: Trial) -> None:
+def _ask_all(trial: Trial, own: QuerySet[Trial], halt: threading.Event) -> tuple[str, str]:
+    """Ask about the trial's images, and return how that ended and why."""
     results: list[dict[str, Any]] = []
 
     def tell(one: Tried) -> None:
         results.append(one.to_json())
-        Trial.objects.filter(pk=trial.pk).update(results=results, done=len(results), heartbeat=timezone.now())
+        own.update(results=results, done=len(results))
 
-    trying.ask(
-        dataset=trial.dataset,
-        samples=samples_of(dataset=trial.dataset, ids=list(trial.sample_ids)),
-        dimension=Dimension.from_json(trial.tried_with),
-        options=RunOptions(),
-        known=words_by_dimension().get(trial.replaces, ()),
-        tell=tell,
-    )
+    try:
+        trying.ask(
+            dataset=trial.dataset,
+            samples=samples_of(dataset=trial.dataset, ids=list(trial.sample_ids)),
+            dimension=Dimension.from_json(trial.tried_with),
+            options=RunOptions(),
+            known=words_by_dimension().get(trial.replaces, ()),
+            stopped=halt.is_set,
+            tell=tell,
+        )
+    except Refusal as problem:
+        return Trial.Status.FAILED, str(problem)
+    except Exception:
+        logger.exception("Trial %s failed", trial.pk)
+        return Trial.Status.FAILED, "The trial failed. The server's log has the details."
+    return (Trial.Status.FAILED, STOPPED) if halt.is_set() else (Trial.Status.COMPLETED, "")
+
+
+def _fail(rows: QuerySet[Trial], heartbeat: datetime | None) -> int:
+    return rows.update(status=Trial.Status.FAILED, error=STOPPED, finished=heartbeat or timezone.now())
 
 
 def _is_id(text: str) -> bool:
