@@ -32,7 +32,6 @@ from vlm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from vlm.moondream import DimensionScore, PreparedImage, Tagger
-    from vlm.samples.database import Cursor
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ MISMATCH_SHARE = 0.95
 MISMATCH_MASS = 0.02
 
 
-Merge: TypeAlias = "Callable[[Cursor, Sequence[Result]], Merged]"
+Merge: TypeAlias = Callable[..., Merged]  # ``merge_batch`` or ``refine_batch``
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,35 +133,16 @@ def tag_samples(
             dtype=tagger.dtype,
         )
 
-    def first(cursor: Cursor, results: Sequence[Result]) -> Merged:
-        return merge_batch(
-            cursor,
-            dataset_id=job.dataset_id,
-            run_id=job.run_id,
-            results=results,
-            questions=questions,
-            worker=job.worker,
-        )
-
-    def again(cursor: Cursor, results: Sequence[Result]) -> Merged:
-        return refine_batch(
-            cursor,
-            dataset_id=job.dataset_id,
-            run_id=job.run_id,
-            results=results,
-            questions=questions,
-            worker=job.worker,
-        )
-
     def go(job: Job, samples: Iterator[Pending], merge: Merge, *, held_back: bool) -> Merged:
-        return _pass(job, samples, merge, store, tagger, stop, publish, waited, held_back=held_back)
+        keep = partial(merge, dataset_id=job.dataset_id, run_id=job.run_id, questions=questions, worker=job.worker)
+        return _pass(job, samples, keep, store, tagger, stop, publish, waited, held_back=held_back)
 
     # Answers are held back until the first ones show that the model fits.
-    done = go(job, _pending(job, store, stop), first, held_back=job.min_mass > 0)
+    done = go(job, _pending(job, store, stop), merge_batch, held_back=job.min_mass > 0)
     if job.full_share and not stop.is_set():
         with store.read(stop=stop) as cursor:
             left = uncertain(cursor, run_id=job.run_id, share=job.full_share)
-        done += go(replace(job, detail="full"), iter(left), again, held_back=False)
+        done += go(replace(job, detail="full"), iter(left), refine_batch, held_back=False)
     return done
 
 
@@ -186,7 +166,7 @@ def _pass(
         nonlocal done, saved_at
         if unsaved:
             with _timed("store", waited), store.write(stop=stop) as cursor:
-                merged = merge(cursor, unsaved)
+                merged = merge(cursor, results=unsaved)
             unsaved.clear()
             done += merged
             publish(merged)

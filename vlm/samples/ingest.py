@@ -94,11 +94,8 @@ def import_rows(
             nothing has changed.
         relocated: the data set's folder is another one, to which the files were copied: only a new size is a new content.
     """
-    incoming = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
-    quoted = str(source).replace("'", "''")
-    attach = f"attach if not exists '{quoted}' as {incoming} (read_only)"
     patient = threading.Event()  # never set: what has been read took minutes, so better wait for the store
-    try:
+    with _incoming(store, source) as (incoming, attach):
         same: dict[str, str] = {}
         if digest is not None:
             with store.read(stop=patient) as cursor:
@@ -109,6 +106,15 @@ def import_rows(
         with store.write(stop=patient) as cursor:
             cursor.execute(attach).fetchall()
             return _Import(cursor, dataset_id, incoming, by, same, relocated).run()
+
+
+@contextmanager
+def _incoming(store: SampleStore, source: Path) -> Iterator[tuple[str, str]]:
+    """Yield a name for what :func:`staged` read, and the statement that attaches it; it is detached in the end."""
+    incoming = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
+    quoted = str(source).replace("'", "''")
+    try:
+        yield incoming, f"attach if not exists '{quoted}' as {incoming} (read_only)"
     finally:
         try:
             with store.read() as cursor:  # not possible inside the transaction
@@ -127,20 +133,12 @@ class _Previewed(Exception):
 
 def preview_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
     """Return what :func:`import_rows` would do, by doing it in a transaction that is taken back."""
-    incoming = f"incoming_{uuid4().hex}"
-    quoted = str(source).replace("'", "''")
     try:
-        with store.write(stop=threading.Event()) as cursor:
-            cursor.execute(f"attach if not exists '{quoted}' as {incoming} (read_only)").fetchall()
+        with _incoming(store, source) as (incoming, attach), store.write(stop=threading.Event()) as cursor:
+            cursor.execute(attach).fetchall()
             raise _Previewed(_Import(cursor, dataset_id, incoming, COMMAND, {}, relocated=False).run())
     except _Previewed as previewed:
         return previewed.done
-    finally:
-        try:
-            with store.read() as cursor:  # not possible inside the transaction
-                cursor.execute(f"detach database if exists {incoming}").fetchall()
-        except StoreError:
-            pass  # the file was handed over meanwhile, and what was attached went with it
 
 
 def _doubtful(cursor: Cursor, dataset_id: int, incoming: str) -> list[str]:

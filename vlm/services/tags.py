@@ -1,7 +1,7 @@
 """Tags: what users add, take away, confirm and undo, on a sample or on a whole filter."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.contrib.auth.models import User
@@ -9,7 +9,8 @@ from django.contrib.auth.models import User
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs.state import notify
-from vlm.samples import Edit, EditError, EditRow, SampleFilter, Way, merging, reading, where
+from vlm.samples import Edited, EditError, EditRow, SampleFilter, Way, merging, reading, where
+from vlm.services.who import edit_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,7 @@ def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) 
 
     A word of a dimension takes the place of the user's other words of it. Raises ``TagError``.
     """
-    words = words_by_dimension()
-    tag, dimension = _meant(merging.clean_tag(tag), words)
-    with sample_store().write() as cursor:
-        done = merging.tags_add(
-            cursor,
-            dataset_id=dataset.pk,
-            target=where(dataset.pk, filter, words),
-            tag=tag,
-            dimension=dimension,
-            by=_by(user, filter),
-        )
-    _tell(dataset.pk)
-    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+    return _give(merging.tags_add, dataset, filter, tag, user)
 
 
 def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
@@ -69,7 +58,7 @@ def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | Non
     words, tag = words_by_dimension(), merging.clean_tag(tag)
     meant, dimension = _meant(tag, words)
     with sample_store().write() as cursor:
-        target, by = where(dataset.pk, filter, words), _by(user, filter)
+        target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
         done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
         if not done.samples and meant != tag:
             tag = meant
@@ -79,20 +68,8 @@ def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | Non
 
 
 def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
-    """Make a model's tag the user's own wherever it stands in a filter and is not yet."""
-    words = words_by_dimension()
-    tag, dimension = _meant(merging.clean_tag(tag), words)
-    with sample_store().write() as cursor:
-        done = merging.tags_confirm(
-            cursor,
-            dataset_id=dataset.pk,
-            target=where(dataset.pk, filter, words),
-            tag=tag,
-            dimension=dimension,
-            by=_by(user, filter),
-        )
-    _tell(dataset.pk)
-    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+    """Make a model's tag the user's own wherever it stands in a filter and is not yet. Raises ``TagError``."""
+    return _give(merging.tags_confirm, dataset, filter, tag, user)
 
 
 def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
@@ -100,8 +77,7 @@ def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
     with sample_store().write() as cursor:
         if not (rows := [row for row in reading.edits_by_id(cursor, [edit]) if row.dataset_id == dataset.pk]):
             raise EditError(f"There is no edit {edit} of this data set.")
-        by = Edit(user.pk, user.get_username(), "undo") if user is not None else Edit(way="undo")
-        done = merging.undo(cursor, edit, by)
+        done = merging.undo(cursor, edit, edit_by(user, "undo"))
     _tell(dataset.pk)
     return Change(done.id, done.samples, rows[0].tag, rows[0].dimension or "")
 
@@ -117,9 +93,18 @@ def suggestions(*, dataset: Dataset, prefix: str, limit: int = 20) -> list[str]:
         return reading.tag_suggestions(cursor, dataset.pk, prefix, limit)
 
 
-def _by(user: User | None, filter: SampleFilter) -> Edit:
-    way: Way = "single" if len(filter.ids) == 1 else "bulk"
-    return Edit(user.pk, user.get_username(), way) if user is not None else Edit(way=way)
+def _give(edit: Callable[..., Edited], dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
+    words = words_by_dimension()
+    tag, dimension = _meant(merging.clean_tag(tag), words)
+    with sample_store().write() as cursor:
+        target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
+        done = edit(cursor, dataset_id=dataset.pk, target=target, tag=tag, dimension=dimension, by=by)
+    _tell(dataset.pk)
+    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+
+
+def _way(filter: SampleFilter) -> Way:
+    return "single" if len(filter.ids) == 1 else "bulk"
 
 
 def _meant(tag: str, words: Mapping[str, Sequence[str]]) -> tuple[str, str | None]:

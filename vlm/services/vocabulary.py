@@ -17,6 +17,7 @@ from vlm.errors import Refusal
 from vlm.models import Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Cursor, Edit, SampleDetail, rewording
+from vlm.services.who import edit_by
 from vlm.vocabulary import (
     DEFAULT_VOCABULARY,
     Only,
@@ -161,17 +162,16 @@ def save(*, entry: Entry, name: str = "", removed: Removed = "", user: User | No
 
 
 def replace_all(
-    *, entries: Sequence[Entry], removed: Removed = "", user: User | None, text: str = "Imported a vocabulary"
+    *, wanted: Sequence[Entry], removed: Removed = "", user: User | None, text: str = "Imported a vocabulary"
 ) -> VocabularyChange | None:
     """Put another vocabulary in the place of the present one. Raises as :func:`save`."""
-    before = _entries()
-    return _replace(before, tuple(entries), text=text, removed=removed, user=user)
+    return _replace(entries(), tuple(wanted), text=text, removed=removed, user=user)
 
 
 def reset(*, removed: Removed = "", user: User | None) -> VocabularyChange | None:
     """Put the vocabulary back that DataVisor comes with. Raises as :func:`save`."""
     return replace_all(
-        entries=default_entries(),
+        wanted=default_entries(),
         removed=removed,
         user=user,
         text="Went back to the vocabulary that DataVisor comes with",
@@ -270,9 +270,6 @@ def undo(*, change: VocabularyChange, user: User | None) -> VocabularyChange:
         )
         VocabularyChange.objects.filter(pk=change.pk).update(undone=timezone.now())
     return undone
-
-
-_entries = entries  # where an argument has the name
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -375,7 +372,7 @@ def _change(
             renamed=renamed or {},
         )
         if store is not None or _conditions(before) != _conditions(after):
-            by = Edit(user.pk if user else None, user.get_username() if user else "", "vocabulary")
+            by = edit_by(user, "vocabulary")
             with sample_store().write() as cursor:
                 if store is not None:
                     change.edits = store(cursor, by)

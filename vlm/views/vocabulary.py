@@ -51,7 +51,7 @@ def vocabulary(request: Request) -> HttpResponse:
         except (ValueError, RecursionError):
             raise VocabularyError("The request's body is no JSON.") from None
         services.vocabulary.replace_all(
-            entries=from_json(sent),
+            wanted=from_json(sent),
             removed=_removed(sent.get("removed", "")),
             user=request.user,
             text="Replaced by a program",
@@ -175,7 +175,8 @@ def word_rename(request: Request, name: str) -> HttpResponse:
     entry = _entry(name)
     old, new = request.POST.get("old", ""), request.POST.get("new", "")
     if request.POST.get("action") != "confirm":
-        services.vocabulary.reworded(entry.dimension, old, new) if new else None
+        if new:
+            services.vocabulary.reworded(entry.dimension, old, new)  # what cannot be is refused before it is confirmed
         stake = next(iter(services.vocabulary.stakes(words=[old])), None)
         values = {
             "name": name,
@@ -258,7 +259,7 @@ def vocabulary_import(request: Request) -> HttpResponse:
     entries = vocabulary_file.load(text)
 
     def replace(removed: Removed) -> HttpResponse:
-        services.vocabulary.replace_all(entries=entries, removed=removed, user=request.user)
+        services.vocabulary.replace_all(wanted=entries, removed=removed, user=request.user)
         return redirect("vocabulary")
 
     return _asking(request, replace, also={"text": vocabulary_file.dump(entries)})

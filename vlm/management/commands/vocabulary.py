@@ -52,7 +52,7 @@ class Command(DoorCommand):
             if action == "reset":
                 change = services.vocabulary.reset(removed=removed, user=None)
             else:
-                change = services.vocabulary.replace_all(entries=read_vocabulary(path), removed=removed, user=None)
+                change = services.vocabulary.replace_all(wanted=read_vocabulary(path), removed=removed, user=None)
         except TagsAtStake as error:
             listed = ", ".join(f"{word} ({count:,})" for word, count in error.counts.items())
             raise CommandError(
