@@ -307,7 +307,7 @@ def test_progress_fits_a_line_of_80_columns(dataset: Dataset) -> None:
     for shown, stopping in ((ordinary, False), (huge, False), (ordinary, True)):
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=True, width=80, color_system=None)
-        bar = autotag.progress_bar(console, hidden=False)
+        bar = _shared.progress_bar(console, hidden=False)
         task = bar.add_task("", total=None, counts="")
         autotag.draw(bar, task, shown, stopping=stopping)
         console.print(bar.get_renderable())

@@ -182,34 +182,30 @@ def ask(
 
 def summary(dimension: Dimension, tried: Sequence[Tried], labels: Mapping[int, str]) -> TrialReport:
     """Compare the wordings with each other, and with ``labels`` (sample id → the word that is right)."""
-    answered = [one for one in tried if one.said is not None]
+    answered = [(one, one.said) for one in tried if one.said is not None]
     tags = [dimension.tag_of(answer) for answer in dimension.answers]
     places = {tag: place for place, tag in enumerate(tags)}
     agreement = None
     if len(dimension.questions) > 1 and answered:
-        said = np.array([[places[one.word] for one in image.wordings] for image in answered], dtype=np.int64)
+        said = np.array([[places[one.word] for one in image.wordings] for image, _ in answered], dtype=np.int64)
         agreement = compared(said, [tag or "no" for tag in tags])
-    known = [(one, labels[one.sample_id]) for one in answered if labels.get(one.sample_id) in places]
+    known = [(one, said, labels[one.sample_id]) for one, said in answered if labels.get(one.sample_id) in places]
 
-    def rated(question: str, pick: Callable[[Tried], Said]) -> WordingReport:
-        pairs = [(pick(one), word) for one, word in known]
+    def rated(question: str, pairs: Sequence[tuple[Said, str]]) -> WordingReport:
         losses = [-math.log(max(said.probabilities[places[word]], LEAST)) for said, word in pairs]
         right = sum(said.word == word for said, word in pairs)
         return WordingReport(question, len(pairs), right, sum(losses) / len(losses) if losses else None)
 
-    def whole(one: Tried) -> Said:
-        return one.said or one.wordings[0]
-
-    def wording(place: int) -> Callable[[Tried], Said]:
-        return lambda one: one.wordings[place]
-
     return TrialReport(
         images=len(tried),
         failed=len(tried) - len(answered),
-        changed=sum(_becomes(one) != one.stored for one in answered),
+        changed=sum(_becomes(one) != one.stored for one, _ in answered),
         agreement=agreement,
-        wordings=tuple(rated(question, wording(place)) for place, question in enumerate(dimension.questions)),
-        mean=rated("", whole),
+        wordings=tuple(
+            rated(question, [(one.wordings[place], word) for one, _, word in known])
+            for place, question in enumerate(dimension.questions)
+        ),
+        mean=rated("", [(said, word) for _, said, word in known]),
     )
 
 

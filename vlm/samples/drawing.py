@@ -54,6 +54,37 @@ def draws_claim(
     return [Drawn(*row) for row in rows]
 
 
+def draws_read(
+    cursor: Cursor, *, dataset_id: int, dimension: str, batch: str, sample_id: int | None = None
+) -> list[Drawn]:
+    """Return a draw in its order: all of it, or one sample."""
+    rows = cursor.execute(
+        "select sample_id, place, probability, stratum from draws where dataset_id = $dataset and dimension = $dimension "
+        "and batch = $batch and ($sample::bigint is null or sample_id = $sample) order by place",
+        {"dataset": dataset_id, "dimension": dimension, "batch": batch, "sample": sample_id},
+    ).fetchall()
+    return [Drawn(*row) for row in rows]
+
+
+def draws_return(cursor: Cursor, *, dataset_id: int, dimension: str, sample_id: int, who: str) -> None:
+    """Put a sample before all others of its draws, for ``who``, if it is not decided."""
+    cursor.execute(
+        "update draws set claimed_by = ?, claimed_at = current_timestamp::timestamp, place = -1 where dataset_id = ? "
+        "and dimension = ? and sample_id = ? and not done",
+        [who, dataset_id, dimension, sample_id],
+    ).fetchall()
+
+
+def draws_count_known(cursor: Cursor, *, dataset_id: int, dimension: str, batch: str) -> None:
+    """Let labels in force that were given without a chance, of samples of a draw, count with the chance of that draw."""
+    cursor.execute(
+        "update labels l set probability = d.probability, stratum = d.stratum, design = d.batch from draws d "
+        "where d.dataset_id = $dataset and d.dimension = $dimension and d.batch = $batch and l.dataset_id = $dataset "
+        "and l.dimension = $dimension and l.sample_id = d.sample_id and l.ended_by is null and l.probability is null",
+        {"dataset": dataset_id, "dimension": dimension, "batch": batch},
+    ).fetchall()
+
+
 def draws_skip(cursor: Cursor, *, dataset_id: int, dimension: str, batch: str, sample_id: int) -> None:
     """Put a sample behind all others of its draw, for anybody."""
     cursor.execute(

@@ -176,6 +176,15 @@ def answer_keys(cursor: Cursor, dataset_id: int, dimension: str) -> list[AnswerK
     return [AnswerKey(*row) for row in rows]
 
 
+def only_run(cursor: Cursor, dataset_id: int, dimension: str) -> int | None:
+    """Return the run that all current answers are of; ``None`` where they are of several, or there is none."""
+    rows = cursor.execute(
+        "select distinct run_id from answers where dataset_id = ? and dimension = ? and current limit 2",
+        [dataset_id, dimension],
+    ).fetchall()
+    return rows[0][0] if len(rows) == 1 else None
+
+
 def flips(cursor: Cursor, first: int, second: int) -> Mapping[str, list[tuple[str, str, int]]]:
     """Return, per dimension that both runs asked, (first's word, second's word, samples that both answered)."""
     rows = cursor.execute(

@@ -116,10 +116,7 @@ def evaluate(*, dataset: Dataset, dimension: str, target: float = TARGET) -> Acc
             for (of, batch), (number, _) in drawing.draws_left(cursor, dataset.pk).items()
             if of == dimension
         }
-        runs = cursor.execute(
-            "select distinct run_id from answers where dataset_id = ? and dimension = ? and current limit 2",
-            [dataset.pk, dimension],
-        ).fetchall()
+        run = trust.only_run(cursor, dataset.pk, dimension)
     population = Population(counts, sums)
     labels, said_probability = random_labels(found, drawn)
     told = labels.where(labels.truth >= 0)
@@ -140,13 +137,13 @@ def evaluate(*, dataset: Dataset, dimension: str, target: float = TARGET) -> Acc
         if len(edges)
         else None,
         curve=thresholds.curve(labels, said_probability, Spread(edges, above)) if known and len(edges) else (),
-        run=runs[0][0] if len(runs) == 1 else None,
+        run=run,
     )
 
 
-def overview(*, dataset: Dataset) -> list[Accuracy]:
+def overview(*, dataset: Dataset, target: float = TARGET) -> list[Accuracy]:
     """Return :func:`evaluate` for every dimension that the model has answered."""
-    found = [evaluate(dataset=dataset, dimension=name) for name in words_by_dimension()]
+    found = [evaluate(dataset=dataset, dimension=name, target=target) for name in words_by_dimension()]
     return [one for one in found if one.samples]
 
 

@@ -15,11 +15,9 @@ from vlm.process import sample_store
 from vlm.samples import (
     Answer,
     Cursor,
-    Edit,
     Label,
     SampleFilter,
     SampleRow,
-    Way,
     drawing,
     merging,
     reading,
@@ -27,7 +25,8 @@ from vlm.samples import (
     where,
 )
 from vlm.samples.records import Drawn, Edited
-from vlm.services.accuracy import words_of
+from vlm.services.accuracy import batch_order, words_of
+from vlm.services.who import edit_by
 from vlm.statistics import draws
 from vlm.statistics.draws import Design
 from vlm.vocabulary import VocabularyError
@@ -47,18 +46,15 @@ class NothingToReview(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A sample to decide: its picture and what the model said."""
+    """A sample to decide, and the chance with which it was drawn; ``None`` where that was for looking only."""
 
     sample: SampleRow
-    answer: Answer | None
-    place: int
     probability: float | None
-    stratum: str
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Where a review stands: the draw at hand and its next samples, the first of which is on show."""
+    """Where a review stands: the draw at hand, its next samples, and what the model says of the first, which is on show."""
 
     dimension: str
     words: tuple[str, ...]
@@ -66,6 +62,7 @@ class Queue:
     drawn: int
     done: int
     items: tuple[Item, ...]
+    answer: Answer | None = None
 
     @property
     def current(self) -> Item | None:
@@ -103,8 +100,7 @@ def draw(
     narrowed = filter is not None and not filter.is_empty
     within = where(dataset.pk, filter, words_by_dimension()) if filter is not None and narrowed else None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    # One name a second, in the order of time: ``accuracy.design_weights`` adds draws up in that order.
-    name = f"{'within' if narrowed else design.value}-{timezone.now():%Y%m%d%H%M%S%f}"
+    name = _name("within" if narrowed else design.value)
     with sample_store().write() as cursor:
         found = trust.answered(cursor, dataset.pk, dimension, words, within=within)
         eligible = ~found.decided
@@ -131,57 +127,31 @@ def draw(
         ]
         drawing.draws_put(cursor, dataset_id=dataset.pk, dimension=dimension, batch=name, drawn=rows)
         if not narrowed:
-            _count_known(cursor, dataset.pk, dimension, name, rows)
+            drawing.draws_count_known(cursor, dataset_id=dataset.pk, dimension=dimension, batch=name)
     return name
 
 
-def open_draw(*, dataset: Dataset, dimension: str) -> tuple[str, int, int] | None:
-    """Return the newest draw that is not decided (else the newest): its name, how many it holds, how many are decided."""
-    with sample_store().read() as cursor:
-        left = drawing.draws_left(cursor, dataset.pk)
-    found = [(batch, *numbers) for (of, batch), numbers in left.items() if of == dimension]
-    return max(found, key=lambda one: (one[2] < one[1], one[0].rsplit("-", 1)[-1]), default=None)
-
-
-def queue(*, dataset: Dataset, dimension: str, who: str, batch: str = "") -> Queue:
+def queue(*, dataset: Dataset, dimension: str, who: str) -> Queue:
     """Return what ``who`` decides next; nobody else gets these samples meanwhile.
 
     Raises:
         VocabularyError: there is no such dimension.
     """
     words = words_of(dimension)
-    at_hand = open_draw(dataset=dataset, dimension=dimension)
-    if at_hand is None:
-        return Queue(dimension, words, "", 0, 0, ())
-    name, drawn, done = at_hand
     with sample_store().write() as cursor:
+        at_hand = _open_draw(cursor, dataset.pk, dimension)
+        if at_hand is None:
+            return Queue(dimension, words, "", 0, 0, ())
+        name, drawn, done = at_hand
         rows = drawing.draws_claim(cursor, dataset_id=dataset.pk, dimension=dimension, batch=name, who=who, limit=AHEAD)
-        samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [row.sample_id for row in rows])}
-        items = tuple(
-            Item(
-                samples[row.sample_id],
-                _answer(cursor, row.sample_id, dimension),
-                row.place,
-                row.probability,
-                row.stratum,
-            )
-            for row in rows
-            if row.sample_id in samples
-        )
-    return Queue(dimension, words, name, drawn, done, items)
+        items = tuple(Item(sample, row.probability) for sample, row in _with_samples(cursor, dataset.pk, rows))
+        answers = reading.answers_of(cursor, items[0].sample.id) if items else ()
+    answer = next((one for one in answers if one.dimension == dimension), None)
+    return Queue(dimension, words, name, drawn, done, items, answer)
 
 
-def decide(
-    *,
-    dataset: Dataset,
-    dimension: str,
-    batch: str,
-    sample_id: int,
-    word: str,
-    user: User | None,
-    give_tags: bool = True,
-) -> Edited:
-    """Keep somebody's decision about a drawn sample; an empty ``word`` is “cannot tell”.
+def decide(*, dataset: Dataset, dimension: str, batch: str, sample_id: int, word: str, user: User | None) -> Edited:
+    """Keep somebody's decision about a drawn sample, and make its word a tag; an empty ``word`` is “cannot tell”.
 
     Raises:
         VocabularyError: ``word`` is none of the dimension's.
@@ -191,15 +161,12 @@ def decide(
     if word and word not in words:
         raise VocabularyError(f"“{word}” is no word of {dimension}; there are {', '.join(filter_empty(words))}.")
     with sample_store().write() as cursor:
-        rows = cursor.execute(
-            "select probability, stratum from draws where dataset_id = ? and dimension = ? and batch = ? and sample_id = ?",
-            [dataset.pk, dimension, batch, sample_id],
-        ).fetchall()
-        if not rows:
+        drawn = drawing.draws_read(cursor, dataset_id=dataset.pk, dimension=dimension, batch=batch, sample_id=sample_id)
+        if not drawn:
             raise NothingToReview("This image is not of the draw any more. Reload the page to go on.")
-        label = Label(sample_id, dimension, word, rows[0][0], rows[0][1], batch)
+        label = Label(sample_id, dimension, word, drawn[0].probability, drawn[0].stratum, batch)
         return merging.labels_add(
-            cursor, dataset_id=dataset.pk, labels=[label], by=_by(user, "review"), give_tags=give_tags and bool(word)
+            cursor, dataset_id=dataset.pk, labels=[label], by=edit_by(user, "review"), give_tags=bool(word)
         )
 
 
@@ -221,33 +188,21 @@ def undo(*, dataset: Dataset, dimension: str, user: User | None) -> int | None:
         if not rows:
             return None
         edit_id, sample_id = rows[0]
-        merging.undo(cursor, edit_id, _by(user, "review"))
-        cursor.execute(
-            "update draws set claimed_by = ?, claimed_at = current_timestamp::timestamp, place = -1 where dataset_id = ? "
-            "and dimension = ? and sample_id = ? and not done",
-            [_who(user), dataset.pk, dimension, sample_id],
-        ).fetchall()
+        merging.undo(cursor, edit_id, edit_by(user, "review"))
+        drawing.draws_return(cursor, dataset_id=dataset.pk, dimension=dimension, sample_id=sample_id, who=who(user))
     return int(sample_id)
 
 
 def who(user: User | None) -> str:
     """Return the name under which a user takes samples."""
-    return _who(user)
+    return f"user {user.pk}" if user is not None else "nobody"
 
 
 def drawn_rows(*, dataset: Dataset, dimension: str, batch: str) -> list[tuple[SampleRow, Drawn]]:
     """Return a draw in its order, as ``review_sample`` writes it down."""
     with sample_store().read() as cursor:
-        rows = [
-            Drawn(*row)
-            for row in cursor.execute(
-                "select sample_id, place, probability, stratum from draws where dataset_id = ? and dimension = ? and batch = ? "
-                "order by place",
-                [dataset.pk, dimension, batch],
-            ).fetchall()
-        ]
-        samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [row.sample_id for row in rows])}
-    return [(samples[row.sample_id], row) for row in rows if row.sample_id in samples]
+        rows = drawing.draws_read(cursor, dataset_id=dataset.pk, dimension=dimension, batch=batch)
+        return _with_samples(cursor, dataset.pk, rows)
 
 
 def import_labels(
@@ -307,7 +262,7 @@ def import_labels(
             return LabelsImported(0, tuple(map(str, table.problems)), table.problem_count, random)
         if random:
             given = _uniform(cursor, dataset.pk, given)
-        merging.labels_add(cursor, dataset_id=dataset.pk, labels=given, by=_by(user, "import"))
+        merging.labels_add(cursor, dataset_id=dataset.pk, labels=given, by=edit_by(user, "import"))
     return LabelsImported(
         len(given), tuple(map(str, table.problems)), table.problem_count, random or chance_column is not None
     )
@@ -318,39 +273,34 @@ def filter_empty(words: Sequence[str]) -> tuple[str, ...]:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-def _count_known(cursor: Cursor, dataset_id: int, dimension: str, batch: str, rows: list[Drawn]) -> None:
-    """Let labels that were given without a chance, of samples that are drawn now, count with the chance of this draw."""
-    known = {
-        label.sample_id: label
-        for label in reading.labels(cursor, dataset_id, dimension=dimension)
-        if label.probability is None
-    }
-    again = [
-        Label(row.sample_id, dimension, known[row.sample_id].word, row.probability, row.stratum, batch)
-        for row in rows
-        if row.sample_id in known
-    ]
-    for label in again:
-        cursor.execute(
-            "update labels set probability = ?, stratum = ?, design = ? where sample_id = ? and dimension = ? and ended_by is null",
-            [label.probability, label.stratum, label.design, label.sample_id, dimension],
-        ).fetchall()
+def _name(kind: str) -> str:
+    """Return the name of a draw made now; ``accuracy.batch_order`` reads the time back, since draws add up in its order."""
+    return f"{kind}-{timezone.now():%Y%m%d%H%M%S%f}"
+
+
+def _open_draw(cursor: Cursor, dataset_id: int, dimension: str) -> tuple[str, int, int] | None:
+    """Return the newest draw that is not decided (else the newest): its name, how many it holds, how many are decided."""
+    left = drawing.draws_left(cursor, dataset_id)
+    found = [(batch, *numbers) for (of, batch), numbers in left.items() if of == dimension]
+    return max(found, key=lambda one: (one[2] < one[1], batch_order(one[0])), default=None)
+
+
+def _with_samples(cursor: Cursor, dataset_id: int, rows: Sequence[Drawn]) -> list[tuple[SampleRow, Drawn]]:
+    """Return drawn samples with their rows of the store, in their order; those that are gone are left out."""
+    samples = {one.id: one for one in reading.samples_by_id(cursor, dataset_id, [row.sample_id for row in rows])}
+    return [(samples[row.sample_id], row) for row in rows if row.sample_id in samples]
 
 
 def _uniform(cursor: Cursor, dataset_id: int, given: list[Label]) -> list[Label]:
     """Give labels the chance of a uniform draw: how many are labelled, of how many the model has answered."""
     chosen = []
-    name = f"import-{timezone.now():%Y%m%d%H%M%S%f}"
+    name = _name("import")
     for dimension in dict.fromkeys(label.dimension for label in given):
         mine = [label for label in given if label.dimension == dimension]
         total = len(trust.answered(cursor, dataset_id, dimension, words_of(dimension)).ids)
         chance = min(1.0, len(mine) / total) if total else 1.0
         chosen += [replace(label, probability=chance, design=name) for label in mine]
     return chosen
-
-
-def _answer(cursor: Cursor, sample_id: int, dimension: str) -> Answer | None:
-    return next((one for one in reading.answers_of(cursor, sample_id) if one.dimension == dimension), None)
 
 
 def _column(columns: Sequence[str], wanted: Sequence[str], *, needed: bool = True) -> str:
@@ -366,11 +316,3 @@ def _chance(text: str) -> float | None:
     except ValueError:
         return None
     return value if np.isfinite(value) and 0 < value <= 1 else None
-
-
-def _who(user: User | None) -> str:
-    return f"user {user.pk}" if user is not None else "nobody"
-
-
-def _by(user: User | None, way: Way) -> Edit:
-    return Edit(user.pk if user else None, user.get_username() if user else "", way)

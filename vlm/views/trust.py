@@ -196,18 +196,15 @@ def _review_page(request: Request, dataset: Dataset, dimension: str) -> HttpResp
                 "next": [{"sample": item.sample.id, "path": item.sample.path} for item in found.items],
             }
         )
-    current = found.current
     values = {
         "dataset": dataset,
         "queue": found,
         "dimension": dimension,
         "dimensions": list(services.vocabulary.words()),
-        "item": current,
+        "item": found.current,
         "ahead": found.items[1:],
         "words": [(place + 1, word) for place, word in enumerate(found.words)],
-        "said": list(zip(current.answer.words, current.answer.probabilities, strict=False))
-        if current and current.answer
-        else [],
+        "said": list(zip(found.answer.words, found.answer.probabilities, strict=False)) if found.answer else [],
         "filter": request.GET.get("filter", ""),
         "size": services.review.BATCH,
     }

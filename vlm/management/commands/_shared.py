@@ -4,11 +4,14 @@ import json
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import DatabaseError
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +23,13 @@ from vlm.samples import FilterError, SampleFilter
 
 SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing is folded there
+
+STAGES = {
+    "download": "fetching the model",
+    "verify": "checking the model",
+    "load": "loading the model",
+    "ask": "asking",
+}
 
 FILTER_HELP = 'as in the page\'s address, such as "all=dark&none=indoor&q=cam1"'
 
@@ -124,6 +134,36 @@ def share(text: str) -> float:
 
 def progress_console() -> Console:
     return HarmlessConsole(stderr=True)
+
+
+def progress_bar(console: Console, *, hidden: bool) -> Progress:
+    """Return one line: what goes on, a bar as wide as there is room, and the counts."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+        disable=hidden,
+        expand=True,
+        transient=True,
+    )
+
+
+@contextmanager
+def stage_bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar while the model is fetched, loaded and asked; gives what is to be told the stage, how much is done, of how much."""
+    with progress_bar(progress_console(), hidden=hidden) as bar:
+        task = bar.add_task("starting", total=None, counts="")
+
+        def report(stage: str, done: int, total: int) -> None:
+            counts = f"{done}/{total}" if stage == "ask" else gigabytes(done, total)
+            bar.update(task, description=STAGES[stage], completed=done, total=total or None, counts=counts)
+
+        yield report
+
+
+def gigabytes(done: int, total: int) -> str:
+    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
 
 
 def result_console(stdout: OutputWrapper) -> Console:

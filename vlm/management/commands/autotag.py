@@ -11,25 +11,28 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connections
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import Progress, TaskID
 
 from vlm import services
 from vlm.figures import pace
 from vlm.management.commands._shared import (
     INTERRUPTED,
     SOME_FAILED,
+    STAGES,
     USAGE,
     DoorCommand,
     add_filter_argument,
     find_dataset,
     find_run,
+    gigabytes,
     positive,
     print_table,
+    progress_bar,
     progress_console,
     read_filter,
     result_console,
     share,
+    stage_bar,
     to_json,
 )
 from vlm.management.commands.vocabulary import read_vocabulary
@@ -42,12 +45,6 @@ from vlm.vocabulary import Vocabulary
 LOOK_SECONDS = 0.3
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KEPT = ("scope", "filter", "limit", "dimension", "model", "detail", "batch_size", "mode", "min_probability", "min_mass")
-STAGES = {
-    "download": "fetching the model",
-    "verify": "checking the model",
-    "load": "loading the model",
-    "ask": "asking",
-}
 
 
 class Command(DoorCommand):
@@ -278,14 +275,7 @@ class Command(DoorCommand):
             self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
 
     def _preview(self, dataset: Dataset, options: RunOptions, *, as_json: bool, no_progress: bool) -> None:
-        bar = progress_bar(progress_console(), hidden=no_progress)
-        with bar:
-            task = bar.add_task("starting", total=None, counts="")
-
-            def report(stage: str, done: int, total: int) -> None:
-                counts = f"{done}/{total}" if stage == "ask" else gigabytes(done, total)
-                bar.update(task, description=STAGES[stage], completed=done, total=total or None, counts=counts)
-
+        with stage_bar(hidden=no_progress) as report:
             previews = services.runs.preview(dataset=dataset, options=options, report=report)
         if as_json:
             rows = [
@@ -333,19 +323,6 @@ def exit_code(run: TaggingRun) -> int:
     return SOME_FAILED if run.failed else 0
 
 
-def progress_bar(console: Console, *, hidden: bool) -> Progress:
-    """Return one line: what goes on, a bar as wide as there is room, and the counts."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[counts]}"),
-        console=console,
-        disable=hidden,
-        expand=True,
-        transient=True,
-    )
-
-
 def draw(bar: Progress, task: TaskID, state: RunState, *, stopping: bool) -> None:
     if state.status == TaggingRun.Status.LOADING and state.download_total:
         bar.update(
@@ -365,10 +342,6 @@ def draw(bar: Progress, task: TaskID, state: RunState, *, stopping: bool) -> Non
             total=state.total or None,
             counts=counts_line(state),
         )
-
-
-def gigabytes(done: int, total: int) -> str:
-    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
 
 
 def counts_line(state: RunState) -> str:

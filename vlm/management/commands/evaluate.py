@@ -38,12 +38,12 @@ class Command(DoorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
-        names = [options["dimension"]] if options["dimension"] else list(services.vocabulary.words())
-        found = [
-            services.accuracy.evaluate(dataset=dataset, dimension=name, target=options["target"]) for name in names
-        ]
-        if not options["dimension"]:
-            found = [one for one in found if one.samples]
+        dimension, target = options["dimension"], options["target"]
+        found = (
+            [services.accuracy.evaluate(dataset=dataset, dimension=dimension, target=target)]
+            if dimension
+            else services.accuracy.overview(dataset=dataset, target=target)
+        )
         if options["json"]:
             self.stdout.write(to_json([one.to_json() for one in found]))
             return

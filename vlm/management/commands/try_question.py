@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import CommandError
-from rich.progress import BarColumn, Progress, TextColumn
 
 from vlm import services
 from vlm.management.commands._shared import (
@@ -15,21 +14,14 @@ from vlm.management.commands._shared import (
     find_dataset,
     positive,
     print_table,
-    progress_console,
     read_filter,
     result_console,
+    stage_bar,
     to_json,
 )
 from vlm.management.commands.vocabulary import read_vocabulary
 from vlm.runs.options import RunOptions
 from vlm.vocabulary import Dimension
-
-STAGES = {
-    "download": "fetching the model",
-    "verify": "checking the model",
-    "load": "loading the model",
-    "ask": "asking",
-}
 
 
 class Command(DoorCommand):
@@ -65,13 +57,7 @@ class Command(DoorCommand):
             raise CommandError("No image is in this filter.", returncode=USAGE)
         detail = {"detail": options["detail"]} if options["detail"] else {}
         asked = RunOptions(model=options["model"], device=options["device"], **detail)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
-        with Progress(*columns, console=progress_console(), disable=options["no_progress"], transient=True) as progress:
-            task = progress.add_task("loading the model", total=1)
-
-            def report(stage: str, done: int, total: int) -> None:
-                progress.update(task, description=STAGES[stage], completed=done, total=max(total, 1))
-
+        with stage_bar(hidden=options["no_progress"]) as report:
             tried = services.trials.ask(
                 dataset=dataset, dimension=dimension, samples=samples, options=asked, report=report
             )
