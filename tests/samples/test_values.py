@@ -3,6 +3,7 @@
 import pytest
 
 from vlm.samples import (
+    Column,
     Drawn,
     Edit,
     FilterError,
@@ -16,22 +17,29 @@ from vlm.samples import (
     where,
 )
 from vlm.samples.checking import check_store
+from vlm.samples.columns import (
+    column_delete,
+    column_describe,
+    column_named,
+    column_put,
+    column_values,
+    columns,
+    facet,
+    ranges_of,
+    span,
+    values_of,
+)
 from vlm.samples.database import Cursor
 from vlm.samples.drawing import draws_claim, draws_left, draws_put, draws_skip
 from vlm.samples.merging import DATASET_TABLES
 from vlm.samples.reading import count, edits, history, labels, neighbours, samples_page
 from vlm.samples.values import (
-    column_delete,
-    column_put,
-    column_values,
-    columns,
     marks,
     marks_put,
     measures_of,
     slice_freeze,
     slice_ids,
     unmeasured,
-    values_of,
 )
 
 from .conftest import WORDS, answer, fill, result
@@ -57,10 +65,12 @@ def test_columns_are_filters_and_orders(store: SampleStore) -> None:
     a, b, c, d = fill(store, 4)
     (other,) = fill(store, 1, dataset_id=2)
     with store.write() as cursor:
-        done = column_put(cursor, dataset_id=1, name="error", kind="number", values={a: 0.5, b: 2.0, c: -1, other: 9})
+        done = column_put(
+            cursor, dataset_id=1, name="error", kind="number", ids=[a, b, c, other], values=[0.5, 2.0, -1, 9]
+        )
         assert (done.name, done.kind, done.values) == ("error", "number", 3)
-        column_put(cursor, dataset_id=1, name="flag", kind="boolean", values={a: True, d: False})
-        column_put(cursor, dataset_id=1, name="camera", kind="word", values={a: "front: left", b: "rear"})
+        column_put(cursor, dataset_id=1, name="flag", kind="boolean", ids=[a, d], values=[True, False])
+        column_put(cursor, dataset_id=1, name="camera", kind="word", ids=[a, b], values=["front: left", "rear"])
         assert [column.name for column in columns(cursor, 1)] == ["camera", "error", "flag"]
         assert ids_of(cursor, SampleFilter(columns=("error:0..1",))) == [a]
         assert ids_of(cursor, SampleFilter(columns=("error:..0.5",))) == [a, c]
@@ -74,18 +84,75 @@ def test_columns_are_filters_and_orders(store: SampleStore) -> None:
         assert neighbours(cursor, 1, SampleFilter(), WORDS, order="-column:error", sample_id=a) == (b, c)
         assert column_values(cursor, 1, "flag", ids=[a, b, d]) == {a: True, d: False}
         assert values_of(cursor, 1, [a]) == {a: {"camera": "front: left", "error": 0.5, "flag": True}}
-        column_put(cursor, dataset_id=1, name="error", kind="number", values={d: 1.0})  # in place of the first
+        column_put(cursor, dataset_id=1, name="error", kind="number", ids=[d], values=[1.0])  # in place of the first
         assert column_values(cursor, 1, "error") == {d: 1.0}
         assert column_delete(cursor, dataset_id=1, name="flag")
         assert not column_delete(cursor, dataset_id=1, name="flag")
         for bad in ("", "a:b", "x" * 61, "a\nb"):
             with pytest.raises(FilterError):
-                column_put(cursor, dataset_id=1, name=bad, kind="number", values={})
+                column_put(cursor, dataset_id=1, name=bad, kind="number", ids=[], values=[])
         for chosen in (SampleFilter(columns=("error",)), SampleFilter(measures=("smell:0..1",))):
             with pytest.raises(FilterError):
                 count(cursor, 1, chosen, WORDS)
         with pytest.raises(FilterError):
             ids_of(cursor, SampleFilter(), "column:nothing")
+
+
+def test_ranges_without_their_end_alternatives_and_no_value(store: SampleStore) -> None:
+    a, b, c, d = fill(store, 4)
+    with store.write() as cursor:
+        column_put(cursor, dataset_id=1, name="error", kind="number", ids=[a, b, c], values=[0.0, 0.5, 1.0])
+        column_put(cursor, dataset_id=1, name="camera", kind="word", ids=[a, b, d], values=["front", "rear", "left"])
+        assert ids_of(cursor, SampleFilter(columns=("error:0..0.5",))) == [a, b]
+        assert ids_of(cursor, SampleFilter(columns=("error:0..<0.5",))) == [a]
+        assert ids_of(cursor, SampleFilter(columns=("error:..<1e0",))) == [a, b]
+        assert ids_of(cursor, SampleFilter(columns=("error:..<0.5", "error:1..", "camera:front", "camera:left"))) == [a]
+        assert ids_of(cursor, SampleFilter(columns=("camera:front", "camera:left"))) == [a, d]
+        assert ids_of(cursor, SampleFilter(no_value=("error",))) == [d]
+        assert ids_of(cursor, SampleFilter(no_value=("error", "camera"))) == []
+        assert SampleFilter.from_query(SampleFilter(no_value=("error",)).to_query()).no_value == ("error",)
+
+
+def test_a_column_is_counted_without_its_own_choice(store: SampleStore) -> None:
+    a, b, c, d = fill(store, 4)
+    with store.write() as cursor:
+        put = {"error": ("number", [0.0, 0.5, 1.0]), "flag": ("boolean", [True, False, True])}
+        for name, (kind, values) in put.items():
+            column_put(cursor, dataset_id=1, name=name, kind=kind, ids=[a, b, c], values=values)  # type: ignore[arg-type]
+        column_put(cursor, dataset_id=1, name="camera", kind="word", ids=[a, b, d], values=["x", "x", "y"])
+        error, flag, camera = (column_named(cursor, 1, name) for name in ("error", "flag", "camera"))
+        assert error
+        assert flag
+        assert camera
+        found = span(cursor, error)
+        assert found is not None
+        assert (found.low, found.high) == (0.0, 1.0)
+        chosen = SampleFilter(columns=("flag:yes", "error:0..<0.5"))
+
+        def counts(column: Column, edges: tuple[float, ...] = ()) -> tuple[list[tuple[str, int]], int]:
+            got = facet(cursor, 1, column, chosen, WORDS, edges=edges)
+            return [(one.value, one.count) for one in got.counts], got.lacking
+
+        assert counts(error, (0.5, 1.0)) == ([("..<0.5", 1), ("0.5..<1", 0), ("1..", 1)], 0)
+        assert counts(flag) == ([("yes", 1), ("no", 0)], 0)
+        assert counts(camera) == ([("x", 1)], 0)
+        everything = facet(cursor, 1, camera, SampleFilter(), WORDS)
+        assert ([(one.value, one.count) for one in everything.counts], everything.lacking) == ([("x", 2), ("y", 1)], 1)
+        for part, counted in zip(ranges_of((0.5, 1.0)), (1, 1, 1), strict=True):
+            assert count(cursor, 1, SampleFilter(columns=(f"error:{part}",)), WORDS) == counted
+
+
+def test_a_column_keeps_its_description_when_it_is_replaced(store: SampleStore) -> None:
+    a, *_ = fill(store, 2)
+    with store.write() as cursor:
+        put = {"dataset_id": 1, "name": "error", "kind": "number", "ids": [a]}
+        column_put(cursor, **put, values=[1.0], source="one.csv", user_name="ada")  # type: ignore[arg-type]
+        assert column_describe(cursor, dataset_id=1, name="error", description=" of the detector ")
+        column_put(cursor, **put, values=[2.0], source="two.csv")  # type: ignore[arg-type]
+        (found,) = columns(cursor, 1)
+        assert (found.description, found.source, found.user_name) == ("of the detector", "two.csv", "")
+        assert found.created is not None
+        assert not column_describe(cursor, dataset_id=1, name="nothing", description="x")
 
 
 def test_measures_come_with_results_and_are_filters_and_orders(store: SampleStore) -> None:
@@ -188,7 +255,7 @@ def test_everything_goes_with_the_data_set(store: SampleStore) -> None:
         merging.merge_batch(cursor, dataset_id=1, run_id=1, results=found, worker="w")
         merging.labels_add(cursor, dataset_id=1, labels=[Label(a, "lighting", "dark")])
         merging.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(ids=(a,)), WORDS), tag="dark")
-        column_put(cursor, dataset_id=1, name="error", kind="number", values={b: 1})
+        column_put(cursor, dataset_id=1, name="error", kind="number", ids=[b], values=[1])
         marks_put(cursor, dataset_id=1, kind="near", marks=[Mark(a, 5)])
         slice_freeze(cursor, dataset_id=1, slice_id=1, ids=[a])
         draws_put(cursor, dataset_id=1, dimension="lighting", batch="x", drawn=[Drawn(b, 1, 0.5, "")])

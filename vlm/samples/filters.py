@@ -4,6 +4,7 @@ A part of the filter stands in one place: a field of :class:`SampleFilter`, made
 address, how a value is read, which samples it means, and what its chips say.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
@@ -172,11 +173,14 @@ def _in_rows(table: str, condition: str) -> Callable[[Any, Chosen], Condition]:
     return lambda value, _: (f"s.id in (select sample_id from {table} where {condition})", [value])
 
 
-_RANGE = re.compile(r"(?P<low>[-+.0-9e]*)\.\.(?P<high>[-+.0-9e]*)", re.IGNORECASE)
+_RANGE = re.compile(r"(?P<low>[-+.0-9e]*?)\.\.(?P<below><?)(?P<high>[-+.0-9e]*)", re.IGNORECASE)
 
 
 def span_of(text: str) -> tuple[float, float] | None:
-    """Return the bounds of a range such as ``0.5..2``, ``..3`` or ``7..``; ``None`` if ``text`` is none."""
+    """Return the bounds of a range such as ``0.5..2``, ``0.5..<2``, ``..3`` or ``7..``; ``None`` if ``text`` is none.
+
+    Both bounds belong to the range; ``..<2`` ends with the number before 2.
+    """
     found = _RANGE.fullmatch(text.strip())
     if found is None or not (found["low"] or found["high"]):
         return None
@@ -185,29 +189,47 @@ def span_of(text: str) -> tuple[float, float] | None:
         high = float(found["high"]) if found["high"] else float("inf")
     except ValueError:
         return None
-    return low, high
+    return low, math.nextafter(high, -math.inf) if found["below"] else high
 
 
 def _among(ids: Sequence[int], _: Chosen) -> Condition:
     return "s.id in (select unnest(?::bigint[]))", [list(ids)]  # ten times as fast as a mark for each
 
 
+def column_of(part: str) -> str:
+    """Return the column that a part such as ``error:0..1`` is about."""
+    return part.partition(":")[0]
+
+
 def _columns(values: Sequence[str], chosen: Chosen) -> Condition:
-    """``NAME:RANGE``, ``NAME:yes``, ``NAME:no`` or ``NAME:WORD``, as the column's kind has it."""
-    parts, given = [], []
+    """``NAME:RANGE``, ``NAME:yes``, ``NAME:no`` or ``NAME:WORD``, as the column's kind has it; of one column any of them."""
+    of: dict[str, list[str]] = {}
     for value in values:
         name, colon, wanted = value.partition(":")
         if not colon or not wanted:
             raise FilterError(f"column “{value}” names no value: write it like error:0.5..1, flag:yes or camera:front.")
-        low, high = span_of(wanted) or (None, None)
-        truth = {"yes": 1.0, "no": 0.0}.get(wanted)
+        of.setdefault(name, []).append(wanted)
+    parts, given = [], []
+    for name, several in of.items():
+        each = (
+            "case c.kind when 'word' then v.word = ? when 'boolean' then v.number = ? else v.number between ? and ? end"
+        )
         parts.append(
             "s.id in (select v.sample_id from column_values v join columns c on c.id = v.column_id "
-            "where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ? and case c.kind "
-            "when 'word' then v.word = ? when 'boolean' then v.number = ? else v.number between ? and ? end)"
+            f"where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ? and ({' or '.join([each] * len(several))}))"
         )
-        given += [chosen[1], name, wanted, truth, low, high]
+        given += [chosen[1], name]
+        for wanted in several:
+            given += [wanted, {"yes": 1.0, "no": 0.0}.get(wanted), *(span_of(wanted) or (None, None))]
     return " and ".join(parts), given
+
+
+def _no_value(names: Sequence[str], chosen: Chosen) -> Condition:
+    part = (
+        "s.id not in (select v.sample_id from column_values v join columns c on c.id = v.column_id "
+        "where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ?)"
+    )
+    return " and ".join([part] * len(names)), [value for name in names for value in (chosen[1], name)]
 
 
 def _measures(values: Sequence[str], chosen: Chosen) -> Condition:
@@ -312,7 +334,9 @@ class SampleFilter:
         source: one of ``SOURCES``.
         dimension, min_probability, max_probability: range of the best word's probability in that dimension, or
             (without a dimension) of the sample's least certain answer.
-        columns: of the values that users brought along: ``error:0.5..1``, ``flag:yes``, ``camera:front``.
+        columns: of the values that users brought along: ``error:0.5..1``, ``flag:yes``, ``camera:front``; of one column
+            any of the values, of several columns all.
+        no_value: columns that have no value for the sample.
         measures: of what the pixels say: ``luminance:0.2..0.4``.
         labelled, unlabelled: dimensions in which somebody decided, or nobody; ``weather:sunny`` for a decision.
         edited_by, edit: what that user changed by hand, what that edit changed.
@@ -344,6 +368,7 @@ class SampleFilter:
     min_probability: float | None = part("pmin", _probability, None, None, dear=True)
     max_probability: float | None = part("pmax", _probability, None, None, dear=True)
     columns: tuple[str, ...] = part("column", _all, _columns, "{}", each=True, dear=True)
+    no_value: tuple[str, ...] = part("novalue", _all, _no_value, "no value of {}", each=True, dear=True)
     measures: tuple[str, ...] = part("measure", _all, _measures, "{}", each=True, dear=True)
     labelled: tuple[str, ...] = part("labelled", _all, _labels("in"), "labelled {}", each=True, dear=True)
     unlabelled: tuple[str, ...] = part("unlabelled", _all, _labels("not in"), "not labelled {}", each=True, dear=True)

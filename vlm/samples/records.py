@@ -295,12 +295,48 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of values that a user brought along; ``values`` counts the samples that have one."""
+    """A column of values that a user brought along.
+
+    Attributes:
+        values: how many samples have one.
+        description: what users say that it is.
+        source: name of the table that it came from, with who brought it and when.
+    """
 
     id: int
     name: str
     kind: ColumnKind
     values: int
+    description: str = ""
+    source: str = ""
+    user_name: str = ""
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpan:
+    """The range of a column of numbers, and between what its middle 98 of 100 values lie."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacet:
+    """How many samples of a filter have which value of a column.
+
+    Attributes:
+        counts: of words and flags (“yes”, “no”), most frequent first; of numbers those of the ranges between ``edges``,
+            ``len(edges) + 1`` of them, the first and the last one open.
+        lacking: samples without a value.
+    """
+
+    column: Column
+    counts: tuple[Count, ...]
+    lacking: int
+    edges: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)

@@ -164,6 +164,13 @@ VERSION_4 = """
     alter table run_samples add column detail varchar default '';    -- which pass answered; see refining
 """
 
+VERSION_5 = """
+    alter table columns add column description varchar default '';   -- what users say that it is
+    alter table columns add column source varchar default '';        -- name of the table that its values came from
+    alter table columns add column user_name varchar default '';     -- who brought them
+    alter table columns add column created timestamp;                -- when; null: before this was kept
+"""
+
 STEP = 50_000  # file names whose keys are written together
 
 
@@ -184,7 +191,13 @@ def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
 Step = str | Callable[[duckdb.DuckDBPyConnection], None]
 
 # One entry per version, each of one or more steps. Only ever append.
-MIGRATIONS: list[tuple[Step, ...]] = [(VERSION_1,), (VERSION_2, _keep_keys_of_names), (VERSION_3,), (VERSION_4,)]
+MIGRATIONS: list[tuple[Step, ...]] = [
+    (VERSION_1,),
+    (VERSION_2, _keep_keys_of_names),
+    (VERSION_3,),
+    (VERSION_4,),
+    (VERSION_5,),
+]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
