@@ -2,7 +2,8 @@
 
 from vlm.samples import Question, SampleStore
 from vlm.samples.checking import wrong_totals
-from vlm.samples.merging import derive, run_begin, touch
+from vlm.samples.deriving import derive, touch
+from vlm.samples.merging import run_begin
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 WORDS = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}

@@ -27,7 +27,7 @@ from vlm.moondream import Tagger, load_tagger
 from vlm.runs.loop import Job, tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where
 from vlm.samples.ingest import import_rows, staged
-from vlm.samples.reading import Wanted
+from vlm.samples.progress import Wanted
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 FILES = 64  # different pictures; the others are links to them

@@ -20,19 +20,15 @@ from benchmarks.million import WORDS, add_samples, answer_samples, questions
 from benchmarks.report import machine, median_ms, show
 from vlm.formats.coco import scan_coco
 from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, where
+from vlm.samples.asking import question_ids
+from vlm.samples.counting import facets
 from vlm.samples.database import Cursor
+from vlm.samples.deriving import derive
+from vlm.samples.editing import tags_add, undo
 from vlm.samples.ingest import import_rows, staged
-from vlm.samples.merging import derive, merge_batch, tags_add, undo
-from vlm.samples.reading import (
-    Wanted,
-    facets,
-    page_cursor,
-    pending,
-    pending_count,
-    question_ids,
-    run_counts,
-    samples_page,
-)
+from vlm.samples.merging import merge_batch
+from vlm.samples.progress import Wanted, pending, pending_count, run_counts
+from vlm.samples.reading import page_cursor, samples_page
 
 BATCH = 256
 UNDONE = 100_000  # samples of the bulk edit that is taken back

@@ -75,8 +75,12 @@ TERMS = {
     "vlm.vocabulary_file",
 }
 ACTING = {
-    "reading",
+    "asking",
+    "counting",
+    "editing",
     "merging",
+    "progress",
+    "reading",
     "SampleStore",
     "where",
     "current_vocabulary",
@@ -205,6 +209,4 @@ WITH_A_REASON = {
     "imaging.py": "the one module that opens images",
     "moondream/tagger.py": "one pass from pictures to probabilities",
     "samples/filters.py": "a filter from its address to its SQL",
-    "samples/reading.py": "all queries of the page side by side, each a function of a few lines",
-    "samples/merging.py": "all that writes the ledger, in one place on purpose",
 }

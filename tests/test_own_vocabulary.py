@@ -262,9 +262,9 @@ def test_one_run_asks_another_vocabulary(tmp_path: Path, dataset: Dataset) -> No
 def test_a_question_is_tried_from_the_command_line(dataset: Dataset) -> None:
     sample = rows("select id from samples order by hash(id) limit 1")[0][0]
     with sample_store().write() as cursor:
-        from vlm.samples import Label, merging
+        from vlm.samples import Label, editing
 
-        merging.labels_add(cursor, dataset_id=dataset.pk, labels=[Label(sample, "setting", "indoor")])
+        editing.labels_add(cursor, dataset_id=dataset.pk, labels=[Label(sample, "setting", "indoor")])
     out = StringIO()
     call_command("try_question", "photos", "--dimension", "setting", "--orders", "--limit", "4", "--json", stdout=out)
     found = json.loads(out.getvalue())

@@ -142,7 +142,6 @@ page = client.get("/datasets/1/").content.decode()
 assert client.get("/datasets/1/samples/1/thumbnail/160").status_code == 200
 call_command("export_tags", "one", format="csv", output=Path("tags.csv"))
 from vlm.process import sample_store
-from vlm.samples import merging
 with sample_store().write() as cursor:
     cursor.execute("create table leaves_a_log(number int)")
 str(settings.SECRET_KEY)

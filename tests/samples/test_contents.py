@@ -2,10 +2,12 @@
 
 import pytest
 
-from vlm.samples import Imported, Question, Result, SampleFilter, SampleStore, StoreClaimLost, merging, where
+from vlm.samples import Imported, Question, Result, SampleFilter, SampleStore, StoreClaimLost, editing, merging, where
+from vlm.samples.asking import question_ids
 from vlm.samples.checking import check_store
 from vlm.samples.ingest import import_rows, relocated, staged
-from vlm.samples.reading import Wanted, export_page, pending, pending_count, pending_spread, question_ids
+from vlm.samples.progress import Wanted, pending, pending_count, pending_spread
+from vlm.samples.reading import export_page
 
 from .conftest import WORDS, Record, answer, record
 
@@ -30,7 +32,7 @@ def answered(store: SampleStore, *paths: str, run: int = 1) -> dict[str, int]:
         found = [Result(ids[path], (answer(run, "dark"),), digest=f"digest of {path}") for path in paths]
         merging.merge_batch(cursor, dataset_id=1, run_id=run, results=found, questions=questions)
         target = where(1, SampleFilter(ids=tuple(ids[path] for path in paths)), WORDS)
-        merging.tags_add(cursor, dataset_id=1, target=target, tag="mine", dimension=None)
+        editing.tags_add(cursor, dataset_id=1, target=target, tag="mine", dimension=None)
     return ids
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from vlm.samples import Edit, EditError, Label, SampleFilter, SampleStore, merging, where
+from vlm.samples import Edit, EditError, Label, SampleFilter, SampleStore, editing, ingest, merging, where
 from vlm.samples.checking import check_store
 from vlm.samples.database import Cursor
 from vlm.samples.reading import edits, history
@@ -60,7 +60,7 @@ class UndoMachine(RuleBasedStateMachine):
         self.next_run = 1
         for each in (self.store, self.twin):
             with each.write() as cursor:
-                merging.dataset_delete(cursor, dataset_id=1)
+                ingest.dataset_delete(cursor, dataset_id=1)
                 cursor.execute("delete from questions").fetchall()
         self.ids = fill(self.store, 3)
 
@@ -109,11 +109,11 @@ class UndoMachine(RuleBasedStateMachine):
             return
         index = places[-1]
         with self.store.write() as cursor:
-            merging.undo(cursor, self.log[index][1][-1], BOB)
+            editing.undo(cursor, self.log[index][1][-1], BOB)
             after = state(cursor)
         del self.log[index]
         with self.twin.write() as cursor:
-            merging.dataset_delete(cursor, dataset_id=1)
+            ingest.dataset_delete(cursor, dataset_id=1)
         twins = fill(self.twin, 3)
         with self.twin.write() as cursor:
             for what, values in self.log:
@@ -135,16 +135,16 @@ EDITS = ("add", "remove", "confirm", "label")  # edits of the vocabulary: see te
 def perform(cursor: Cursor, ids: list[int], what: str, values: tuple[Any, ...]) -> int | None:
     """Do one step of the machine; returns the edit's id where it is one."""
     if what in ("add", "confirm"):
-        function = merging.tags_add if what == "add" else merging.tags_confirm
+        function = editing.tags_add if what == "add" else editing.tags_confirm
         dimension = next((name for name, of in WORDS.items() if values[1] in of), None)
         chosen = target(*[ids[place] for place in values[0]])
         return function(cursor, dataset_id=1, target=chosen, tag=values[1], dimension=dimension, by=ADA).id
     if what == "remove":
         chosen = target(*[ids[place] for place in values[0]])
-        return merging.tags_remove(cursor, dataset_id=1, target=chosen, tag=values[1], by=ADA).id
+        return editing.tags_remove(cursor, dataset_id=1, target=chosen, tag=values[1], by=ADA).id
     if what == "label":
         given = [Label(ids[place], "lighting", values[1], 0.5) for place in values[0]]
-        return merging.labels_add(cursor, dataset_id=1, labels=given, by=ADA, give_tags=True).id
+        return editing.labels_add(cursor, dataset_id=1, labels=given, by=ADA, give_tags=True).id
     if what == "run":
         run, light, places, sure = values
         found = [result(ids[place], answer(run, light, sure), answer(run, "indoor")) for place in places]
@@ -195,11 +195,11 @@ def test_undoing_is_as_if_it_had_never_been(machine: Any) -> None:
 def test_who_when_and_by_which_way(store: SampleStore) -> None:
     a, b, *_ = fill(store, 4)
     with store.write() as cursor:
-        done = merging.tags_add(cursor, dataset_id=1, target=target(a, b), tag="mine", dimension=None, by=ADA)
+        done = editing.tags_add(cursor, dataset_id=1, target=target(a, b), tag="mine", dimension=None, by=ADA)
         assert done.samples == 2
-        merging.tags_remove(cursor, dataset_id=1, target=target(a), tag="mine", by=BOB)
-        assert merging.tags_add(cursor, dataset_id=1, target=target(b), tag="mine", dimension=None, by=BOB).id is None
-        assert merging.undo(cursor, done.id or 0, BOB).samples == 2
+        editing.tags_remove(cursor, dataset_id=1, target=target(a), tag="mine", by=BOB)
+        assert editing.tags_add(cursor, dataset_id=1, target=target(b), tag="mine", dimension=None, by=BOB).id is None
+        assert editing.undo(cursor, done.id or 0, BOB).samples == 2
         assert [(e.action, e.user_name, e.way) for e in history(cursor, 1, a)] == [
             ("undo", "bob", "undo"),
             ("remove", "bob", "single"),
@@ -209,7 +209,7 @@ def test_who_when_and_by_which_way(store: SampleStore) -> None:
         assert [e.action for e in edits(cursor, 1, user_id=8, undoable=True)] == ["remove"]
         for edit_id in (done.id or 0, 999, edits(cursor, 1)[0].id):
             with pytest.raises(EditError):
-                merging.undo(cursor, edit_id, BOB)
+                editing.undo(cursor, edit_id, BOB)
 
 
 def test_undoing_out_of_order_leaves_what_the_others_did(store: SampleStore) -> None:
@@ -218,14 +218,14 @@ def test_undoing_out_of_order_leaves_what_the_others_did(store: SampleStore) -> 
         steps = []
         for what in ("add", "remove", "add", "remove", "add"):
             steps.append(perform(cursor, [a], what, ([0], "mine")) or 0)
-        merging.undo(cursor, steps[2])
+        editing.undo(cursor, steps[2])
         assert tags(cursor, a) == ["mine"]  # the last one gave it again
-        merging.undo(cursor, steps[4])
+        editing.undo(cursor, steps[4])
         assert tags(cursor, a) == []  # the fourth took it away
-        merging.undo(cursor, steps[3])
-        merging.undo(cursor, steps[1])
+        editing.undo(cursor, steps[3])
+        editing.undo(cursor, steps[1])
         assert tags(cursor, a) == ["mine"]
-        merging.undo(cursor, steps[0])
+        editing.undo(cursor, steps[0])
         assert tags(cursor, a) == []
         assert check_store(cursor, datasets=[1]).is_sound
 
@@ -233,11 +233,11 @@ def test_undoing_out_of_order_leaves_what_the_others_did(store: SampleStore) -> 
 def test_a_bulk_edit_of_many_is_undone_exactly(store: SampleStore) -> None:
     ids = fill(store, 5000)
     with store.write() as cursor:
-        merging.tags_add(cursor, dataset_id=1, target=target(*ids[:100]), tag="first", dimension=None)
+        editing.tags_add(cursor, dataset_id=1, target=target(*ids[:100]), tag="first", dimension=None)
         before = state(cursor)
-        done = merging.tags_add(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="all", dimension=None)
+        done = editing.tags_add(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="all", dimension=None)
         assert done.samples == 5000
-        again = merging.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="first")
-        merging.undo(cursor, again.id or 0)
-        merging.undo(cursor, done.id or 0)
+        again = editing.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="first")
+        editing.undo(cursor, again.id or 0)
+        editing.undo(cursor, done.id or 0)
         assert state(cursor) == before

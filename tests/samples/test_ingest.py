@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from filelock import FileLock
 
-from vlm.samples import Annotation, Imported, SampleFilter, SampleStore, merging, where
+from vlm.samples import Annotation, Imported, SampleFilter, SampleStore, editing, where
 from vlm.samples.ingest import IN_USE, STAGING, import_rows, staged
 
 from .conftest import WORDS, Record, record
@@ -28,7 +28,7 @@ def test_importing_again_keeps_tags_and_marks_what_is_gone(store: SampleStore) -
     first = bring_in(store, record("a.jpg"), record("b.jpg"), record("c.jpg"))
     assert (first.added, first.updated, first.missing, first.total) == (3, 0, 0, 3)
     with store.write() as cursor:
-        merging.tags_add(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="keep", dimension=None)
+        editing.tags_add(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="keep", dimension=None)
     second = bring_in(store, record("b.jpg", split="val"), record("c.jpg"), record("d.jpg"))
     assert (second.added, second.updated, second.missing, second.total) == (1, 1, 1, 4)
     assert paths(store, "missing") == ["a.jpg"]

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from vlm.samples import SampleFilter, SampleStore, TagError, merging, where
+from vlm.samples import SampleFilter, SampleStore, TagError, editing, ingest, merging, where
 from vlm.samples.checking import check_store
 from vlm.samples.database import Cursor
 from vlm.samples.reading import answers_of, samples_by_id
@@ -29,17 +29,17 @@ def merge(store: SampleStore, run: int, *results: object) -> object:
 
 def add(store: SampleStore, sample_id: int, tag: str, dimension: str | None = None) -> int:
     with store.write() as cursor:
-        return merging.tags_add(cursor, dataset_id=1, target=only(sample_id), tag=tag, dimension=dimension).samples
+        return editing.tags_add(cursor, dataset_id=1, target=only(sample_id), tag=tag, dimension=dimension).samples
 
 
 def remove(store: SampleStore, sample_id: int, tag: str) -> int:
     with store.write() as cursor:
-        return merging.tags_remove(cursor, dataset_id=1, target=only(sample_id), tag=tag).samples
+        return editing.tags_remove(cursor, dataset_id=1, target=only(sample_id), tag=tag).samples
 
 
 def confirm(store: SampleStore, sample_id: int, tag: str, dimension: str) -> int:
     with store.write() as cursor:
-        return merging.tags_confirm(cursor, dataset_id=1, target=only(sample_id), tag=tag, dimension=dimension).samples
+        return editing.tags_confirm(cursor, dataset_id=1, target=only(sample_id), tag=tag, dimension=dimension).samples
 
 
 def revert(store: SampleStore, run: int) -> int:
@@ -151,11 +151,11 @@ def test_an_unknown_sample_is_left_out(store: SampleStore) -> None:
 @pytest.mark.parametrize("bad", ["", "  ", "x" * 201, "two\nlines"])
 def test_tags_that_cannot_be_stored(bad: str) -> None:
     with pytest.raises(TagError):
-        merging.clean_tag(bad)
+        editing.clean_tag(bad)
 
 
 def test_tags_are_normalised() -> None:
-    assert merging.clean_tag("  cafe\u0301 ") == "café"
+    assert editing.clean_tag("  cafe\u0301 ") == "café"
 
 
 def test_a_tag_knows_who_said_it(store: SampleStore) -> None:
@@ -194,7 +194,7 @@ class TagMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         with self.store.write() as cursor:
-            merging.dataset_delete(cursor, dataset_id=1)
+            ingest.dataset_delete(cursor, dataset_id=1)
         self.ids = fill(self.store, 3)
         self.users: dict[int, dict[str, str | None]] = {i: {} for i in self.ids}
         self.rejected: dict[int, set[str]] = {i: set() for i in self.ids}

@@ -5,18 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from vlm.samples import Annotation, Count, FilterError, SampleFilter, SampleStore, merging, where
+from vlm.samples import Annotation, Count, FilterError, SampleFilter, SampleStore, editing, merging, where
+from vlm.samples.counting import facets
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.names import sort_key
-from vlm.samples.reading import (
-    count,
-    export_page,
-    facets,
-    neighbours,
-    sample_detail,
-    samples_page,
-    tag_suggestions,
-)
+from vlm.samples.reading import count, export_page, neighbours, sample_detail, samples_page, tag_suggestions
 
 from .conftest import WORDS, answer, record, result
 
@@ -54,7 +47,7 @@ def filled(store: SampleStore) -> SampleStore:
         for tag in ("mine", "bright"):
             target = where(1, SampleFilter(ids=tuple(chance.sample(ids, 20))), WORDS)
             dimension = "lighting" if tag == "bright" else None
-            merging.tags_add(cursor, dataset_id=1, target=target, tag=tag, dimension=dimension)
+            editing.tags_add(cursor, dataset_id=1, target=target, tag=tag, dimension=dimension)
     return store
 
 
@@ -193,7 +186,7 @@ def test_two_words_of_a_dimension_are_counted_once(filled: SampleStore) -> None:
         ids = [row[0] for row in cursor.execute("select id from samples where dataset_id = 1 limit 3").fetchall()]
         for word in WORDS["lighting"]:
             target = where(1, SampleFilter(ids=tuple(ids)), WORDS)
-            merging.tags_add(cursor, dataset_id=1, target=target, tag=word, dimension="lighting")
+            editing.tags_add(cursor, dataset_id=1, target=target, tag=word, dimension="lighting")
         (lighting, _) = facets(cursor, 1, SampleFilter(), WORDS).dimensions
     assert lighting.lacking == sum(not set(WORDS["lighting"]) & set(row["tags"]) for row in rows(filled))  # type: ignore[call-overload]
 
@@ -207,7 +200,7 @@ def test_one_sample_with_all_that_is_known(store: SampleStore) -> None:
         (sample_id,) = cursor.execute("select id from samples").fetchall()[0]
         merging.merge_batch(cursor, dataset_id=1, run_id=1, results=[result(sample_id, answer(1, "dark", 0.8))])
         merging.merge_batch(cursor, dataset_id=1, run_id=2, results=[result(sample_id, answer(2, "bright", 0.7))])
-        merging.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="bright")
+        editing.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(), WORDS), tag="bright")
         found = sample_detail(cursor, 1, sample_id)
         assert found is not None
         assert found.annotations == (Annotation("cat", box), Annotation("dog", None))

@@ -6,20 +6,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from vlm.samples import Question, SampleFilter, SampleStore, merging, where
+from vlm.samples import Question, SampleFilter, SampleStore, editing, merging, where
+from vlm.samples.asking import question_ids, runs_to_adopt
 from vlm.samples.checking import check_store
-from vlm.samples.reading import (
-    Wanted,
-    answers_of,
-    export_page,
-    pending,
-    pending_count,
-    question_ids,
-    run_counts,
-    runs_to_adopt,
-    samples_page,
-    store_id,
-)
+from vlm.samples.progress import Wanted, pending, pending_count, run_counts
+from vlm.samples.reading import answers_of, export_page, samples_page, store_id
 
 RELEASE = Path(__file__).parent.parent / "data" / "release-1"
 WORDS = {"lighting": ("dark", "dim", "bright", "normal"), "weather": ("sunny", "rainy")}
@@ -95,9 +86,9 @@ def test_its_edits_can_be_followed_by_new_ones(released: SampleStore) -> None:
             ("normal", "rejected by a user")
         ]
         target = where(PHOTOS, SampleFilter(ids=(cat,)), WORDS)
-        gone = merging.tags_remove(cursor, dataset_id=PHOTOS, target=target, tag="pet")
+        gone = editing.tags_remove(cursor, dataset_id=PHOTOS, target=target, tag="pet")
         assert gone.id is not None
         assert cursor.execute("select tags from samples where id = ?", [cat]).fetchall() == [([],)]
-        merging.undo(cursor, gone.id)
+        editing.undo(cursor, gone.id)
         assert cursor.execute("select tags from samples where id = ?", [cat]).fetchall() == [(["pet"],)]
         assert check_store(cursor, datasets=[PHOTOS, CARS]).is_sound

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlm.samples import Edit, EditError, Label, Question, SampleStore, merging, reading, rewording
+from vlm.samples import (
+    Edit,
+    EditError,
+    Label,
+    Question,
+    SampleStore,
+    asking,
+    editing,
+    ingest,
+    merging,
+    progress,
+    rewording,
+)
 from vlm.samples.checking import check_store
 from vlm.samples.database import Cursor
 from vlm.vocabulary import Dimension
@@ -76,7 +88,7 @@ def test_a_renamed_word_takes_tags_answers_labels_and_removals_along(store: Samp
     remove(store, b, "bright")
     add(store, d, "bright", "lighting")
     with store.write() as cursor:
-        merging.labels_add(cursor, dataset_id=1, labels=[Label(c, "lighting", "bright")])
+        editing.labels_add(cursor, dataset_id=1, labels=[Label(c, "lighting", "bright")])
     before = state(store)
     edits = rename(store, "bright", "light", ("dark", "light"))
     assert [read(store, one) for one in (a, b, c, d)] == [["light"], [], ["dark"], ["light"]]
@@ -97,10 +109,10 @@ def test_answers_to_the_old_question_count_for_the_new_one(store: SampleStore) -
     after = Dimension("lighting", LIGHTING.question, ("dark", "light"), spellings={"light": ("bright",)})
     rename(store, "bright", "light", after.words)
     with store.read() as cursor:
-        wanted = reading.Wanted(
-            ("s.dataset_id = ?", [1]), reading.question_ids(cursor, [question(after)]), only_missing=True
+        wanted = progress.Wanted(
+            ("s.dataset_id = ?", [1]), asking.question_ids(cursor, [question(after)]), only_missing=True
         )
-        assert reading.pending_count(cursor, wanted, run_id=0) == 3
+        assert progress.pending_count(cursor, wanted, run_id=0) == 3
 
 
 def test_merged_words_have_the_probability_of_both(store: SampleStore) -> None:
@@ -166,7 +178,7 @@ def test_a_renamed_dimension_is_found_everywhere_and_goes_back(store: SampleStor
         assert not rewording.dimension_is_used(cursor, "lighting")
     renamed = Dimension("light", LIGHTING.question, LIGHTING.words)
     with store.read() as cursor:
-        assert reading.question_ids(cursor, [question(renamed)])["light"] is not None
+        assert asking.question_ids(cursor, [question(renamed)])["light"] is not None
     with store.write() as cursor:
         rewording.rename_dimension(cursor, old="light", new="lighting")
     assert state(store) == before
@@ -178,7 +190,7 @@ def test_an_edit_of_the_vocabulary_is_not_undone_by_itself(store: SampleStore) -
     merge(store, 1, result(a, answer(1, "bright")))
     (edit,) = rename(store, "bright", "light", ("dark", "light"))
     with store.write() as cursor, pytest.raises(EditError, match="vocabulary"):
-        merging.undo(cursor, edit, BY)
+        editing.undo(cursor, edit, BY)
 
 
 # -- conditions ----------------------------------------------------------------------------------------------------------
@@ -267,7 +279,7 @@ EDITS = st.sampled_from(["rename", "merge", "keep", "take", "dimension"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_undoing_an_edit_of_words_is_exact(store: SampleStore, steps: list[tuple[Any, ...]], edit: str) -> None:
     with store.write() as cursor:
-        merging.dataset_delete(cursor, dataset_id=1)
+        ingest.dataset_delete(cursor, dataset_id=1)
         rewording.conditions_keep(cursor, {})
     ids = fill(store)
     for step in steps:
@@ -290,7 +302,7 @@ def _do(store: SampleStore, ids: list[int], step: tuple[Any, ...]) -> None:
             remove(store, ids[place], tag)
         case ("label", place, word):
             with store.write() as cursor:
-                merging.labels_add(cursor, dataset_id=1, labels=[Label(ids[place], "lighting", word)], give_tags=True)
+                editing.labels_add(cursor, dataset_id=1, labels=[Label(ids[place], "lighting", word)], give_tags=True)
         case ("condition", there):
             conditions(store, **({"lighting": ("other",)} if there else {}))
 

@@ -13,7 +13,10 @@ from vlm.samples import (
     Result,
     SampleFilter,
     SampleStore,
+    editing,
+    ingest,
     merging,
+    values,
     where,
 )
 from vlm.samples.checking import check_store
@@ -31,8 +34,8 @@ from vlm.samples.columns import (
 )
 from vlm.samples.database import Cursor
 from vlm.samples.drawing import draws_claim, draws_left, draws_put, draws_skip
-from vlm.samples.merging import DATASET_TABLES
 from vlm.samples.reading import count, edits, history, labels, neighbours, samples_page
+from vlm.samples.schema import DATASET_TABLES
 from vlm.samples.values import (
     marks,
     marks_put,
@@ -160,7 +163,7 @@ def test_measures_come_with_results_and_are_filters_and_orders(store: SampleStor
     with store.write() as cursor:
         found = [Result(a, measures=measured(0.2)), Result(b, measures=measured(0.7, 2**64 - 1))]
         merging.merge_batch(cursor, dataset_id=1, run_id=1, results=found)
-        merging.measures_keep(cursor, dataset_id=1, measures={a: measured(0.3)})
+        values.measures_keep(cursor, dataset_id=1, measures={a: measured(0.3)})
         assert measures_of(cursor, 1) == {a: measured(0.3), b: measured(0.7, 2**64 - 1)}
         assert ids_of(cursor, SampleFilter(measures=("luminance:0.5..",))) == [b]
         assert ids_of(cursor, SampleFilter(), "-measure:luminance")[:2] == [b, a]
@@ -196,7 +199,7 @@ def test_labels_keep_the_chance_of_their_draw(store: SampleStore) -> None:
     a, b, *_ = fill(store, 4)
     with store.write() as cursor:
         merging.merge_batch(cursor, dataset_id=1, run_id=1, results=[result(a, answer(1, "dark"))])
-        first = merging.labels_add(
+        first = editing.labels_add(
             cursor,
             dataset_id=1,
             labels=[Label(a, "lighting", "bright", 0.25, "dark", "mix"), Label(999, "lighting", "bright")],
@@ -205,7 +208,7 @@ def test_labels_keep_the_chance_of_their_draw(store: SampleStore) -> None:
         )
         assert first.samples == 1
         assert [tag.tag for tag in samples_page(cursor, 1, SampleFilter(ids=(a,)), WORDS).samples[0].tags] == ["bright"]
-        second = merging.labels_add(
+        second = editing.labels_add(
             cursor, dataset_id=1, labels=[Label(a, "lighting", ""), Label(b, "lighting", "dark")]
         )
         (kept, other) = labels(cursor, 1, dimension="lighting")
@@ -216,11 +219,11 @@ def test_labels_keep_the_chance_of_their_draw(store: SampleStore) -> None:
         assert len(ids_of(cursor, SampleFilter(unlabelled=("lighting",)))) == 2
         assert ids_of(cursor, SampleFilter(edited_by="ada")) == [a]
         assert ids_of(cursor, SampleFilter(edit=second.id)) == [a, b]
-        merging.undo(cursor, second.id or 0, ADA)
+        editing.undo(cursor, second.id or 0, ADA)
         assert [(label.word, label.user_name, label.way) for label in labels(cursor, 1)] == [
             ("bright", "ada", "review")
         ]
-        merging.undo(cursor, first.id or 0, ADA)
+        editing.undo(cursor, first.id or 0, ADA)
         assert labels(cursor, 1) == []
         assert [tag.tag for tag in samples_page(cursor, 1, SampleFilter(ids=(a,)), WORDS).samples[0].tags] == ["dark"]
         assert [(edit.action, edit.user_name) for edit in history(cursor, 1, a)][-1] == ("label", "ada")
@@ -237,12 +240,12 @@ def test_two_people_never_get_the_same_picture(store: SampleStore) -> None:
         bob = [row.sample_id for row in draws_claim(cursor, **draw, who="bob", limit=2)]  # type: ignore[arg-type]
         assert (ada, bob) == (ids[5:3:-1], ids[3:1:-1])
         assert [row.sample_id for row in draws_claim(cursor, **draw, who="ada", limit=3)] == [*ada, ids[1]]  # type: ignore[arg-type]
-        edit = merging.labels_add(cursor, dataset_id=1, labels=[Label(ada[0], "lighting", "dark", 0.5)], by=ADA)
+        edit = editing.labels_add(cursor, dataset_id=1, labels=[Label(ada[0], "lighting", "dark", 0.5)], by=ADA)
         assert draws_left(cursor, 1) == {("lighting", "today"): (6, 1)}
         draws_skip(cursor, **draw, sample_id=ada[1])  # type: ignore[arg-type]
         late = draws_claim(cursor, **draw, who="carl", limit=9, seconds=0)  # type: ignore[arg-type]
         assert [row.sample_id for row in late] == [*bob, ids[1], ids[0], ada[1]]
-        merging.undo(cursor, edit.id or 0)
+        editing.undo(cursor, edit.id or 0)
         assert draws_left(cursor, 1) == {("lighting", "today"): (6, 0)}
 
 
@@ -253,14 +256,14 @@ def test_everything_goes_with_the_data_set(store: SampleStore) -> None:
         merging.run_begin(cursor, dataset_id=1, run_id=1, worker="w", questions=[])
         found = [Result(a, (answer(1, "dark"),), measures=measured(0.2))]
         merging.merge_batch(cursor, dataset_id=1, run_id=1, results=found, worker="w")
-        merging.labels_add(cursor, dataset_id=1, labels=[Label(a, "lighting", "dark")])
-        merging.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(ids=(a,)), WORDS), tag="dark")
+        editing.labels_add(cursor, dataset_id=1, labels=[Label(a, "lighting", "dark")])
+        editing.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(ids=(a,)), WORDS), tag="dark")
         column_put(cursor, dataset_id=1, name="error", kind="number", ids=[b], values=[1])
         marks_put(cursor, dataset_id=1, kind="near", marks=[Mark(a, 5)])
         slice_freeze(cursor, dataset_id=1, slice_id=1, ids=[a])
         draws_put(cursor, dataset_id=1, dimension="lighting", batch="x", drawn=[Drawn(b, 1, 0.5, "")])
         assert check_store(cursor, datasets=[1, 2]).is_sound
-        merging.dataset_delete(cursor, dataset_id=1)
+        ingest.dataset_delete(cursor, dataset_id=1)
         for table in DATASET_TABLES:
             assert cursor.execute(f"select count(*) from {table} where dataset_id = 1").fetchall() == [(0,)], table
         assert check_store(cursor, datasets=[2]).is_sound

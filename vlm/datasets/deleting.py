@@ -12,7 +12,7 @@ from vlm.imaging import remove_thumbnails
 from vlm.models import Dataset
 from vlm.process import sample_store
 from vlm.samples import StoreBusy, StoreError
-from vlm.samples.merging import dataset_delete
+from vlm.samples.ingest import dataset_delete
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode
 from vlm.samples import Answer, Merged, Pending, Question, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
-from vlm.samples.reading import Wanted, pending
+from vlm.samples.progress import Wanted, pending
 from vlm.samples.refining import refine_batch, uncertain
 from vlm.vocabulary import Vocabulary
 

@@ -14,7 +14,7 @@ from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
 from vlm.runs.loop import Job
 from vlm.runs.options import RunOptions
-from vlm.samples import Question, SampleFilter, merging, reading, where
+from vlm.samples import Question, SampleFilter, asking, merging, progress, where
 from vlm.samples.database import Cursor
 from vlm.samples.filters import Condition
 from vlm.vocabulary import Vocabulary
@@ -68,7 +68,7 @@ def questions(run: TaggingRun) -> tuple[Question, ...]:
 def count(run: TaggingRun) -> int:
     _adopt()
     with sample_store().read() as cursor:
-        found = reading.pending_count(cursor, _wanted(cursor, run), run_id=run.pk or 0)
+        found = progress.pending_count(cursor, _wanted(cursor, run), run_id=run.pk or 0)
     return found if run.sample_limit is None else min(found, run.sample_limit)
 
 
@@ -78,7 +78,7 @@ def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
     with sample_store().read(stop=stop) as cursor:
         wanted = _wanted(cursor, run)
         if limit is not None and run.pk:
-            limit = max(0, limit - reading.run_counts(cursor, run.pk)[0])
+            limit = max(0, limit - progress.run_counts(cursor, run.pk)[0])
     return Job(
         dataset_id=run.dataset_id,
         run_id=run.pk or 0,
@@ -113,10 +113,10 @@ def _scope(run: TaggingRun) -> Condition:
     return condition, values
 
 
-def _wanted(cursor: Cursor, run: TaggingRun) -> reading.Wanted:
-    return reading.Wanted(
+def _wanted(cursor: Cursor, run: TaggingRun) -> progress.Wanted:
+    return progress.Wanted(
         _scope(run),
-        reading.question_ids(cursor, questions(run)),
+        asking.question_ids(cursor, questions(run)),
         only_missing=run.scope == TaggingRun.Scope.MISSING,
         like=(run.detail, run.dtype.removeprefix("auto")) if run.same_detail else None,
     )
@@ -125,7 +125,7 @@ def _wanted(cursor: Cursor, run: TaggingRun) -> reading.Wanted:
 def _adopt(stop: threading.Event | None = None) -> None:
     """Tell a store of the first release, once, what its runs had asked: that stood in their rows alone."""
     with sample_store().read(stop=stop) as cursor:
-        waiting = reading.runs_to_adopt(cursor)
+        waiting = asking.runs_to_adopt(cursor)
     if not waiting:
         return
     runs = TaggingRun.objects.in_bulk(waiting)

@@ -17,7 +17,7 @@ from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import RunOptions, check_thresholds
 from vlm.runs.state import fail_stale, notify
-from vlm.samples import Reapplied, SampleRow, merging, reading
+from vlm.samples import Reapplied, SampleRow, merging, progress, reading
 
 Status = TaggingRun.Status
 
@@ -143,7 +143,7 @@ def revert(*, run: TaggingRun) -> int:
 def half_reverted() -> list[int]:
     """Return the runs whose row says that they are taken back while the store still has their answers: a kill in between."""
     with sample_store().read() as cursor:
-        held = reading.runs_held(cursor)
+        held = progress.runs_held(cursor)
     return list(
         TaggingRun.objects.filter(pk__in=held).exclude(reverted=None).order_by("pk").values_list("pk", flat=True)
     )
@@ -178,7 +178,7 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimensi
             result = merging.apply_thresholds(
                 cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass, dimension=dimension
             )
-            _, tagged, discarded, _ = reading.run_counts(cursor, run.pk)
+            _, tagged, discarded, _ = progress.run_counts(cursor, run.pk)
     except BaseException:
         TaggingRun.objects.filter(pk=run.pk).update(**before)
         raise
@@ -225,7 +225,7 @@ def preview(
     run = scope.draft(dataset, replace(options, limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES)))
     job = scope.job(run)
     with sample_store().read() as cursor:
-        waiting = reading.pending_spread(cursor, job.wanted, run_id=0, limit=run.sample_limit or PREVIEW_SAMPLES)
+        waiting = progress.pending_spread(cursor, job.wanted, run_id=0, limit=run.sample_limit or PREVIEW_SAMPLES)
         samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
     previews = []
     if waiting:

@@ -21,7 +21,7 @@ from vlm.process import keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
-from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, reading
+from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, progress
 from vlm.samples.refining import uncertain
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
 
     report_at = 0.0
 
-    def progress(loaded: LoadProgress) -> None:
+    def tell(loaded: LoadProgress) -> None:
         nonlocal report_at
         check()
         if loaded.stage == "download" and time.monotonic() - report_at > 0.5:
@@ -126,11 +126,11 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
 
     spec = scope.spec(run)
     check()
-    with keeper.use(spec, waiting=check, loading=loading, progress=progress) as tagger:
+    with keeper.use(spec, waiting=check, loading=loading, progress=tell) as tagger:
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
-            done = reading.run_counts(cursor, run.pk)
-            left = reading.pending_count(cursor, job.wanted, run_id=run.pk)
+            done = progress.run_counts(cursor, run.pk)
+            left = progress.pending_count(cursor, job.wanted, run_id=run.pk)
         run.processed, run.tagged, run.discarded, run.failed = done
         if job.limit is not None:
             left = min(left, job.limit)
@@ -205,7 +205,7 @@ def _finish(run: TaggingRun, status: str, error: str) -> None:
     counts: dict[str, int] = {}
     try:
         with sample_store().read() as cursor:
-            done = reading.run_counts(cursor, run.pk)
+            done = progress.run_counts(cursor, run.pk)
         counts = dict(zip(("processed", "tagged", "discarded", "failed"), done, strict=True))
     except StoreError:
         logger.exception("The counts of run %s could not be read", run.pk)

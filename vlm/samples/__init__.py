@@ -1,7 +1,8 @@
 """Samples and their tags in DuckDB: what a data set holds, what it is tagged with, and who said so.
 
-It knows no Django and no model. Open a :class:`SampleStore`, and call the functions of ``reading``, ``merging``, ``ingest``
-and ``checking`` with the cursor of its ``read()`` or ``write()``.
+It knows no Django and no model. Open a :class:`SampleStore`, and call the functions of ``ingest`` (data sets come and go),
+``progress`` and ``merging`` (runs), ``editing`` (users), ``reading`` and ``counting`` (the page), and the smaller rooms beside
+them, with the cursor of its ``read()`` or ``write()``.
 """
 
 from .database import Cursor, SampleStore

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from .database import Cursor
-from .merging import CURRENT, DATASET_TABLES, DERIVE, EXPECTED, SAMPLE_TABLES, dataset_delete, touch
+from .deriving import CURRENT, DERIVE, EXPECTED, touch
+from .ingest import dataset_delete
+from .schema import DATASET_TABLES, SAMPLE_TABLES
 
 STEP = 50_000  # samples that are checked together
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .database import Cursor
+from .deriving import changed
 from .errors import FilterError
 from .filters import SampleFilter, Words, column_of, where
-from .merging import changed
 from .records import Column, ColumnFacet, ColumnKind, ColumnSpan, Count
 
 MAX_NAME = 60

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -315,3 +315,13 @@ def explained(error: duckdb.Error, path: Path) -> Exception:
     if "Could not set lock" in text:
         return StoreHeld(f"{path.name} is open in a program that does not hand it over. Close that program.")
     return error
+
+
+def number(cursor: Cursor, sql: str, values: list[Any]) -> int:
+    """Return the one number of a query, or how many rows a statement wrote."""
+    return int(cursor.execute(sql, values).fetchall()[0][0])
+
+
+def column(cursor: Cursor, sql: str, values: list[Any]) -> set[Any]:
+    """Return the different values of a query's one column."""
+    return {row[0] for row in cursor.execute(sql, values).fetchall()}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from .database import Cursor
-from .merging import changed
+from .deriving import changed
 from .records import Drawn
 
 CLAIM_SECONDS = 600  # a picture that somebody took and did not decide is anybody's again after this

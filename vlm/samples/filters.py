@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlencode
 
 from .errors import FilterError
 from .names import search_key
+from .schema import EDITED_TABLES
 
 STATES = {
     "untagged": "Untagged",
@@ -272,11 +273,8 @@ def _edit(edit_id: int, chosen: Chosen) -> Condition:
 
 def _by_edits(condition: str, dataset_id: int, value: str | int) -> Condition:
     of = f"(select id from edits where dataset_id = ? and {condition})"
-    rows = [f"select sample_id from {table} where dataset_id = ? and edit_id in {of}" for table in _EDITED]
+    rows = [f"select sample_id from {table} where dataset_id = ? and edit_id in {of}" for table in EDITED_TABLES]
     return f"s.id in ({' union all '.join(rows)})", [dataset_id, dataset_id, value] * len(rows)
-
-
-_EDITED = ("sample_tags", "rejections", "labels")
 
 
 def _marks(values: Sequence[str], chosen: Chosen) -> Condition:

@@ -14,10 +14,12 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from .database import OFFLINE, Cursor, SampleStore, explained
+from .deriving import changed, touch
+from .editing import set_aside
 from .errors import StoreError, StoreReadOnly
-from .merging import COMMAND, changed, set_aside, touch
 from .names import search_key, sort_key
-from .records import Edit, Importable, Imported, Records
+from .records import COMMAND, Edit, Importable, Imported, Records
+from .schema import DATASET_TABLES
 
 CHUNK = 4096  # rows between two reports
 STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
@@ -168,6 +170,12 @@ def relocated(cursor: Cursor, *, dataset_id: int) -> None:
         [f"-{RELOCATED}", dataset_id],
     ).fetchall()
     changed(cursor, dataset_id)
+
+
+def dataset_delete(cursor: Cursor, *, dataset_id: int) -> None:
+    """Forget a data set: its samples, annotations, tags, answers and finished work, and whatever else belongs to it."""
+    for table in DATASET_TABLES:
+        cursor.execute(f"delete from {table} where dataset_id = ?", [dataset_id]).fetchall()
 
 
 class _Import:

@@ -1,46 +1,35 @@
-"""Reading samples: pages by keyset, counts, facets, one sample, and what a run did. All inside ``SampleStore.read()``."""
+"""Reading samples: pages by keyset, counts, one sample, and what users did. All inside ``SampleStore.read()``."""
 
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
-from .database import Cursor
+from .database import Cursor, number
 from .errors import FilterError
-from .filters import MEASURES, SOURCES, STATES, Condition, SampleFilter, Words, where
-from .merging import EDITED_TABLES, REJECTED
+from .filters import MEASURES, SampleFilter, Words, where
 from .records import (
     Annotation,
     Answer,
-    Count,
     DatasetStats,
-    DimensionFacet,
-    Discard,
     EditRow,
-    Facets,
-    Failure,
     KeptLabel,
     Page,
-    Pending,
-    Question,
     SampleDetail,
     SampleRow,
     Tag,
-    WordCount,
 )
-
-ExportItem = tuple[SampleRow, tuple[str, ...], str, str, tuple[Annotation, ...]]
+from .schema import EDITED_TABLES
 
 ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
 KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
 NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value come last, whichever way
 MAX_CURSOR = 8000  # characters
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
+REJECTED = "rejected by a user"
 COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
-MOST_AT_ONCE = 8192  # ids that are looked through together
-MAX_FACET = 200  # distinct user tags, splits or categories that are listed
+ExportItem = tuple[SampleRow, tuple[str, ...], str, str, tuple[Annotation, ...]]
 
 
 def samples_page(
@@ -105,33 +94,69 @@ def cursor_before(cursor: Cursor, dataset_id: int, sample_id: int, order: str) -
     return page_cursor(order, (rows[0][0], sample_id - 1)) if rows else ""
 
 
-def some_paths(cursor: Cursor, dataset_id: int, limit: int) -> list[str]:
-    """Return the paths of ``limit`` samples from all over a data set whose files were there, the same ones every time."""
-    rows = cursor.execute(
-        "select path from samples where dataset_id = ? and not missing order by hash(id), id limit ?",
-        [dataset_id, limit],
-    ).fetchall()
-    return [row[0] for row in rows]
+def page_cursor(order: str, row: tuple[Any, int]) -> str:
+    """Return the cursor behind the sample with this (key of the order, id)."""
+    return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
 
 
-def samples_by_id(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[SampleRow]:
-    """Return the samples in the order of ``ids``; unknown ones are left out."""
-    if not ids:
-        return []
-    # The range and the list as constants let DuckDB skip the blocks that hold none of them.
-    marks = ", ".join(str(int(sample_id)) for sample_id in ids)
+def _key(cursor: Cursor, dataset_id: int, order: str) -> tuple[str, type]:
+    """Return what an order sorts by, as SQL that is never null, and whether that is a text or a number.
+
+    Besides ``ORDERS`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
+
+    Raises:
+        FilterError: there is no such order.
+    """
+    if order in KEY:
+        return KEY[order], str if order == "name" else float
+    kind, _, name = order.removeprefix("-").partition(":")
+    sign = "-" if order.startswith("-") else ""
+    if kind == "measure" and name in MEASURES:
+        table, value, condition = "measures", name, f"v.dataset_id = {int(dataset_id)}"
+    elif kind == "column" and (found := _column_named(cursor, dataset_id, name)) is not None:
+        column_id, column_kind = found
+        value = "word" if column_kind == "word" else "number"
+        table, condition = "column_values", f"v.column_id = {column_id}"
+        if value == "word":
+            return (
+                f"coalesce((select any_value(v.word) from {table} v where {condition} and v.sample_id = s.id), '{NO_WORD}')",
+                str,
+            )
+    else:
+        raise FilterError(f"There is no order “{order[:100]}”; there are {', '.join(ORDERS)}.")
+    number = f"(select any_value(v.{value}) from {table} v where {condition} and v.sample_id = s.id)"
+    return f"coalesce({sign}{number}, {NO_NUMBER})", float
+
+
+def _column_named(cursor: Cursor, dataset_id: int, name: str) -> tuple[int, str] | None:
     rows = cursor.execute(
-        f"select {COLUMNS} from samples s where s.dataset_id = ? and s.id between ? and ? and s.id in ({marks})",
-        [dataset_id, min(ids), max(ids)],
+        "select id, kind from columns where dataset_id = ? and name = ?", [dataset_id, name]
     ).fetchall()
-    tagged = [row[0] for row in rows if row[8]]
-    ledger = _ledger(cursor, tagged)
-    samples = {row[0]: _sample(row, ledger) for row in rows}
-    return [samples[sample_id] for sample_id in ids if sample_id in samples]
+    return rows[0] if rows else None
+
+
+def _unpack(cursor: str, order: str, of: type) -> tuple[Any, int]:
+    try:
+        if len(cursor) > MAX_CURSOR:
+            raise ValueError
+        kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if of is str:
+            fitting = isinstance(value, str) and bool(value.encode() or True)
+        else:
+            fitting = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        fitting = fitting and type(sample_id) is int and 0 <= sample_id < 2**63
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        kind, fitting = "", False
+    if kind != order or not fitting:
+        raise FilterError("This page of the list is no longer known; go back to the first one.")
+    if order == "added" and not (isinstance(value, int) and abs(value) < 2**63):
+        raise FilterError("This page of the list is no longer known; go back to the first one.")
+    return value, sample_id
 
 
 def count(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> int:
-    return _count(cursor, where(dataset_id, chosen, words))
+    condition, values = where(dataset_id, chosen, words)
+    return number(cursor, f"select count(*) from samples s where {condition}", values)
 
 
 def neighbours(
@@ -155,72 +180,107 @@ def neighbours(
     return beside("<", "desc"), beside(">", "asc")
 
 
-def facets(
-    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, memory: dict[Any, Any] | None = None
-) -> Facets:
-    """Count what the filter could be narrowed to.
-
-    A dimension's words are counted without the filter's own choice among them, so that the alternatives keep their counts.
-
-    Args:
-        memory: counts of this data set and these words that are known at the present :func:`revision`; grows.
-    """
-    source, rest = _narrowed(cursor, dataset_id, chosen, words)
-    known = memory if memory is not None and source == "samples" else {}
-    counter = _Counter(cursor, dataset_id, words, source, known)
-    tags = counter.tags(rest)
-    vocabulary = {word for of in words.values() for word in of}
-    dimensions = []
-    for name, of in words.items():
-        wider = _without(rest, name, of)
-        counted = counter.tags(wider)
-        lacking = counter.summary(wider)[0] - sum(counted.get(word, 0) for word in of) + counter.excess(wider, name)
-        dimensions.append(DimensionFacet(name, tuple(Count(word, counted.get(word, 0)) for word in of), lacking))
-    users = sorted(((n, tag) for tag, n in tags.items() if tag not in vocabulary), key=lambda pair: (-pair[0], pair[1]))
-    states = counter.summary(replace(rest, state=""))[1:5]
-    sources = counter.summary(replace(rest, source=""))[5:]
-    return Facets(
-        total=counter.summary(rest)[0],
-        dimensions=tuple(dimensions),
-        user_tags=tuple(Count(tag, n) for n, tag in users[:MAX_FACET]),
-        splits=counter.values("s.split", replace(rest, splits=())),
-        categories=counter.values("unnest(s.categories)", replace(rest, categories=())),
-        states=tuple(Count(state, n) for state, n in zip(STATES, states, strict=True)),
-        sources=tuple(Count(source, n) for source, n in zip(SOURCES, sources, strict=True)),
-    )
-
-
-def revision(cursor: Cursor, dataset_id: int | None = None) -> int:
-    """Return a number that grows with every change of the store, or of one data set, in whatever process."""
-    if dataset_id is None:
-        return int(cursor.execute("select number from revision").fetchall()[0][0])
-    rows = cursor.execute("select number from dataset_revisions where dataset_id = ?", [dataset_id]).fetchall()
-    return int(rows[0][0]) if rows else 0
-
-
-def runs_held(cursor: Cursor) -> list[int]:
-    """Return the runs of which the store holds anything."""
-    return [row[0] for row in cursor.execute("select run_id from run_totals order by 1").fetchall()]
-
-
-def datasets_held(cursor: Cursor) -> list[int]:
-    """Return the numbers of the data sets that the store has samples of."""
-    return [row[0] for row in cursor.execute("select distinct dataset_id from samples order by 1").fetchall()]
-
-
-def store_id(cursor: Cursor) -> str:
-    """Return what tells this store from every other one."""
-    return str(cursor.execute("select store_id from meta").fetchall()[0][0])
-
-
-def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
+def some_paths(cursor: Cursor, dataset_id: int, limit: int) -> list[str]:
+    """Return the paths of ``limit`` samples from all over a data set whose files were there, the same ones every time."""
     rows = cursor.execute(
-        "select dataset_id, count(*), count(*) filter (len(tags) > 0), count(*) filter (missing) from samples "
-        "where dataset_id in (select unnest(?::bigint[])) group by 1",
-        [list(dataset_ids)],
+        "select path from samples where dataset_id = ? and not missing order by hash(id), id limit ?",
+        [dataset_id, limit],
     ).fetchall()
-    found = {row[0]: DatasetStats(row[1], row[2], row[3]) for row in rows}
-    return {dataset_id: found.get(dataset_id, DatasetStats(0, 0, 0)) for dataset_id in dataset_ids}
+    return [row[0] for row in rows]
+
+
+def spread(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, limit: int) -> list[int]:
+    """Return the ids of ``limit`` samples from all over a filter whose files are there, the same ones every time."""
+    condition, values = where(dataset_id, chosen, words)
+    rows = cursor.execute(
+        f"select s.id from samples s where {condition} and not s.missing order by hash(s.id), s.id limit ?",
+        [*values, limit],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def export_page(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, after: str, limit: int = 1000
+) -> tuple[list[ExportItem], str]:
+    """Return samples behind ``after`` by file name, each with categories, external id, its JSON and objects; and the next cursor.
+
+    Files that are gone are among them only where the filter asks for them.
+    """
+    page = samples_page(
+        cursor,
+        dataset_id,
+        chosen,
+        words,
+        order="name",
+        after=after,
+        limit=limit,
+        only_present=chosen.state != "missing",
+    )
+    ids = [sample.id for sample in page.samples]
+    rows = cursor.execute(
+        "select id, categories, external_id, coalesce(source_file, '') from samples where id in (select unnest(?::bigint[]))",
+        [ids],
+    ).fetchall()
+    more = {row[0]: (tuple(row[1]), row[2], row[3]) for row in rows}
+    objects = annotations_of(cursor, ids)
+    return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
+
+
+def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
+    """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
+    rows = cursor.execute(
+        "select tag from (select unnest(tags) as tag from samples where dataset_id = ?) "
+        "where starts_with(lower(tag), lower(?)) group by tag order by count(*) desc, tag limit ?",
+        [dataset_id, prefix, limit],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+# -- samples ------------------------------------------------------------------------------------------------------------
+
+
+def samples_by_id(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[SampleRow]:
+    """Return the samples in the order of ``ids``; unknown ones are left out."""
+    if not ids:
+        return []
+    # The range and the list as constants let DuckDB skip the blocks that hold none of them.
+    marks = ", ".join(str(int(sample_id)) for sample_id in ids)
+    rows = cursor.execute(
+        f"select {COLUMNS} from samples s where s.dataset_id = ? and s.id between ? and ? and s.id in ({marks})",
+        [dataset_id, min(ids), max(ids)],
+    ).fetchall()
+    tagged = [row[0] for row in rows if row[8]]
+    ledger = _ledger(cursor, tagged)
+    samples = {row[0]: _sample(row, ledger) for row in rows}
+    return [samples[sample_id] for sample_id in ids if sample_id in samples]
+
+
+def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tuple[Any, ...]]]:
+    if not ids:
+        return {}
+    marks = ", ".join(map(str, ids))
+    rows = cursor.execute(
+        "select sample_id, tag, dimension, source, probability, run_id from sample_tags "
+        f"where sample_id between ? and ? and sample_id in ({marks}) and ended_by is null order by run_id",
+        [min(ids), max(ids)],
+    ).fetchall()
+    found: dict[tuple[int, str], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault((row[0], row[1]), []).append(row[2:])
+    return found
+
+
+def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, ...]]]) -> SampleRow:
+    tags = []
+    for place, text in enumerate(row[8]):
+        source = "user" if place < row[9] else "model"
+        # The newest row of the source that speaks; a confirmed tag keeps what the model thought of it.
+        said = ledger.get((row[0], text), [])
+        dimension = next((entry[0] for entry in reversed(said) if entry[1] == source), None)
+        model = next((entry for entry in reversed(said) if entry[1] == "model"), None)
+        tags.append(Tag(text, dimension, source, model[2] if model else None, model[3] if model else None))  # type: ignore[arg-type]
+    sample_id, path, file_name, split, width, height, missing, content_key = row[:8]
+    return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags))
 
 
 def sample_detail(cursor: Cursor, dataset_id: int, sample_id: int) -> SampleDetail | None:
@@ -236,6 +296,48 @@ def sample_detail(cursor: Cursor, dataset_id: int, sample_id: int) -> SampleDeta
         answers=answers_of(cursor, sample_id),
         rejected=tuple(_rejected(cursor, sample_id)),
     )
+
+
+def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annotation, ...]]:
+    if not ids:
+        return {}
+    rows = cursor.execute(
+        "select sample_id, category, x, y, width, height from annotations where sample_id between ? and ? "
+        "and sample_id in (select unnest(?::bigint[]))",
+        [min(ids), max(ids), list(ids)],
+    ).fetchall()
+    found: dict[int, list[Annotation]] = {}
+    for sample_id, category, x, y, width, height in rows:
+        box = None if x is None else (x, y, width, height)
+        found.setdefault(sample_id, []).append(Annotation(category, box))
+    return {sample_id: tuple(annotations) for sample_id, annotations in found.items()}
+
+
+def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
+    """Return the newest answer of each dimension about the present content; a word that a user took away is not accepted."""
+    rejected = set(_rejected(cursor, sample_id))
+    rows = cursor.execute(
+        "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text "
+        "from answers where sample_id = ? and current order by run_id, place",
+        [sample_id],
+    ).fetchall()
+    answers = []
+    for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text in rows:
+        distribution = (tuple(words), tuple(probabilities))
+        if accepted and word in rejected:
+            accepted, reason = False, REJECTED
+        answers.append(Answer(run, dimension, place, *distribution, mass, word, probability, accepted, reason, text))
+    return tuple(answers)
+
+
+def _rejected(cursor: Cursor, sample_id: int) -> list[str]:
+    rows = cursor.execute(
+        "select distinct tag from rejections where sample_id = ? and ended_by is null order by 1", [sample_id]
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+# -- what users did -----------------------------------------------------------------------------------------------------
 
 
 def edits(
@@ -291,455 +393,32 @@ def labels(cursor: Cursor, dataset_id: int, *, dimension: str = "") -> list[Kept
     return [KeptLabel(*row) for row in rows]
 
 
-def annotations_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, tuple[Annotation, ...]]:
-    if not ids:
-        return {}
+# -- the store ----------------------------------------------------------------------------------------------------------
+
+
+def revision(cursor: Cursor, dataset_id: int | None = None) -> int:
+    """Return a number that grows with every change of the store, or of one data set, in whatever process."""
+    if dataset_id is None:
+        return int(cursor.execute("select number from revision").fetchall()[0][0])
+    rows = cursor.execute("select number from dataset_revisions where dataset_id = ?", [dataset_id]).fetchall()
+    return int(rows[0][0]) if rows else 0
+
+
+def datasets_held(cursor: Cursor) -> list[int]:
+    """Return the numbers of the data sets that the store has samples of."""
+    return [row[0] for row in cursor.execute("select distinct dataset_id from samples order by 1").fetchall()]
+
+
+def store_id(cursor: Cursor) -> str:
+    """Return what tells this store from every other one."""
+    return str(cursor.execute("select store_id from meta").fetchall()[0][0])
+
+
+def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
     rows = cursor.execute(
-        "select sample_id, category, x, y, width, height from annotations where sample_id between ? and ? "
-        "and sample_id in (select unnest(?::bigint[]))",
-        [min(ids), max(ids), list(ids)],
+        "select dataset_id, count(*), count(*) filter (len(tags) > 0), count(*) filter (missing) from samples "
+        "where dataset_id in (select unnest(?::bigint[])) group by 1",
+        [list(dataset_ids)],
     ).fetchall()
-    found: dict[int, list[Annotation]] = {}
-    for sample_id, category, x, y, width, height in rows:
-        box = None if x is None else (x, y, width, height)
-        found.setdefault(sample_id, []).append(Annotation(category, box))
-    return {sample_id: tuple(annotations) for sample_id, annotations in found.items()}
-
-
-def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
-    """Return the newest answer of each dimension about the present content; a word that a user took away is not accepted."""
-    rejected = set(_rejected(cursor, sample_id))
-    rows = cursor.execute(
-        "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text "
-        "from answers where sample_id = ? and current order by run_id, place",
-        [sample_id],
-    ).fetchall()
-    answers = []
-    for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text in rows:
-        distribution = (tuple(words), tuple(probabilities))
-        if accepted and word in rejected:
-            accepted, reason = False, REJECTED
-        answers.append(Answer(run, dimension, place, *distribution, mass, word, probability, accepted, reason, text))
-    return tuple(answers)
-
-
-def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
-    """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
-    rows = cursor.execute(
-        "select tag from (select unnest(tags) as tag from samples where dataset_id = ?) "
-        "where starts_with(lower(tag), lower(?)) group by tag order by count(*) desc, tag limit ?",
-        [dataset_id, prefix, limit],
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-# -- runs ----------------------------------------------------------------------------------------------------------------
-Asked = Mapping[str, int | None]  # dimension → id of its question, None for one that nobody was asked yet
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which samples of a scope a run takes.
-
-    Attributes:
-        scope: condition on ``samples s``.
-        asked: what the run asks.
-        only_missing: take samples that lack an answer to one of the questions, and ask them those alone. A sample whose
-            file could not be read counts as answered until its content changes.
-        like: detail and number format in which an answer must have been made to count; an empty format is any, ``None`` any of both.
-    """
-
-    scope: Condition
-    asked: Asked
-    only_missing: bool = False
-    like: tuple[str, str] | None = None
-
-
-def question_ids(cursor: Cursor, questions: Iterable[Question]) -> dict[str, int | None]:
-    """Return dimension → id of its question, ``None`` where it was never asked."""
-    wanted = list(questions)
-    known = dict(
-        cursor.execute(
-            "select key, id from questions where key in (select unnest(?::varchar[]))", [[q.key for q in wanted]]
-        ).fetchall()
-    )
-    return {question.dimension: known.get(question.key) for question in wanted}
-
-
-def runs_to_adopt(cursor: Cursor) -> list[int]:
-    """Return runs of a version 1 store of whose answers the store does not know yet what was asked (see ``run_adopt``)."""
-    return [row[0] for row in cursor.execute("select distinct run_id from runs_to_adopt order by 1").fetchall()]
-
-
-def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
-    """Return the next samples that the run has not finished, each with the dimensions to ask.
-
-    What the run has finished is looked up for the ids at hand only: of a run over millions, that is all there is to read.
-    """
-    condition, values = _scope(wanted)
-    found: list[Pending] = []
-    size = limit
-    while len(found) < limit:
-        rows = cursor.execute(
-            f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
-            [*values, after, size],
-        ).fetchall()
-        if rows:
-            after = rows[-1][0]
-            done = _finished(cursor, run_id, rows[0][0], after)
-            found += _pending(cursor, wanted, [row for row in rows if row[0] not in done])
-        if len(rows) < size:
-            break
-        size = max(size, MOST_AT_ONCE)  # a run that is resumed walks past what it has finished
-    return found[:limit]
-
-
-def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -> list[Pending]:
-    """Return ``limit`` pending samples from all over the scope, the same ones every time."""
-    condition, values = _open(wanted, run_id)
-    rows = cursor.execute(
-        f"select s.id, s.path, s.answered from samples s where {condition} order by hash(s.id), s.id limit ?",
-        [*values, limit],
-    ).fetchall()
-    return _pending(cursor, wanted, rows)
-
-
-def spread(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, limit: int) -> list[int]:
-    """Return the ids of ``limit`` samples from all over a filter whose files are there, the same ones every time."""
-    condition, values = where(dataset_id, chosen, words)
-    rows = cursor.execute(
-        f"select s.id from samples s where {condition} and not s.missing order by hash(s.id), s.id limit ?",
-        [*values, limit],
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def pending_count(cursor: Cursor, wanted: Wanted, *, run_id: int) -> int:
-    return _count(cursor, _open(wanted, run_id))
-
-
-def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[int, int]]:
-    """Return (change, sample id) of what a run finished after the change ``since``, the newest ``limit`` of them."""
-    rows = cursor.execute(
-        "select change, sample_id from run_samples where run_id = ? and change > ? order by change desc limit ?",
-        [run_id, since, limit],
-    ).fetchall()
-    return rows[::-1]
-
-
-def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
-    """Return processed and tagged samples, discarded answers and failed samples of a run."""
-    rows = cursor.execute(
-        "select processed, tagged, discarded, failed from run_totals where run_id = ?", [run_id]
-    ).fetchall()
-    return rows[0] if rows else (0, 0, 0, 0)
-
-
-def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:
-    rows = cursor.execute(
-        "select dimension, word, count(*) filter (accepted), count(*) filter (not accepted) from answers where run_id = ? "
-        "group by 1, 2 order by min(place), 3 desc, 4 desc, 2",
-        [run_id],
-    ).fetchall()
-    return [WordCount(*row) for row in rows]
-
-
-def run_failures(cursor: Cursor, run_id: int, limit: int) -> list[Failure]:
-    rows = cursor.execute(
-        "select s.id, s.file_name, r.error from run_samples r join samples s on s.id = r.sample_id "
-        "where r.run_id = ? and r.status = 'failed' order by s.file_name, s.id limit ?",
-        [run_id, limit],
-    ).fetchall()
-    return [Failure(*row) for row in rows]
-
-
-def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
-    rows = cursor.execute(
-        "select s.id, s.file_name, a.dimension, case when a.word = '' then a.text else a.word end, a.probability, a.mass, "
-        "a.reason from answers a join samples s on s.id = a.sample_id where a.run_id = ? and not a.accepted "
-        "order by s.file_name, s.id, a.place limit ?",
-        [run_id, limit],
-    ).fetchall()
-    return [Discard(*row) for row in rows]
-
-
-# -- inside --------------------------------------------------------------------------------------------------------------
-def export_page(
-    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, after: str, limit: int = 1000
-) -> tuple[list[ExportItem], str]:
-    """Return samples behind ``after`` by file name, each with categories, external id, its JSON and objects; and the next cursor.
-
-    Files that are gone are among them only where the filter asks for them.
-    """
-    page = samples_page(
-        cursor,
-        dataset_id,
-        chosen,
-        words,
-        order="name",
-        after=after,
-        limit=limit,
-        only_present=chosen.state != "missing",
-    )
-    ids = [sample.id for sample in page.samples]
-    rows = cursor.execute(
-        "select id, categories, external_id, coalesce(source_file, '') from samples where id in (select unnest(?::bigint[]))",
-        [ids],
-    ).fetchall()
-    more = {row[0]: (tuple(row[1]), row[2], row[3]) for row in rows}
-    objects = annotations_of(cursor, ids)
-    return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
-
-
-def _open(wanted: Wanted, run_id: int) -> Condition:
-    condition, values = _scope(wanted)
-    condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
-    return condition, [*values, run_id]
-
-
-def _finished(cursor: Cursor, run_id: int, low: int, high: int) -> set[int]:
-    rows = cursor.execute(
-        "select sample_id from run_samples where run_id = ? and sample_id between ? and ?", [run_id, low, high]
-    ).fetchall()
-    return {row[0] for row in rows}
-
-
-def _scope(wanted: Wanted) -> Condition:
-    condition, values = wanted.scope
-    condition += " and not s.missing"
-    values = [*values]
-    ids = list(wanted.asked.values())
-    if wanted.only_missing:
-        condition += " and not s.failed"
-        if ids and None not in ids:
-            has = _ANSWERED_LIKE if wanted.like else "list_contains(s.answered, ?)"
-            condition += f" and not ({' and '.join([has] * len(ids))})"
-            for question_id in ids:
-                values += [question_id, *(wanted.like or ())]
-    return condition, values
-
-
-_ANSWERED_LIKE = (
-    "s.id in (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
-    "where a.question_id = ? and not a.stale and t.detail = ? and ? in ('', t.dtype))"
-)
-
-
-def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list[int]]]) -> list[Pending]:
-    """Say of each sample what it is to be asked."""
-    if not wanted.only_missing:
-        return [Pending(sample_id, path, tuple(wanted.asked)) for sample_id, path, _ in rows]
-    known = {sample_id: set(answered) for sample_id, _, answered in rows}
-    if wanted.like and rows:
-        known = {sample_id: set() for sample_id in known}
-        found = cursor.execute(
-            "select a.sample_id, a.question_id from answers a join run_totals t on t.run_id = a.run_id "
-            "where a.sample_id between ? and ? and a.sample_id in (select unnest(?::bigint[])) and not a.stale "
-            "and t.detail = ? and ? in ('', t.dtype)",
-            [min(known), max(known), list(known), *wanted.like],
-        ).fetchall()
-        for sample_id, question_id in found:
-            known[sample_id].add(question_id)
-    return [
-        Pending(sample_id, path, tuple(name for name, of in wanted.asked.items() if of not in known[sample_id]))
-        for sample_id, path, _ in rows
-    ]
-
-
-def _rejected(cursor: Cursor, sample_id: int) -> list[str]:
-    rows = cursor.execute(
-        "select distinct tag from rejections where sample_id = ? and ended_by is null order by 1", [sample_id]
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def _count(cursor: Cursor, target: Condition) -> int:
-    condition, values = target
-    return int(cursor.execute(f"select count(*) from samples s where {condition}", values).fetchall()[0][0])
-
-
-def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> tuple[str, SampleFilter]:
-    """Do the parts of a filter that are dear to evaluate, and that no facet leaves out, once for all facets.
-
-    Returns:
-        The table to count in, and the parts of the filter that are left.
-    """
-    dear, rest = chosen.in_two()
-    if dear.is_empty:
-        return "samples", chosen
-    condition, values = where(dataset_id, dear, words)
-    cursor.execute(
-        "create or replace temp table narrowed as select s.id, s.dataset_id, s.split, s.categories, s.missing, s.tags, "
-        f"s.user_count, s.discarded, s.failed from samples s where {condition}",
-        values,
-    ).fetchall()
-    return "narrowed", rest
-
-
-class _Counter:
-    """Counts for the facets of one filter; what several facets need is counted once."""
-
-    def __init__(self, cursor: Cursor, dataset_id: int, words: Words, source: str, known: dict[Any, Any]) -> None:
-        self._cursor, self._dataset_id, self._words, self._source = cursor, dataset_id, words, source
-        self._known = known
-
-    def _rows(self, select: str, chosen: SampleFilter) -> list[tuple[Any, ...]]:
-        key = (select, chosen)
-        if key not in self._known:
-            condition, values = where(self._dataset_id, chosen, self._words)
-            sql = select.replace("SAMPLES", f"{self._source} s where {condition}")
-            self._known[key] = self._cursor.execute(sql, values).fetchall()
-        rows: list[tuple[Any, ...]] = self._known[key]
-        return rows
-
-    def tags(self, chosen: SampleFilter) -> dict[str, int]:
-        return dict(
-            self._rows("select tag, count(*) from (select unnest(s.tags) as tag from SAMPLES) group by 1", chosen)
-        )
-
-    def summary(self, chosen: SampleFilter) -> tuple[int, ...]:
-        """Return how many there are, then how many in each state, then of each source."""
-        (row,) = self._rows(
-            "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
-            "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
-            "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
-            chosen,
-        )
-        return row
-
-    def values(self, column: str, chosen: SampleFilter) -> tuple[Count, ...]:
-        rows = self._rows(
-            f"select value, count(*) from (select {column} as value from SAMPLES) where value <> '' "
-            f"group by 1 order by 2 desc, 1 limit {MAX_FACET}",
-            chosen,
-        )
-        return tuple(Count(*row) for row in rows)
-
-    def excess(self, chosen: SampleFilter, name: str) -> int:
-        """Return by how much the counts of a dimension's words exceed the samples that have one.
-
-        Only users can give a sample two words of a dimension, unless a word belongs to two dimensions.
-        """
-        of = self._words[name]
-        shared = any(word in other for key, other in self._words.items() if key != name for word in of)
-        if not shared and name not in self._dimensions_with_two_words():
-            return 0
-        hits = " + ".join([f"list_contains(s.tags, {_literal(word)})::int" for word in of])
-        rows = self._rows(f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from SAMPLES", chosen)
-        return int(rows[0][0])
-
-    def _dimensions_with_two_words(self) -> set[str]:
-        if "doubled" not in self._known:
-            rows = self._cursor.execute(
-                "select list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' and ended_by is null "
-                "group by sample_id having count(distinct tag) > 1",
-                [self._dataset_id],
-            ).fetchall()
-            self._known["doubled"] = {
-                name for name, of in self._words.items() if any(sum(tag in of for tag in tags) > 1 for (tags,) in rows)
-            }
-        doubled: set[str] = self._known["doubled"]
-        return doubled
-
-
-def _literal(text: str) -> str:
-    """Return ``text`` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter:
-    return replace(
-        chosen,
-        all_of=tuple(tag for tag in chosen.all_of if tag not in of),
-        any_of=() if any(tag in of for tag in chosen.any_of) else chosen.any_of,
-        none_of=tuple(tag for tag in chosen.none_of if tag not in of),
-        lacking=tuple(other for other in chosen.lacking if other != name),
-    )
-
-
-def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tuple[Any, ...]]]:
-    if not ids:
-        return {}
-    marks = ", ".join(map(str, ids))
-    rows = cursor.execute(
-        "select sample_id, tag, dimension, source, probability, run_id from sample_tags "
-        f"where sample_id between ? and ? and sample_id in ({marks}) and ended_by is null order by run_id",
-        [min(ids), max(ids)],
-    ).fetchall()
-    found: dict[tuple[int, str], list[tuple[Any, ...]]] = {}
-    for row in rows:
-        found.setdefault((row[0], row[1]), []).append(row[2:])
-    return found
-
-
-def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, ...]]]) -> SampleRow:
-    tags = []
-    for place, text in enumerate(row[8]):
-        source = "user" if place < row[9] else "model"
-        # The newest row of the source that speaks; a confirmed tag keeps what the model thought of it.
-        said = ledger.get((row[0], text), [])
-        dimension = next((entry[0] for entry in reversed(said) if entry[1] == source), None)
-        model = next((entry for entry in reversed(said) if entry[1] == "model"), None)
-        tags.append(Tag(text, dimension, source, model[2] if model else None, model[3] if model else None))  # type: ignore[arg-type]
-    sample_id, path, file_name, split, width, height, missing, content_key = row[:8]
-    return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags))
-
-
-def page_cursor(order: str, row: tuple[Any, int]) -> str:
-    """Return the cursor behind the sample with this (key of the order, id)."""
-    return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
-
-
-def _key(cursor: Cursor, dataset_id: int, order: str) -> tuple[str, type]:
-    """Return what an order sorts by, as SQL that is never null, and whether that is a text or a number.
-
-    Besides ``ORDERS`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
-
-    Raises:
-        FilterError: there is no such order.
-    """
-    if order in KEY:
-        return KEY[order], str if order == "name" else float
-    kind, _, name = order.removeprefix("-").partition(":")
-    sign = "-" if order.startswith("-") else ""
-    if kind == "measure" and name in MEASURES:
-        table, value, condition = "measures", name, f"v.dataset_id = {int(dataset_id)}"
-    elif kind == "column" and (found := _column_named(cursor, dataset_id, name)) is not None:
-        column_id, column_kind = found
-        value = "word" if column_kind == "word" else "number"
-        table, condition = "column_values", f"v.column_id = {column_id}"
-        if value == "word":
-            return (
-                f"coalesce((select any_value(v.word) from {table} v where {condition} and v.sample_id = s.id), {_literal(NO_WORD)})",
-                str,
-            )
-    else:
-        raise FilterError(f"There is no order “{order[:100]}”; there are {', '.join(ORDERS)}.")
-    number = f"(select any_value(v.{value}) from {table} v where {condition} and v.sample_id = s.id)"
-    return f"coalesce({sign}{number}, {NO_NUMBER})", float
-
-
-def _column_named(cursor: Cursor, dataset_id: int, name: str) -> tuple[int, str] | None:
-    rows = cursor.execute(
-        "select id, kind from columns where dataset_id = ? and name = ?", [dataset_id, name]
-    ).fetchall()
-    return rows[0] if rows else None
-
-
-def _unpack(cursor: str, order: str, of: type) -> tuple[Any, int]:
-    try:
-        if len(cursor) > MAX_CURSOR:
-            raise ValueError
-        kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if of is str:
-            fitting = isinstance(value, str) and bool(value.encode() or True)
-        else:
-            fitting = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        fitting = fitting and type(sample_id) is int and 0 <= sample_id < 2**63
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        kind, fitting = "", False
-    if kind != order or not fitting:
-        raise FilterError("This page of the list is no longer known; go back to the first one.")
-    if order == "added" and not (isinstance(value, int) and abs(value) < 2**63):
-        raise FilterError("This page of the list is no longer known; go back to the first one.")
-    return value, sample_id
+    found = {row[0]: DatasetStats(row[1], row[2], row[3]) for row in rows}
+    return {dataset_id: found.get(dataset_id, DatasetStats(0, 0, 0)) for dataset_id in dataset_ids}

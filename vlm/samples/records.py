@@ -67,6 +67,9 @@ class Edit:
     way: Way = "single"
 
 
+COMMAND = Edit()  # nobody who is known
+
+
 @dataclass(frozen=True, slots=True)
 class Edited:
     """What an edit did: its id (``None`` where there was nothing to change) and how many samples it changed.

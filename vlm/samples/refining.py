@@ -7,7 +7,8 @@ could not read the image and the first one's answers stay.
 from collections.abc import Mapping, Sequence
 
 from .database import Cursor
-from .merging import _insert_answers, _note_accepted, changed, check_claim, derive, touch
+from .deriving import changed, derive, touch
+from .merging import accepted_keep, answers_keep, check_claim
 from .records import Merged, Pending, Result
 
 LEAST = 1e-30  # of a probability whose logarithm is taken
@@ -72,14 +73,14 @@ def refine_batch(
             f"delete from {table} where run_id = ? and sample_id in (select unnest(?::bigint[]))", [run_id, answered]
         ).fetchall()
     answers = [(sample_id, answer) for sample_id in answered for answer in fresh[sample_id].answers]
-    _insert_answers(cursor, dataset_id, run_id, answers, questions)
+    answers_keep(cursor, dataset_id, run_id, answers, questions)
     cursor.execute(
         "update run_samples r set detail = f.detail, change = nextval('changes') from (select "
         "unnest(?::bigint[]) as id, unnest(?::varchar[]) as detail) f where r.run_id = ? and r.sample_id = f.id",
         [list(fresh), ["kept" if result.error else "full" for result in fresh.values()], run_id],
     ).fetchall()
     touch(cursor, ("s.id in (select unnest(?::bigint[]))", [answered]))
-    _note_accepted(cursor, run_id)
+    accepted_keep(cursor, run_id)
     derive(cursor, check_current=True)
     after = _tagged_and_discarded(cursor, run_id, answered)
     merged = Merged(tagged=after[0] - before[0], discarded=after[1] - before[1])

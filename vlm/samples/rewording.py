@@ -1,6 +1,6 @@
 """What becomes of tags and answers when the vocabulary is edited: words renamed, merged or gone, dimensions renamed.
 
-Tags are temporal rows, as with every edit (see ``merging``). Answers say what a model said, so what a renamed or merged word
+Tags are temporal rows, as with every edit (see ``editing``). Answers say what a model said, so what a renamed or merged word
 changes in them is kept beside them in ``answer_images``, from where undoing puts it back.
 """
 
@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from vlm.vocabulary import Dimension
 
+from .asking import questions_keep
 from .database import Cursor
-from .merging import IN_TOUCH, derive, edit_keep, questions_keep, touch
-from .merging import changed as dataset_changed
-from .merging import undo as undo_edit
+from .deriving import IN_TOUCH, derive, touch
+from .deriving import changed as dataset_changed
+from .editing import edit_keep
+from .editing import undo as undo_edit
 from .records import Edit, Question
 
 # A merged word has the probability of both; a generated answer has no probabilities.

@@ -1,7 +1,7 @@
 """The tables, and the way from one version of them to the next.
 
 No foreign keys (DuckDB then refuses updates of ``samples.tags``) and no index but the primary keys (each is rewritten at
-every update of a row). The last columns of ``samples`` are derived from the ledger and the answers by ``merging.derive``.
+every update of a row). The last columns of ``samples`` are derived from the ledger and the answers by ``deriving.derive``.
 """
 
 import shutil
@@ -170,6 +170,18 @@ VERSION_5 = """
     alter table columns add column user_name varchar default '';     -- who brought them
     alter table columns add column created timestamp;                -- when; null: before this was kept
 """
+
+# Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
+SAMPLE_TABLES = (
+    *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
+    *("labels", "draws", "column_values", "measures", "marks", "slice_samples", "answer_images"),
+)
+DATASET_TABLES = (
+    *("samples", *SAMPLE_TABLES),
+    *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions"),
+)
+RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt")
+EDITED_TABLES = ("sample_tags", "rejections", "labels")
 
 STEP = 50_000  # file names whose keys are written together
 

@@ -3,12 +3,40 @@
 All inside ``SampleStore.write()``, the reading functions inside ``read()``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .columns import only_ids
 from .database import Cursor
-from .merging import changed
+from .deriving import changed
 from .records import Mark, Measures
+
+
+def measures_keep(cursor: Cursor, *, dataset_id: int, measures: Mapping[int, Measures]) -> None:
+    """Write what was measured of images, sample id → measures, in place of what was measured before."""
+    if not measures:
+        return
+    cursor.execute(
+        "delete from measures where dataset_id = ? and sample_id between ? and ? and sample_id in (select unnest(?::bigint[]))",
+        [dataset_id, min(measures), max(measures), list(measures)],
+    ).fetchall()
+    appender = cursor.appender("measures")
+    appender.append_rows(
+        (
+            dataset_id,
+            sample_id,
+            m.luminance,
+            m.p05,
+            m.p95,
+            m.contrast,
+            m.sharpness,
+            m.noise,
+            m.colourfulness,
+            m.aspect,
+            m.phash,
+        )
+        for sample_id, m in measures.items()
+    )
+    appender.flush()
 
 
 def measures_of(cursor: Cursor, dataset_id: int, *, ids: Sequence[int] | None = None) -> dict[int, Measures]:

@@ -14,7 +14,7 @@ from vlm.process import accepting_store, sample_store
 from vlm.runs import state as runs_state
 from vlm.runs import steering
 from vlm.runs.errors import RunActive
-from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, merging, reading
+from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, ingest, reading
 
 MOST_VIEWS = 100  # of one user, of one data set
 
@@ -170,7 +170,7 @@ def bind_store(*, forget: bool) -> int:
     with accepting_store(), sample_store().write() as cursor:
         count = int(cursor.execute("select count(*) from samples").fetchall()[0][0]) if forget else 0
         for dataset_id in reading.datasets_held(cursor) if forget else ():
-            merging.dataset_delete(cursor, dataset_id=dataset_id)
+            ingest.dataset_delete(cursor, dataset_id=dataset_id)
     return count
 
 

@@ -12,18 +12,7 @@ from vlm.errors import Refusal
 from vlm.formats.table import TableBroken, match_files, read_table
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import (
-    Answer,
-    Cursor,
-    Label,
-    SampleFilter,
-    SampleRow,
-    drawing,
-    merging,
-    reading,
-    trust,
-    where,
-)
+from vlm.samples import Answer, Cursor, Label, SampleFilter, SampleRow, drawing, editing, reading, trust, where
 from vlm.samples.records import Drawn, Edited
 from vlm.services.accuracy import batch_order, words_of
 from vlm.services.who import edit_by
@@ -165,7 +154,7 @@ def decide(*, dataset: Dataset, dimension: str, batch: str, sample_id: int, word
         if not drawn:
             raise NothingToReview("This image is not of the draw any more. Reload the page to go on.")
         label = Label(sample_id, dimension, word, drawn[0].probability, drawn[0].stratum, batch)
-        return merging.labels_add(
+        return editing.labels_add(
             cursor, dataset_id=dataset.pk, labels=[label], by=edit_by(user, "review"), give_tags=bool(word)
         )
 
@@ -188,7 +177,7 @@ def undo(*, dataset: Dataset, dimension: str, user: User | None) -> int | None:
         if not rows:
             return None
         edit_id, sample_id = rows[0]
-        merging.undo(cursor, edit_id, edit_by(user, "review"))
+        editing.undo(cursor, edit_id, edit_by(user, "review"))
         drawing.draws_return(cursor, dataset_id=dataset.pk, dimension=dimension, sample_id=sample_id, who=who(user))
     return int(sample_id)
 
@@ -262,7 +251,7 @@ def import_labels(
             return LabelsImported(0, tuple(map(str, table.problems)), table.problem_count, random)
         if random:
             given = _uniform(cursor, dataset.pk, given)
-        merging.labels_add(cursor, dataset_id=dataset.pk, labels=given, by=edit_by(user, "import"))
+        editing.labels_add(cursor, dataset_id=dataset.pk, labels=given, by=edit_by(user, "import"))
     return LabelsImported(
         len(given), tuple(map(str, table.problems)), table.problem_count, random or chance_column is not None
     )

@@ -12,7 +12,7 @@ from vlm.runs import state as states
 from vlm.runs.options import RunOptions
 from vlm.runs.state import RunState
 from vlm.runs.steering import Preview
-from vlm.samples import Discard, Failure, Reapplied, WordCount, reading
+from vlm.samples import Discard, Failure, Reapplied, WordCount, progress
 
 launch = worker.launch
 
@@ -176,21 +176,21 @@ def models(*, run_ids: Iterable[int]) -> dict[int, str]:
 
 def words(*, run: TaggingRun) -> list[WordCount]:
     with sample_store().read() as cursor:
-        return reading.run_words(cursor, run.pk)
+        return progress.run_words(cursor, run.pk)
 
 
 def failures(*, run: TaggingRun, limit: int = 200) -> list[Failure]:
     with sample_store().read() as cursor:
-        return reading.run_failures(cursor, run.pk, limit)
+        return progress.run_failures(cursor, run.pk, limit)
 
 
 def discards(*, run: TaggingRun, limit: int = 200) -> list[Discard]:
     with sample_store().read() as cursor:
-        return reading.run_discards(cursor, run.pk, limit)
+        return progress.run_discards(cursor, run.pk, limit)
 
 
 def changes(*, run: TaggingRun, since: int, limit: int = 200) -> tuple[list[int], int]:
     """Return the samples that a run has answered after the change ``since``, newest ``limit``, and the latest change."""
     with sample_store().read() as cursor:
-        found = reading.changes(cursor, run.pk, since, limit)
+        found = progress.changes(cursor, run.pk, since, limit)
     return [sample_id for _, sample_id in found], (found[-1][0] if found else since)

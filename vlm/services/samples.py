@@ -13,7 +13,7 @@ from vlm import imaging
 from vlm.formats.files import locate
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, reading
+from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, counting, reading
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
     words = words_by_dimension()
     with sample_store().read() as cursor:
         memory = _counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
-        return reading.facets(cursor, dataset.pk, filter, words, memory)
+        return counting.facets(cursor, dataset.pk, filter, words, memory)
 
 
 def count(*, dataset: Dataset, filter: SampleFilter) -> int:

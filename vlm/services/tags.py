@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs.state import notify
-from vlm.samples import Edited, EditError, EditRow, SampleFilter, Way, merging, reading, where
+from vlm.samples import Edited, EditError, EditRow, SampleFilter, Way, editing, reading, where
 from vlm.services.who import edit_by
 
 
@@ -50,26 +50,26 @@ def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) 
 
     A word of a dimension takes the place of the user's other words of it. Raises ``TagError``.
     """
-    return _give(merging.tags_add, dataset, filter, tag, user)
+    return _give(editing.tags_add, dataset, filter, tag, user)
 
 
 def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     """Take a tag away from all samples of a filter that have it, for good."""
-    words, tag = words_by_dimension(), merging.clean_tag(tag)
+    words, tag = words_by_dimension(), editing.clean_tag(tag)
     meant, dimension = _meant(tag, words)
     with sample_store().write() as cursor:
         target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
-        done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
+        done = editing.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
         if not done.samples and meant != tag:
             tag = meant
-            done = merging.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
+            done = editing.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
     _tell(dataset.pk)
     return Change(done.id, done.samples, tag, dimension or "")
 
 
 def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     """Make a model's tag the user's own wherever it stands in a filter and is not yet. Raises ``TagError``."""
-    return _give(merging.tags_confirm, dataset, filter, tag, user)
+    return _give(editing.tags_confirm, dataset, filter, tag, user)
 
 
 def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
@@ -77,7 +77,7 @@ def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
     with sample_store().write() as cursor:
         if not (rows := [row for row in reading.edits_by_id(cursor, [edit]) if row.dataset_id == dataset.pk]):
             raise EditError(f"There is no edit {edit} of this data set.")
-        done = merging.undo(cursor, edit, edit_by(user, "undo"))
+        done = editing.undo(cursor, edit, edit_by(user, "undo"))
     _tell(dataset.pk)
     return Change(done.id, done.samples, rows[0].tag, rows[0].dimension or "")
 
@@ -95,7 +95,7 @@ def suggestions(*, dataset: Dataset, prefix: str, limit: int = 20) -> list[str]:
 
 def _give(edit: Callable[..., Edited], dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     words = words_by_dimension()
-    tag, dimension = _meant(merging.clean_tag(tag), words)
+    tag, dimension = _meant(editing.clean_tag(tag), words)
     with sample_store().write() as cursor:
         target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
         done = edit(cursor, dataset_id=dataset.pk, target=target, tag=tag, dimension=dimension, by=by)

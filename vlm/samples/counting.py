@@ -1,0 +1,145 @@
+"""Facets: what a filter could be narrowed to, counted. Inside ``SampleStore.read()``."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from .database import Cursor
+from .filters import SOURCES, STATES, SampleFilter, Words, where
+from .records import Count, DimensionFacet, Facets
+
+MAX_FACET = 200  # distinct user tags, splits or categories that are listed
+
+
+def facets(
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, memory: dict[Any, Any] | None = None
+) -> Facets:
+    """Count what the filter could be narrowed to.
+
+    A dimension's words are counted without the filter's own choice among them, so that the alternatives keep their counts.
+
+    Args:
+        memory: counts of this data set and these words that are known at the present :func:`revision`; grows.
+    """
+    source, rest = _narrowed(cursor, dataset_id, chosen, words)
+    known = memory if memory is not None and source == "samples" else {}
+    counter = _Counter(cursor, dataset_id, words, source, known)
+    tags = counter.tags(rest)
+    vocabulary = {word for of in words.values() for word in of}
+    dimensions = []
+    for name, of in words.items():
+        wider = _without(rest, name, of)
+        counted = counter.tags(wider)
+        lacking = counter.summary(wider)[0] - sum(counted.get(word, 0) for word in of) + counter.excess(wider, name)
+        dimensions.append(DimensionFacet(name, tuple(Count(word, counted.get(word, 0)) for word in of), lacking))
+    users = sorted(((n, tag) for tag, n in tags.items() if tag not in vocabulary), key=lambda pair: (-pair[0], pair[1]))
+    states = counter.summary(replace(rest, state=""))[1:5]
+    sources = counter.summary(replace(rest, source=""))[5:]
+    return Facets(
+        total=counter.summary(rest)[0],
+        dimensions=tuple(dimensions),
+        user_tags=tuple(Count(tag, n) for n, tag in users[:MAX_FACET]),
+        splits=counter.values("s.split", replace(rest, splits=())),
+        categories=counter.values("unnest(s.categories)", replace(rest, categories=())),
+        states=tuple(Count(state, n) for state, n in zip(STATES, states, strict=True)),
+        sources=tuple(Count(source, n) for source, n in zip(SOURCES, sources, strict=True)),
+    )
+
+
+def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> tuple[str, SampleFilter]:
+    """Do the parts of a filter that are dear to evaluate, and that no facet leaves out, once for all facets.
+
+    Returns:
+        The table to count in, and the parts of the filter that are left.
+    """
+    dear, rest = chosen.in_two()
+    if dear.is_empty:
+        return "samples", chosen
+    condition, values = where(dataset_id, dear, words)
+    cursor.execute(
+        "create or replace temp table narrowed as select s.id, s.dataset_id, s.split, s.categories, s.missing, s.tags, "
+        f"s.user_count, s.discarded, s.failed from samples s where {condition}",
+        values,
+    ).fetchall()
+    return "narrowed", rest
+
+
+class _Counter:
+    """Counts for the facets of one filter; what several facets need is counted once."""
+
+    def __init__(self, cursor: Cursor, dataset_id: int, words: Words, source: str, known: dict[Any, Any]) -> None:
+        self._cursor, self._dataset_id, self._words, self._source = cursor, dataset_id, words, source
+        self._known = known
+
+    def _rows(self, select: str, chosen: SampleFilter) -> list[tuple[Any, ...]]:
+        key = (select, chosen)
+        if key not in self._known:
+            condition, values = where(self._dataset_id, chosen, self._words)
+            sql = select.replace("SAMPLES", f"{self._source} s where {condition}")
+            self._known[key] = self._cursor.execute(sql, values).fetchall()
+        rows: list[tuple[Any, ...]] = self._known[key]
+        return rows
+
+    def tags(self, chosen: SampleFilter) -> dict[str, int]:
+        return dict(
+            self._rows("select tag, count(*) from (select unnest(s.tags) as tag from SAMPLES) group by 1", chosen)
+        )
+
+    def summary(self, chosen: SampleFilter) -> tuple[int, ...]:
+        """Return how many there are, then how many in each state, then of each source."""
+        (row,) = self._rows(
+            "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
+            "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
+            "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
+            chosen,
+        )
+        return row
+
+    def values(self, column: str, chosen: SampleFilter) -> tuple[Count, ...]:
+        rows = self._rows(
+            f"select value, count(*) from (select {column} as value from SAMPLES) where value <> '' "
+            f"group by 1 order by 2 desc, 1 limit {MAX_FACET}",
+            chosen,
+        )
+        return tuple(Count(*row) for row in rows)
+
+    def excess(self, chosen: SampleFilter, name: str) -> int:
+        """Return by how much the counts of a dimension's words exceed the samples that have one.
+
+        Only users can give a sample two words of a dimension, unless a word belongs to two dimensions.
+        """
+        of = self._words[name]
+        shared = any(word in other for key, other in self._words.items() if key != name for word in of)
+        if not shared and name not in self._dimensions_with_two_words():
+            return 0
+        hits = " + ".join([f"list_contains(s.tags, {_literal(word)})::int" for word in of])
+        rows = self._rows(f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from SAMPLES", chosen)
+        return int(rows[0][0])
+
+    def _dimensions_with_two_words(self) -> set[str]:
+        if "doubled" not in self._known:
+            rows = self._cursor.execute(
+                "select list(distinct tag) from sample_tags where dataset_id = ? and source = 'user' and ended_by is null "
+                "group by sample_id having count(distinct tag) > 1",
+                [self._dataset_id],
+            ).fetchall()
+            self._known["doubled"] = {
+                name for name, of in self._words.items() if any(sum(tag in of for tag in tags) > 1 for (tags,) in rows)
+            }
+        doubled: set[str] = self._known["doubled"]
+        return doubled
+
+
+def _literal(text: str) -> str:
+    """Return ``text`` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter:
+    return replace(
+        chosen,
+        all_of=tuple(tag for tag in chosen.all_of if tag not in of),
+        any_of=() if any(tag in of for tag in chosen.any_of) else chosen.any_of,
+        none_of=tuple(tag for tag in chosen.none_of if tag not in of),
+        lacking=tuple(other for other in chosen.lacking if other != name),
+    )

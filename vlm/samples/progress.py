@@ -1,0 +1,177 @@
+"""Where a run stands: which samples wait for it and what they are to be asked, and what it has done so far.
+
+All inside ``SampleStore.read()``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .database import Cursor, number
+from .filters import Condition
+from .records import Discard, Failure, Pending, WordCount
+
+MOST_AT_ONCE = 8192  # ids that are looked through together
+
+_ANSWERED_LIKE = (
+    "s.id in (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
+    "where a.question_id = ? and not a.stale and t.detail = ? and ? in ('', t.dtype))"
+)
+Asked = Mapping[str, int | None]  # dimension → id of its question, None for one that nobody was asked yet
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which samples of a scope a run takes.
+
+    Attributes:
+        scope: condition on ``samples s``.
+        asked: what the run asks.
+        only_missing: take samples that lack an answer to one of the questions, and ask them those alone. A sample whose
+            file could not be read counts as answered until its content changes.
+        like: detail and number format in which an answer must have been made to count; an empty format is any, ``None`` any of both.
+    """
+
+    scope: Condition
+    asked: Asked
+    only_missing: bool = False
+    like: tuple[str, str] | None = None
+
+
+def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
+    """Return the next samples that the run has not finished, each with the dimensions to ask.
+
+    What the run has finished is looked up for the ids at hand only: of a run over millions, that is all there is to read.
+    """
+    condition, values = _scope(wanted)
+    found: list[Pending] = []
+    size = limit
+    while len(found) < limit:
+        rows = cursor.execute(
+            f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
+            [*values, after, size],
+        ).fetchall()
+        if rows:
+            after = rows[-1][0]
+            done = _finished(cursor, run_id, rows[0][0], after)
+            found += _pending(cursor, wanted, [row for row in rows if row[0] not in done])
+        if len(rows) < size:
+            break
+        size = max(size, MOST_AT_ONCE)  # a run that is resumed walks past what it has finished
+    return found[:limit]
+
+
+def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -> list[Pending]:
+    """Return ``limit`` pending samples from all over the scope, the same ones every time."""
+    condition, values = _open(wanted, run_id)
+    rows = cursor.execute(
+        f"select s.id, s.path, s.answered from samples s where {condition} order by hash(s.id), s.id limit ?",
+        [*values, limit],
+    ).fetchall()
+    return _pending(cursor, wanted, rows)
+
+
+def pending_count(cursor: Cursor, wanted: Wanted, *, run_id: int) -> int:
+    condition, values = _open(wanted, run_id)
+    return number(cursor, f"select count(*) from samples s where {condition}", values)
+
+
+def _open(wanted: Wanted, run_id: int) -> Condition:
+    condition, values = _scope(wanted)
+    condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
+    return condition, [*values, run_id]
+
+
+def _finished(cursor: Cursor, run_id: int, low: int, high: int) -> set[int]:
+    rows = cursor.execute(
+        "select sample_id from run_samples where run_id = ? and sample_id between ? and ?", [run_id, low, high]
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def _scope(wanted: Wanted) -> Condition:
+    condition, values = wanted.scope
+    condition += " and not s.missing"
+    values = [*values]
+    ids = list(wanted.asked.values())
+    if wanted.only_missing:
+        condition += " and not s.failed"
+        if ids and None not in ids:
+            has = _ANSWERED_LIKE if wanted.like else "list_contains(s.answered, ?)"
+            condition += f" and not ({' and '.join([has] * len(ids))})"
+            for question_id in ids:
+                values += [question_id, *(wanted.like or ())]
+    return condition, values
+
+
+def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list[int]]]) -> list[Pending]:
+    """Say of each sample what it is to be asked."""
+    if not wanted.only_missing:
+        return [Pending(sample_id, path, tuple(wanted.asked)) for sample_id, path, _ in rows]
+    known = {sample_id: set(answered) for sample_id, _, answered in rows}
+    if wanted.like and rows:
+        known = {sample_id: set() for sample_id in known}
+        found = cursor.execute(
+            "select a.sample_id, a.question_id from answers a join run_totals t on t.run_id = a.run_id "
+            "where a.sample_id between ? and ? and a.sample_id in (select unnest(?::bigint[])) and not a.stale "
+            "and t.detail = ? and ? in ('', t.dtype)",
+            [min(known), max(known), list(known), *wanted.like],
+        ).fetchall()
+        for sample_id, question_id in found:
+            known[sample_id].add(question_id)
+    return [
+        Pending(sample_id, path, tuple(name for name, of in wanted.asked.items() if of not in known[sample_id]))
+        for sample_id, path, _ in rows
+    ]
+
+
+# -- done ---------------------------------------------------------------------------------------------------------------
+
+
+def runs_held(cursor: Cursor) -> list[int]:
+    """Return the runs of which the store holds anything."""
+    return [row[0] for row in cursor.execute("select run_id from run_totals order by 1").fetchall()]
+
+
+def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[int, int]]:
+    """Return (change, sample id) of what a run finished after the change ``since``, the newest ``limit`` of them."""
+    rows = cursor.execute(
+        "select change, sample_id from run_samples where run_id = ? and change > ? order by change desc limit ?",
+        [run_id, since, limit],
+    ).fetchall()
+    return rows[::-1]
+
+
+def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
+    """Return processed and tagged samples, discarded answers and failed samples of a run."""
+    rows = cursor.execute(
+        "select processed, tagged, discarded, failed from run_totals where run_id = ?", [run_id]
+    ).fetchall()
+    return rows[0] if rows else (0, 0, 0, 0)
+
+
+def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:
+    rows = cursor.execute(
+        "select dimension, word, count(*) filter (accepted), count(*) filter (not accepted) from answers where run_id = ? "
+        "group by 1, 2 order by min(place), 3 desc, 4 desc, 2",
+        [run_id],
+    ).fetchall()
+    return [WordCount(*row) for row in rows]
+
+
+def run_failures(cursor: Cursor, run_id: int, limit: int) -> list[Failure]:
+    rows = cursor.execute(
+        "select s.id, s.file_name, r.error from run_samples r join samples s on s.id = r.sample_id "
+        "where r.run_id = ? and r.status = 'failed' order by s.file_name, s.id limit ?",
+        [run_id, limit],
+    ).fetchall()
+    return [Failure(*row) for row in rows]
+
+
+def run_discards(cursor: Cursor, run_id: int, limit: int) -> list[Discard]:
+    rows = cursor.execute(
+        "select s.id, s.file_name, a.dimension, case when a.word = '' then a.text else a.word end, a.probability, a.mass, "
+        "a.reason from answers a join samples s on s.id = a.sample_id where a.run_id = ? and not a.accepted "
+        "order by s.file_name, s.id, a.place limit ?",
+        [run_id, limit],
+    ).fetchall()
+    return [Discard(*row) for row in rows]
