@@ -20,10 +20,12 @@ except ImproperlyConfigured as error:
     sys.exit(str(error))
 http_application: Any = get_asgi_application()
 
-from datavisor.serving import guard_daphne  # noqa: E402  (daphne's app, loaded by the line above, chooses the event loop)
-from vlm.routing import websocket_urlpatterns  # noqa: E402  (needs the app registry)
+from datavisor.serving import guard_daphne, when_serving  # noqa: E402  (daphne, loaded above, chooses the event loop)
+from vlm import services  # noqa: E402  (needs the app registry)
+from vlm.routing import websocket_urlpatterns  # noqa: E402  (as well)
 
 guard_daphne(settings.MAX_BODY)
+when_serving(services.watches.attend)
 
 application = Forwarded(
     ProtocolTypeRouter(

@@ -5,6 +5,7 @@ Daphne reads the whole body of a request first and asks the application afterwar
 application fails in the middle of an answer. Its class for requests is replaced by one that does not.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -71,6 +72,12 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]  # daphne ships no types
         transport.loseWriteConnection()
         later: Any = reactor  # Twisted's module, whose methods no checker sees
         later.callLater(DRAIN_SECONDS, transport.abortConnection)  # does nothing if it is closed by then
+
+
+def when_serving(start: Callable[[], None]) -> None:
+    """Have ``start`` called when daphne serves; whoever only imports the application, as tests do, starts nothing."""
+    later: Any = reactor
+    later.callWhenRunning(start)
 
 
 def guard_daphne(limit: int) -> None:

@@ -4,15 +4,18 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
 
-from tests.children import PATIENCE, environment
+from tests.children import PATIENCE, environment, wait_for
+from tests.images import make_images
 
 MB = 2**20
 
@@ -121,7 +124,8 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
-    server = Daphne(tmp_path_factory.mktemp("serving"), DATAVISOR_PROXIES="1")
+    folder = tmp_path_factory.mktemp("serving")
+    server = Daphne(folder, DATAVISOR_PROXIES="1", DATAVISOR_IMPORT_ROOTS=str(folder))
     server.start("--proxy-headers")
     yield server
     server.stop()
@@ -319,3 +323,21 @@ def test_an_open_socket_ends_with_the_log_out_and_with_a_lost_right(server: Daph
         )
     code = 4403 if how == "right" else 4401
     assert last_frame(viewer) == (8, code.to_bytes(2))
+
+
+def test_a_server_looks_into_the_folders_that_it_watches(server: Daphne) -> None:
+    photos = make_images(server.folder / "photos", 2)
+    server.python(
+        "import django; django.setup()\n"
+        "from pathlib import Path\n"
+        "from vlm import services\n"
+        f"dataset = services.datasets.import_folder(path=Path({str(photos)!r}), name='watched').dataset\n"
+        f"Path({str(photos)!r}, '000.jpg').rename(Path({str(photos)!r}, 'renamed.jpg'))\n"
+        "services.watches.watch(dataset=dataset, seconds=600, tag=False, user=None)"
+    )
+
+    def summary() -> str:
+        with closing(sqlite3.connect(server.folder / "data" / "datavisor.sqlite3", timeout=PATIENCE)) as database:
+            return str(database.execute("select summary from vlm_watch where changed is not null").fetchone())
+
+    wait_for(lambda: "renamed" in summary(), "the look")

@@ -23,7 +23,7 @@ from vlm.errors import Refusal
 from vlm.figures import pace
 from vlm.formats import asked_choices
 from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
-from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Word
+from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Watch, Word
 from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
 from vlm.vocabulary import KINDS, VocabularyError, normalise
 from vlm.vocabulary_forms import LinesField, PairsField
@@ -484,3 +484,12 @@ class SavedViewAdmin(TellsRefusals):
 
 def _user(request: HttpRequest) -> User | None:
     return request.user if isinstance(request.user, User) else None
+
+
+@admin.register(Watch)
+class WatchAdmin(TellsRefusals):
+    list_display = ["dataset", "seconds", "tag", "looked", "due", "error"]
+    fields = ["dataset", "seconds", "tag"]
+
+    def save_model(self, request: HttpRequest, obj: Watch, form: object, change: bool) -> None:
+        obj.pk = services.watches.watch(dataset=obj.dataset, seconds=obj.seconds, tag=obj.tag, user=_user(request)).pk

@@ -15,6 +15,13 @@ from vlm.samples.filters import MAX_IDS
 
 BIGGEST_ID = 2**63 - 1
 BIGGEST_COUNT = 2**31 - 1
+INTERVALS = (
+    (60, "minute"),
+    (600, "10 minutes"),
+    (3600, "hour"),
+    (6 * 3600, "6 hours"),
+    (24 * 3600, "day"),
+)  # seconds between two looks into a watched folder
 MOST_QUERY = 8000  # characters of a saved filter; more would not fit into an address
 
 
@@ -150,6 +157,13 @@ class ImportForm(forms.Form):
 
     def clean_format(self) -> str:
         return self.cleaned_data["format"] or AUTO
+
+
+class WatchForm(forms.Form):
+    """How often a data set's folder is looked into."""
+
+    every = forms.IntegerField(min_value=1, max_value=BIGGEST_COUNT, label="Every")
+    tag = forms.BooleanField(required=False)
 
 
 class SavedViewForm(forms.Form):

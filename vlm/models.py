@@ -180,6 +180,7 @@ class TaggingRun(models.Model):
         PAGE = "page", "page"
         ADMIN = "admin", "admin"
         COMMAND = "command", "command"
+        WATCH = "watch", "watch"
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="runs")
     scope = models.CharField(max_length=16, choices=Scope, default=Scope.MISSING)
@@ -319,6 +320,29 @@ class ImportJob(models.Model):
 
     def __str__(self) -> str:
         return f"import of {self.path}"
+
+
+class Watch(models.Model):
+    """A data set whose folder the server looks into every so often; see ``vlm.datasets.watching``."""
+
+    dataset = models.OneToOneField(Dataset, on_delete=models.CASCADE, related_name="watch")
+    seconds = models.PositiveIntegerField(help_text="Between two looks.")
+    tag = models.BooleanField(default=True, help_text="Tag what is new.")
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    due = models.DateTimeField(db_index=True)
+    looked = models.DateTimeField(null=True, blank=True, editable=False)
+    changed = models.DateTimeField(null=True, blank=True, editable=False)  # the last look that found something
+    summary = models.JSONField(default=dict, editable=False)  # what it found
+    error = models.TextField(blank=True, editable=False)
+    worker = models.CharField(max_length=100, blank=True, editable=False)
+    heartbeat = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["dataset__name"]
+        verbose_name_plural = "watches"
+
+    def __str__(self) -> str:
+        return f"watch of {self.dataset.name}"
 
 
 class SavedView(models.Model):

@@ -3,6 +3,6 @@
 Everything takes keywords. Reading functions open the store themselves; writing ones commit before they return.
 """
 
-from vlm.services import accuracy, datasets, exports, review, runs, samples, tags, trials, vocabulary
+from vlm.services import accuracy, datasets, exports, review, runs, samples, tags, trials, vocabulary, watches
 
-__all__ = ["accuracy", "datasets", "exports", "review", "runs", "samples", "tags", "trials", "vocabulary"]
+__all__ = ["accuracy", "datasets", "exports", "review", "runs", "samples", "tags", "trials", "vocabulary", "watches"]

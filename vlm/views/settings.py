@@ -1,4 +1,4 @@
-"""What can be done with a data set as a whole: rename it, point it to its new folder, import it again, delete it."""
+"""What can be done with a data set as a whole: rename it, point it to its new folder, import it again, watch it, delete it."""
 
 from typing import Any
 
@@ -9,8 +9,10 @@ from django.views.decorators.http import require_http_methods
 
 from vlm import services
 from vlm.errors import Refusal
+from vlm.figures import duration
+from vlm.forms import INTERVALS, WatchForm, first_error
 from vlm.models import Dataset
-from vlm.permissions import CHANGE, DELETE, IMPORT
+from vlm.permissions import CHANGE, DELETE, IMPORT, TAG
 from vlm.views.access import Request, get_dataset, require
 
 
@@ -21,9 +23,9 @@ def dataset_settings(request: Request, dataset_id: int) -> HttpResponse:
     if request.method != "POST":
         return _page(request, dataset)
     action = request.POST.get("action", "")
-    require(request, DELETE if action == "delete" else CHANGE)
+    require(request, RIGHTS.get(action, CHANGE))
     try:
-        return {"rename": _rename, "move": _move, "delete": _delete}[action](request, dataset)
+        return ACTIONS[action](request, dataset)
     except KeyError:
         return _page(request, dataset, complaints={"rename": "Choose what to change."}, status=400)
     except Refusal as refusal:
@@ -54,10 +56,36 @@ def _delete(request: Request, dataset: Dataset) -> HttpResponse:
     return redirect("datasets")
 
 
+def _watch(request: Request, dataset: Dataset) -> HttpResponse:
+    form = WatchForm(request.POST)
+    if not form.is_valid():
+        return _page(request, dataset, complaints={"watch": first_error(form)}, status=400)
+    tag = form.cleaned_data["tag"]
+    if tag:
+        require(request, TAG)
+    services.watches.watch(dataset=dataset, seconds=form.cleaned_data["every"], tag=tag, user=request.user)
+    messages.success(request, "The folder is watched from now on.")
+    return redirect("dataset_settings", dataset.pk)
+
+
+def _unwatch(request: Request, dataset: Dataset) -> HttpResponse:
+    services.watches.unwatch(dataset=dataset)
+    messages.success(request, "The folder is not watched any more.")
+    return redirect("dataset_settings", dataset.pk)
+
+
+ACTIONS = {"rename": _rename, "move": _move, "delete": _delete, "watch": _watch, "unwatch": _unwatch}
+RIGHTS = {"delete": DELETE, "watch": IMPORT, "unwatch": IMPORT}
+
+
 def _page(
     request: Request, dataset: Dataset, *, complaints: dict[str, str] | None = None, status: int = 200
 ) -> HttpResponse:
     user = request.user
+    watch = services.watches.get(dataset=dataset)
+    intervals = dict(INTERVALS)
+    if watch is not None:
+        intervals.setdefault(watch.seconds, duration(watch.seconds))
     values: dict[str, Any] = {
         "dataset": dataset,
         "stats": services.datasets.stats(datasets=[dataset])[dataset.pk],
@@ -67,5 +95,9 @@ def _page(
         "can_change": user.has_perm(CHANGE),
         "can_delete": user.has_perm(DELETE),
         "can_import": user.has_perm(IMPORT),
+        "can_tag": user.has_perm(TAG),
+        "watch": watch,
+        "watched_every": intervals[watch.seconds] if watch else "",
+        "intervals": sorted(intervals.items()),
     }
     return render(request, "vlm/settings.html", values, status=status)
