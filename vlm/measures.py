@@ -1,7 +1,7 @@
 """What can be measured about a picture without a model: light, contrast, sharpness, noise, colour, likeness.
 
-Everything is measured on a copy whose long side is ``SIDE`` pixels, so that pictures of one scene from different cameras
-compare; smaller pictures are taken as they are. Luma and colours count in levels from 0 to 255.
+Luma is measured on a copy whose long side is ``SIDE`` pixels, so that pictures of one scene from different cameras compare;
+smaller pictures are taken as they are. Luma and colours count in levels from 0 to 255.
 """
 
 import math
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 512
+SPARSE = 256  # pixels along the long side that are enough for the colours
 HASHED = 32  # pixels along both sides of the copy that the hash is of
 HASH_SIDE = 8  # frequencies along both sides that the hash is of
 
@@ -51,8 +52,8 @@ def measure(image: Image.Image, *, size: tuple[int, int] | None = None) -> Measu
         image: in RGB; other modes are converted.
         size: width and height of the picture itself, where ``image`` is a smaller copy of it.
     """
-    small = reduced(image)
-    gray = small.convert("L")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    gray = reduced(rgb)
     counts = np.array(gray.histogram())
     levels = np.arange(256)
     pixels = counts.sum()
@@ -67,20 +68,23 @@ def measure(image: Image.Image, *, size: tuple[int, int] | None = None) -> Measu
         contrast=float(np.sqrt(counts @ (levels - mean) ** 2 / pixels)),
         sharpness=sharpness(luma),
         noise=noise(luma),
-        colourfulness=colourfulness(small),
+        colourfulness=colourfulness(rgb),
         aspect=width / height,
         phash=perceptual_hash(gray),
     )
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """Return the copy in RGB that is measured: its long side ``SIDE`` pixels, or the picture itself where that is less."""
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    factor = SIDE / max(rgb.size)
+    """Return the copy in gray that is measured: its long side ``SIDE`` pixels, or the picture itself where that is less.
+
+    Gray comes first: one channel is made smaller in a third of the time.
+    """
+    gray = image.convert("L")
+    factor = SIDE / max(gray.size)
     if factor >= 1:
-        return rgb
-    width, height = (max(1, round(side * factor)) for side in rgb.size)
-    return rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
+        return gray
+    width, height = (max(1, round(side * factor)) for side in gray.size)
+    return gray.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
 
 
 def sharpness(luma: Plane) -> float:
@@ -112,8 +116,13 @@ def colourfulness(image: Image.Image) -> float:
     """Return Hasler's and Süsstrunk's measure (2003: “Measuring colourfulness in natural images”).
 
     Of red against green and yellow against blue, how far they scatter, and three tenths of how far they are from gray.
-    Theirs: 15 is slightly, 45 averagely, 82 highly colourful.
+    Theirs: 15 is slightly, 45 averagely, 82 highly colourful. Of larger pictures only some pixels count, spread evenly
+    so that ``SPARSE`` are along the long side: mean and scatter need no more.
     """
+    factor = SPARSE / max(image.size)
+    if factor < 1:
+        width, height = (max(1, round(side * factor)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.NEAREST)
     red, green, blue = (np.asarray(channel).astype(np.int16) for channel in image.split())
     red_green, its_deviation = _mean_and_deviation(red - green)
     yellow_blue, other_deviation = (value / 2 for value in _mean_and_deviation(red + green - 2 * blue))
