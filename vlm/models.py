@@ -345,6 +345,50 @@ class Watch(models.Model):
         return f"watch of {self.dataset.name}"
 
 
+class MeasureJob(models.Model):
+    """The measuring of a data set's images, without the model."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", "measuring"
+        CANCELLING = "cancelling", "cancelling"
+        CANCELLED = "cancelled", "cancelled"
+        COMPLETED = "completed", "completed"
+        FAILED = "failed", "failed"
+        INTERRUPTED = "interrupted", "interrupted"
+
+    ACTIVE = (Status.RUNNING, Status.CANCELLING)
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="measure_jobs")
+    status = models.CharField(max_length=16, choices=Status, default=Status.RUNNING)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    problems = models.JSONField(default=list)  # the first images that could not be read, with the reason
+    error = models.TextField(blank=True)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    worker = models.CharField(max_length=100, blank=True, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dataset"],
+                condition=Q(status__in=["running", "cancelling"]),
+                name="one_measuring_per_dataset",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"measuring of {self.dataset.name}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+
 class SavedView(models.Model):
     """A filter of a data set that a user gave a name."""
 

@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 import vlm.converters  # noqa: F401  (<id:…>)
-from vlm.views import accounts, autotag, browse, importing, media, runs, samples, settings, trust, vocabulary
+from vlm.views import accounts, autotag, browse, importing, media, pixels, runs, samples, settings, trust, vocabulary
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.dataset, name="dataset"),
@@ -19,6 +19,9 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
     path("runs", runs.run_list, name="runs"),
     path("settings", settings.dataset_settings, name="dataset_settings"),
+    path("pixels", pixels.pixels, name="pixels"),
+    path("measure", pixels.measure, name="measure"),
+    path("measure/cancel", pixels.measure_cancel, name="measure_cancel"),
     path("review", trust.review, name="review"),
     path("review/draw", trust.review_draw, name="review_draw"),
     path("review/decide", trust.review_decide, name="review_decide"),

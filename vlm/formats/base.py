@@ -11,7 +11,8 @@ from vlm.errors import Refusal
 from vlm.formats.files import Files, locate
 from vlm.formats.records import Annotation, Scan, Skip
 from vlm.imaging import ImageUnreadable, image_size
-from vlm.samples import Tag
+from vlm.samples import Measures, Tag
+from vlm.samples.filters import MEASURES
 
 CHUNK = 1 << 16  # bytes of a piece of an export, roughly
 
@@ -79,17 +80,22 @@ class ExportRow:
     categories: tuple[str, ...]
     annotations: tuple[Annotation, ...]
     tags: tuple[Tag, ...]
+    measures: Measures | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExportContext:
-    """The data set that is exported: its name, its root folder, and the format and time of its last import."""
+    """The data set that is exported: its name, its root folder, and the format and time of its last import.
+
+    ``measured`` says whether any of its images is: without, no format has a column for measures.
+    """
 
     dataset_name: str
     root: Path
     format: str
     imported: datetime | None = None
     dimensions: tuple[str, ...] = ()  # of the vocabulary, in its order
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,17 @@ class ExportFormat:
 def tag_objects(row: ExportRow) -> list[dict[str, Any]]:
     """Return the tags of a sample as every export writes them."""
     return [asdict(tag) for tag in row.tags]
+
+
+MEASURED = (*MEASURES, "phash")
+
+
+def measure_object(row: ExportRow) -> dict[str, float | str] | None:
+    """Return the measures of a sample as every export writes them: to six digits, the hash as 16 hexadecimal ones."""
+    if row.measures is None:
+        return None
+    numbers: dict[str, float | str] = {name: float(f"{getattr(row.measures, name):.6g}") for name in MEASURES}
+    return numbers | {"phash": f"{row.measures.phash:016x}"}
 
 
 def size_of(row: ExportRow, context: ExportContext) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from .errors import (
     TagError,
 )
 from .filters import SOURCES, STATES, Chip, SampleFilter, where
-from .reading import ORDERS
+from .orders import MEASURE_ORDERS, ORDERS, is_order
 from .records import (
     Annotation,
     Answer,
@@ -55,6 +55,7 @@ from .records import (
 )
 
 __all__ = [
+    "MEASURE_ORDERS",
     "ORDERS",
     "SOURCES",
     "STATES",
@@ -103,5 +104,6 @@ __all__ = [
     "TagError",
     "Way",
     "WordCount",
+    "is_order",
     "where",
 ]

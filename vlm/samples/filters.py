@@ -22,7 +22,7 @@ STATES = {
     "failed": "Could not be read",
 }
 SOURCES = {"user": "Tagged by a user", "model": "Tagged by the model"}
-MEASURES = {
+MEASURES = {  # what they are called; see ``vlm.measures``
     "luminance": "brightness",
     "p05": "dark tones",
     "p95": "light tones",
@@ -246,6 +246,13 @@ def _measures(values: Sequence[str], chosen: Chosen) -> Condition:
     return " and ".join(parts), given
 
 
+def _said_measure(value: str, _: "SampleFilter") -> str:
+    name, wanted = value.split(":", 1) if ":" in value else (value, "")
+    low, high = wanted.split("..", 1) if ".." in wanted else (wanted, "")
+    bounds = f"{low} to {high}" if low and high else f"from {low} on" if low else f"up to {high}"
+    return f"{MEASURES.get(name, name)} {bounds}"
+
+
 def _labels(sign: str) -> Callable[[Sequence[str], Chosen], Condition]:
     """``DIMENSION``, or ``DIMENSION:WORD``; an empty word after the colon is “cannot tell”."""
 
@@ -367,7 +374,7 @@ class SampleFilter:
     max_probability: float | None = part("pmax", _probability, None, None, dear=True)
     columns: tuple[str, ...] = part("column", _all, _columns, "{}", each=True, dear=True)
     no_value: tuple[str, ...] = part("novalue", _all, _no_value, "no value of {}", each=True, dear=True)
-    measures: tuple[str, ...] = part("measure", _all, _measures, "{}", each=True, dear=True)
+    measures: tuple[str, ...] = part("measure", _all, _measures, _said_measure, each=True, dear=True)
     labelled: tuple[str, ...] = part("labelled", _all, _labels("in"), "labelled {}", each=True, dear=True)
     unlabelled: tuple[str, ...] = part("unlabelled", _all, _labels("not in"), "not labelled {}", each=True, dear=True)
     edited_by: str = part("edited_by", _last, _edited_by, "edited by {}", dear=True)

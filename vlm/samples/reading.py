@@ -9,6 +9,7 @@ from typing import Any
 from .database import Cursor, number
 from .errors import FilterError
 from .filters import MEASURES, SampleFilter, Words, where
+from .orders import ORDERS
 from .records import (
     Annotation,
     Answer,
@@ -22,7 +23,6 @@ from .records import (
 )
 from .schema import EDITED_TABLES
 
-ORDERS = {"name": "File name", "added": "Import order", "uncertain": "Least certain first"}
 KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
 NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value come last, whichever way
 MAX_CURSOR = 8000  # characters

@@ -4,11 +4,25 @@ All inside ``SampleStore.write()``, the reading functions inside ``read()``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .columns import only_ids
 from .database import Cursor
 from .deriving import changed
+from .filters import MEASURES
 from .records import Mark, Measures
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a measure is spread: the least and the greatest value, the median, and what 5 % and 95 % do not exceed."""
+
+    name: str
+    least: float
+    low: float
+    median: float
+    high: float
+    most: float
 
 
 def measures_keep(cursor: Cursor, *, dataset_id: int, measures: Mapping[int, Measures]) -> None:
@@ -49,13 +63,56 @@ def measures_of(cursor: Cursor, dataset_id: int, *, ids: Sequence[int] | None = 
     return {row[0]: Measures(*row[1:]) for row in rows}
 
 
+def has_measures(cursor: Cursor, dataset_id: int) -> bool:
+    """Return whether any sample of a data set is measured."""
+    return bool(cursor.execute("select 1 from measures where dataset_id = ? limit 1", [dataset_id]).fetchall())
+
+
+def measures_below(cursor: Cursor, dataset_id: int, measures: Measures) -> dict[str, float]:
+    """Return of how large a share of the data set's images each measure is lower; of images alike half counts."""
+    columns = ", ".join(f"avg(case when {name} < ? then 1 when {name} = ? then 0.5 else 0 end)" for name in MEASURES)
+    values = [getattr(measures, name) for name in MEASURES for _ in range(2)]
+    rows = cursor.execute(f"select {columns} from measures where dataset_id = ?", [*values, dataset_id]).fetchall()
+    return dict(zip(MEASURES, rows[0], strict=True))
+
+
+def measures_spread(cursor: Cursor, dataset_id: int) -> tuple[tuple[Spread, ...], int]:
+    """Return how each measure is spread over a data set, and how many samples are measured."""
+    columns = ", ".join(f"quantile_cont({name}, [0, 0.05, 0.5, 0.95, 1])" for name in MEASURES)
+    rows = cursor.execute(f"select count(*), {columns} from measures where dataset_id = ?", [dataset_id]).fetchall()
+    count, *found = rows[0]
+    if not count:
+        return (), 0
+    return tuple(Spread(name, *quantiles) for name, quantiles in zip(MEASURES, found, strict=True)), int(count)
+
+
 def unmeasured(cursor: Cursor, dataset_id: int, *, after: int = -1, limit: int = 1000) -> list[tuple[int, str]]:
     """Return (id, path) of the next samples that nobody measured, gone files left out."""
     return cursor.execute(
-        "select s.id, s.path from samples s where s.dataset_id = ? and s.id > ? and not s.missing and not exists "
-        "(select 1 from measures m where m.sample_id = s.id) order by s.id limit ?",
-        [dataset_id, after, limit],
+        "select s.id, s.path from samples s where s.dataset_id = ? and s.id > ? and not s.missing and s.id not in "
+        "(select sample_id from measures where dataset_id = ? and sample_id > ?) order by s.id limit ?",
+        [dataset_id, after, dataset_id, after, limit],
     ).fetchall()
+
+
+def unmeasured_count(cursor: Cursor, dataset_id: int) -> int:
+    """Return how many samples nobody measured, gone files left out."""
+    rows = cursor.execute(
+        "select count(*) from samples s where s.dataset_id = ? and not s.missing "
+        "and s.id not in (select sample_id from measures where dataset_id = ?)",
+        [dataset_id, dataset_id],
+    ).fetchall()
+    return int(rows[0][0])
+
+
+def present(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[int]:
+    """Return which of these samples the data set has, in order."""
+    only, given = only_ids(ids)
+    rows = cursor.execute(
+        f"select v.sample_id from (select id as sample_id, dataset_id from samples) v where v.dataset_id = ?{only} order by 1",
+        [dataset_id, *given],
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def marks_put(cursor: Cursor, *, dataset_id: int, kind: str, marks: Iterable[Mark]) -> int:

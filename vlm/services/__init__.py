@@ -3,6 +3,30 @@
 Everything takes keywords. Reading functions open the store themselves; writing ones commit before they return.
 """
 
-from vlm.services import accuracy, datasets, exports, review, runs, samples, tags, trials, vocabulary, watches
+from vlm.services import (
+    accuracy,
+    datasets,
+    exports,
+    pixels,
+    review,
+    runs,
+    samples,
+    tags,
+    trials,
+    vocabulary,
+    watches,
+)
 
-__all__ = ["accuracy", "datasets", "exports", "review", "runs", "samples", "tags", "trials", "vocabulary", "watches"]
+__all__ = [
+    "accuracy",
+    "datasets",
+    "exports",
+    "pixels",
+    "review",
+    "runs",
+    "samples",
+    "tags",
+    "trials",
+    "vocabulary",
+    "watches",
+]

@@ -12,7 +12,7 @@ from django.utils.text import slugify
 from vlm.formats import EXPORTS, ExportContext, ExportRow, export_rows
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import SampleFilter, reading, where
+from vlm.samples import SampleFilter, reading, values, where
 
 _LONGEST_PART = 60  # characters of a part of the file's name
 
@@ -53,7 +53,10 @@ def make(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "")
     """
     words = words_by_dimension()
     where(dataset.pk, filter, words)  # a bad filter is told before the long writing
-    context = ExportContext(dataset.name, Path(dataset.root), dataset.format, dataset.imported, tuple(words))
+    with sample_store().read() as cursor:
+        measured = values.has_measures(cursor, dataset.pk)
+    root = Path(dataset.root)
+    context = ExportContext(dataset.name, root, dataset.format, dataset.imported, tuple(words), measured)
     pieces = export_rows(_rows(dataset, filter, words), format=format, context=context)
     file = tempfile.TemporaryFile(prefix="datavisor-export-")  # noqa: SIM115 - its reader closes it
     try:
@@ -80,6 +83,7 @@ def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ..
         # The store is let go between pages, so that a long export holds up nobody.
         with sample_store().read() as cursor:
             rows, after = reading.export_page(cursor, dataset.pk, filter, words, after=after)
+            measures = values.measures_of(cursor, dataset.pk, ids=[row[0].id for row in rows])
         for sample, categories, external_id, source_file, annotations in rows:
             yield ExportRow(
                 id=sample.id,
@@ -93,6 +97,7 @@ def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ..
                 categories=categories,
                 annotations=annotations,
                 tags=sample.tags,
+                measures=measures.get(sample.id),
             )
         if not after:
             return

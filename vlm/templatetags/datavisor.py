@@ -28,6 +28,14 @@ def percent(probability: float | None) -> str:
 
 
 @register.filter
+def measure(value: float) -> str:
+    """Return a measure with three digits that count: 1,234, 87.3, 0.52."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+@register.filter
 def length_of_bar(probability: float) -> str:
     """Return 0.873 as “87.3%”, a length for SVG."""
     return f"{100 * probability:.1f}%"

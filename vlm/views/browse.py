@@ -23,7 +23,8 @@ from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
-from vlm.samples import ORDERS, DatasetStats, Facets, Page, SampleFilter
+from vlm.samples import MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
+from vlm.samples.filters import MEASURES
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.place import SIZES, Place
@@ -36,6 +37,7 @@ MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes ba
 CARD_PICTURES = 4
 SUGGESTED = 200
 LISTED_EDITS = 200
+STEADY = ("name", "added")  # orders that no run changes
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
@@ -57,8 +59,13 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     """Draw the grid with its sidebar; for htmx only these, since the rest of the page stays."""
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
+    if name := request.GET.get("measured"):  # the sidebar's form, which cannot write a range as one word
+        span = f"{name}:{request.GET.get('least', '').strip()}..{request.GET.get('most', '').strip()}"
+        return redirect(place.filtered(measures=(*place.filter.measures, span)).url(dataset.pk))
     cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
+    measured = services.pixels.is_measured(dataset=dataset)
+    orders = ORDERS | (MEASURE_ORDERS if measured else {})
     user = request.user
     values = {
         "dataset": dataset,
@@ -66,12 +73,15 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "place": place,
         "after": request.GET.get("after", ""),
         # What a run changes on show: counts only, or also which images match and where they stand.
-        "follow": "counts" if place.filter.is_empty and place.order != "uncertain" else "cells",
+        "follow": "counts" if place.filter.is_empty and place.order in STEADY else "cells",
         "facets": facets,
         "sidebar": sidebar(dataset.pk, place, facets),
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
         "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
-        "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in ORDERS.items()],
+        "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in orders.items()],
+        "order_label": orders.get(place.order, place.order),
+        "measures": MEASURES if measured else {},
+        "measure_keeps": _kept(place),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 from django.urls import reverse
 
-from vlm.samples import ORDERS, SampleFilter
+from vlm.samples import ORDERS, SampleFilter, is_order
 from vlm.samples.filters import PAGE_KEYS
 from vlm.views.problems import Problem
 
@@ -30,8 +30,8 @@ class Place:
             Problem: the order or the size is not one of ours.
         """
         order, size = query.get("order", "name"), query.get("size", "m")
-        if order not in ORDERS:
-            raise Problem(f"There is no order “{order}”. There are: {', '.join(ORDERS)}.")
+        if not is_order(order):
+            raise Problem(f"There is no order “{order[:100]}”. There are: {', '.join(ORDERS)}.")
         if size not in SIZES:
             raise Problem(f"There is no size “{size}”. There are: {', '.join(SIZES)}.")
         parts = {key: values for key, values in query.lists() if key not in PAGE_KEYS}

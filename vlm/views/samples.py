@@ -8,6 +8,7 @@ from django.views.decorators.http import require_safe
 from vlm import services
 from vlm.permissions import EDIT
 from vlm.samples import Answer
+from vlm.samples.filters import MEASURES
 from vlm.views.access import Request, get_dataset
 from vlm.views.place import Place
 
@@ -36,8 +37,13 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
     withheld = services.vocabulary.withheld(detail=detail)
+    pixels = services.pixels.of_sample(dataset=dataset, sample_id=sample_id)
     values = {
         "dataset": dataset,
+        "pixels": pixels,
+        "measures": [(label, getattr(pixels.measures, name), pixels.above[name]) for name, label in MEASURES.items()]
+        if pixels
+        else [],
         "detail": detail,
         "sample": row,
         "answers": [

@@ -23,6 +23,7 @@ from vlm.formats.base import (
     ExportFormat,
     ExportRow,
     json_bytes,
+    measure_object,
     size_of,
     tag_objects,
 )
@@ -110,7 +111,7 @@ class _Source:
         self.offsets[hash((key, row.file_name))] = self.rows.tell()
         self.expected[key] = len(row.annotations)
         width, height = size_of(row, context)
-        told = {"tags": tag_objects(row), "datavisor_id": row.id, "path": row.path, "width": width, "height": height}
+        told = told_of(row, context) | {"path": row.path, "width": width, "height": height}
         self.rows.write(json.dumps(told).encode() + b"\n")
 
     def read(self, context: ExportContext) -> None:
@@ -251,6 +252,12 @@ def _assembled(sources: list[_Source], context: ExportContext) -> Iterator[bytes
     yield b'],\n"categories": ' + json.dumps(categories).encode() + b"}\n"
 
 
+def told_of(row: ExportRow, context: ExportContext) -> dict[str, Any]:
+    """Return what an image record says of its sample beside what COCO knows."""
+    told = {"tags": tag_objects(row), "datavisor_id": row.id}
+    return told | {"measures": measure_object(row)} if context.measured else told
+
+
 def _mark(context: ExportContext) -> bytes:
     """Return what an import knows an export by, so that it is never taken for the data set itself."""
     return b'"datavisor": ' + json_bytes({"export": 1, "dataset": context.dataset_name})
@@ -373,7 +380,7 @@ def _stored(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes
             image: dict[str, Any] = {"id": row.id, "file_name": row.path, "width": width, "height": height}
             if row.split:
                 image["split"] = row.split
-            yield opening + json_bytes(image | {"tags": tag_objects(row), "datavisor_id": row.id})
+            yield opening + json_bytes(image | told_of(row, context))
             opening = b",\n"
             for annotation in row.annotations:
                 number = categories.setdefault(annotation.category or UNKNOWN, len(categories) + 1)

@@ -1,0 +1,209 @@
+"""Measuring the images of a data set without the model, in a thread of its own.
+
+A job measures what nobody has measured, batch by batch, and commits each. So it goes on where it was stopped: whoever starts
+the next one goes on with what is left. An image that cannot be read is reported, and tried again by the next job.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from vlm import jobs
+from vlm.errors import Refusal
+from vlm.formats.files import locate
+from vlm.imaging import ImageUnreadable, read_picture
+from vlm.measures import Measures
+from vlm.models import Dataset, MeasureJob
+from vlm.process import sample_store
+from vlm.samples import Cursor, StoreBusy, values
+from vlm.samples.deriving import changed
+from vlm.samples.merging import digests_keep
+
+logger = logging.getLogger(__name__)
+
+Status = MeasureJob.Status
+
+BATCH = 256  # images that are read and committed together
+THREADS = min(8, os.cpu_count() or 2)  # Pillow lets go of the interpreter while it decodes
+KEPT_PROBLEMS = 200
+REPORT_SECONDS = 0.5
+
+STOPPED = "The process was stopped. Measure again to go on where it was."
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one read of an image told."""
+
+    measures: Measures | None
+    digest: str
+
+
+class MeasureActive(Refusal):
+    """The data set is being measured."""
+
+    title = "This data set is being measured"
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("The images of this data set are being measured already. Wait for the end, or cancel that.")
+
+
+def create(*, dataset: Dataset, user: User | None) -> MeasureJob:
+    """Claim the data set for a job.
+
+    Raises:
+        MeasureActive: another job has it.
+    """
+    fail_stale()
+    with sample_store().read() as cursor:
+        left = values.unmeasured_count(cursor, dataset.pk)
+    try:
+        with transaction.atomic():
+            return MeasureJob.objects.create(dataset=dataset, total=left, started_by=user, heartbeat=timezone.now())
+    except IntegrityError:
+        raise MeasureActive from None
+
+
+def launch(job: MeasureJob) -> None:
+    """Work on a job in a thread of this process."""
+    jobs.launch(f"measure-{job.pk}", lambda stop: execute(job_id=job.pk, stop=stop))
+
+
+def execute(*, job_id: int, stop: threading.Event) -> MeasureJob:
+    """Work on a job in this thread until it ends, or until the images at hand are done after ``stop`` is set."""
+    waiting = MeasureJob.objects.filter(pk=job_id, status=Status.RUNNING, worker=jobs.QUEUED)
+    with jobs.claimed(waiting) as worker:
+        job = MeasureJob.objects.select_related("dataset").get(pk=job_id)
+        if worker:
+            own = MeasureJob.objects.filter(pk=job_id, worker=worker)
+            running = own.filter(status=Status.RUNNING)
+            with jobs.beating(lambda: own, stop=stop, wanted=running.exists) as halt:
+                ended = _work(job, own, halt)
+            running.update(finished=timezone.now(), heartbeat=timezone.now(), **ended)
+            own.filter(status=Status.CANCELLING).update(status=Status.CANCELLED, finished=timezone.now())
+            job.refresh_from_db()
+    return job
+
+
+def cancel(*, job: MeasureJob) -> bool:
+    """Ask a job to stop after the images at hand; returns whether it was active. What was measured stays."""
+    fail_stale()
+    rows = MeasureJob.objects.filter(pk=job.pk, status=Status.RUNNING)
+    idle = rows.filter(worker=jobs.QUEUED).update(status=Status.CANCELLED, finished=timezone.now())
+    asked = idle or rows.update(status=Status.CANCELLING)
+    job.refresh_from_db()
+    return bool(asked) or job.status == Status.CANCELLING
+
+
+def fail_stale() -> int:
+    """End the jobs whose process died; returns how many."""
+    return jobs.sweep(MeasureJob.objects.filter(status__in=MeasureJob.ACTIVE), _interrupt)
+
+
+def _interrupt(rows: QuerySet[MeasureJob], heartbeat: datetime | None) -> int:
+    return rows.update(status=Status.INTERRUPTED, error=STOPPED, finished=heartbeat or timezone.now())
+
+
+def _work(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> dict[str, Any]:
+    """Measure what is left, and return what is to be written down about the end."""
+    try:
+        _measure_all(job, own, halt)
+    except Refusal as problem:
+        if not (halt.is_set() and isinstance(problem, StoreBusy)):
+            return {"status": Status.FAILED, "error": problem.message}
+    except Exception:
+        logger.exception("Measuring job %s failed", job.pk)
+        return {"status": Status.FAILED, "error": "Measuring failed. The server's log has the details."}
+    return {"status": Status.INTERRUPTED, "error": STOPPED} if halt.is_set() else {"status": Status.COMPLETED}
+
+
+def _measure_all(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> None:
+    root, store = Path(job.dataset.root), sample_store()
+    done, failed, reported = 0, 0, 0.0
+    problems: list[dict[str, str]] = []
+    for batch in _batches(job.dataset_id, halt):
+        seen, bad = _read(root, batch, halt)
+        if seen:
+            with store.write(stop=halt) as cursor:
+                _keep(cursor, job.dataset_id, seen)
+        done, failed = done + len(seen) + len(bad), failed + len(bad)
+        problems += bad[: KEPT_PROBLEMS - len(problems)]
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            own.update(done=done, total=max(job.total, done), failed=failed, problems=problems)
+    own.update(done=done, total=max(job.total, done), failed=failed, problems=problems)
+
+
+def _keep(cursor: Cursor, dataset_id: int, seen: Mapping[int, Seen]) -> None:
+    there = values.present(cursor, dataset_id, list(seen))  # the data set may have gone meanwhile
+    measured = {sample: seen[sample].measures for sample in there}
+    values.measures_keep(
+        cursor,
+        dataset_id=dataset_id,
+        measures={sample: found for sample, found in measured.items() if found is not None},
+    )
+    digests_keep(cursor, {sample: seen[sample].digest for sample in there})
+    changed(cursor, dataset_id)
+
+
+def _batches(dataset_id: int, halt: threading.Event) -> Iterator[list[tuple[int, str]]]:
+    after = -1
+    while not halt.is_set():
+        with sample_store().read(stop=halt) as cursor:
+            batch = values.unmeasured(cursor, dataset_id, after=after, limit=BATCH)
+        if not batch:
+            return
+        yield batch
+        after = batch[-1][0]
+
+
+def _read(
+    root: Path, batch: Sequence[tuple[int, str]], halt: threading.Event
+) -> tuple[dict[int, Seen], list[dict[str, str]]]:
+    """Read and measure images in threads; returns what was seen, and what could not be read."""
+    tasks: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+    for task in batch:
+        tasks.put(task)
+    seen: dict[int, Seen] = {}
+    bad: list[dict[str, str]] = []
+
+    def work() -> None:
+        while not halt.is_set():
+            try:
+                sample, path = tasks.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                seen[sample] = _look(locate(root, path))
+            except ImageUnreadable as error:
+                bad.append({"path": path, "reason": error.message})
+            except Exception as error:
+                logger.warning("%s could not be measured", path, exc_info=True)
+                bad.append({"path": path, "reason": f"The image could not be measured ({type(error).__name__})."})
+
+    # Plain daemon threads: an executor's refuse work while the interpreter exits, when a job finishes what is at hand.
+    threads = [threading.Thread(target=work, name=f"measure-{index}", daemon=True) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen, sorted(bad, key=lambda problem: problem["path"])
+
+
+def _look(path: Path) -> Seen:
+    picture = read_picture(path, max_pixels=settings.MAX_PIXELS, enough=lambda _: (1, 1), digested=True, measured=True)
+    return Seen(picture.measures, picture.digest)
