@@ -148,7 +148,9 @@ def test_measures_are_orders_filters_and_columns(dataset: Dataset, ada: Client, 
     rows = list(csv.DictReader(io.StringIO(exported(dataset, "csv").decode())))
     assert {int(row["id"]): row["sharpness"] for row in rows}[brightest] == f"{told[brightest]['sharpness']}"
     (parquet := tmp_path / "rows.parquet").write_bytes(exported(dataset, "parquet"))
-    typed = duckdb.execute("select measures.sharpness from read_parquet(?) where id = ?", [str(parquet), brightest]).fetchall()
+    typed = duckdb.execute(
+        "select measures.sharpness from read_parquet(?) where id = ?", [str(parquet), brightest]
+    ).fetchall()
     assert typed == [(told[brightest]["sharpness"],)]
     assert b'"sharpness": ' in exported(dataset, "coco-stored")
 
