@@ -17,6 +17,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from huggingface_hub import constants
 
 from tests.checkpoints import make_checkpoint
 from tests.children import PATIENCE, environment, finish, python
@@ -171,6 +172,27 @@ def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Pa
             call_command("quickstart", data=folder, no_serve=True, no_progress=True)
         assert refusal.value.returncode == 2
     assert not Dataset.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.parametrize("offline", [True, False])
+def test_what_will_be_fetched_is_said_before_it_is(
+    in_process: Path, tmp_path: Path, offline: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("vlm.moondream.hub._is_reachable", lambda: False)
+    monkeypatch.setattr("vlm.moondream.hub._check_room", lambda file: None)
+    photos = make_images(tmp_path / "photos", 1)
+    with pytest.raises(SystemExit) as end:
+        call_command("quickstart", data=photos, model="vikhyatk/moondream2", no_serve=True, no_progress=True)
+    assert end.value.code == 3
+    told = capsys.readouterr().out
+    if offline:
+        assert "HF_HUB_OFFLINE is set: nothing will be tagged" in told
+    else:
+        assert f"3.9 GB into {tmp_path}/hub" in told
+        assert "HF_HUB_OFFLINE=1" in told
 
 
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)

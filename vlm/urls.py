@@ -60,5 +60,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("vocabulary/dimensions/<slug:name>/move", vocabulary.dimension_move, name="dimension_move"),
     path("vocabulary/dimensions/<slug:name>/switch", vocabulary.dimension_switch, name="dimension_switch"),
     path("imports/new", importing.import_new, name="import_new"),
+    path("imports/folders", importing.import_folders, name="import_folders"),
     path("imports/<id:job_id>/", importing.import_job, name="import_job"),
 ]

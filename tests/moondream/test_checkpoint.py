@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,23 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from vlm.moondream import LoadProgress, ModelUnavailable, Tagger, devices, hub, identity, linear, load_tagger, loading
+from vlm.moondream import (
+    LoadProgress,
+    ModelUnavailable,
+    Tagger,
+    devices,
+    hub,
+    identity,
+    linear,
+    load_tagger,
+    loading,
+    to_fetch,
+)
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.modeling import CropLayout, MoondreamForTagging
 
@@ -369,6 +382,41 @@ def test_offline_without_a_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPa
         ModelUnavailable, match=r"is not in the cache .*HF_HUB_OFFLINE is set\. Connect this machine once"
     ):
         load_tagger(device="cpu")
+
+
+def test_without_a_network_nobody_waits_for_the_hubs_retries(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(*args: object, local_files_only: bool = False, **kwargs: object) -> str:
+        asked.append("cache" if local_files_only else "hub")
+        raise LocalEntryNotFoundError("not there")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # closed again below: nobody answers there
+        port = listener.getsockname()[1]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr("vlm.moondream.hub.shutil.disk_usage", lambda path: SimpleNamespace(free=10**12))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(ModelUnavailable, match="cannot be reached from here"):
+        hub.fetch(hub.PINNED["weights"], lambda _: None)
+    assert asked == ["cache"]
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{port}")
+    assert not hub._is_reachable()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert hub._is_reachable()
+
+
+def test_what_is_to_be_fetched(empty_cache: Path) -> None:
+    assert to_fetch(hub.MODEL) == 3_854_538_968
+    assert to_fetch(str(empty_cache)) == 0
 
 
 def test_too_little_disk(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

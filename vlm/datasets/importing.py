@@ -36,6 +36,9 @@ REPORT_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 KEPT_SKIPS = 1000
 EXAMPLES = 5
+SAY_NOTHING = frozenset(
+    {"images", "image", "imgs", "img", "jpegimages", "train", "training", "val", "valid", "validation", "test"}
+)  # folders of these names lie in every other data set
 
 Report = Callable[[int, int | None], None]
 
@@ -60,9 +63,10 @@ class ImportDone:
 
 @dataclass(frozen=True, slots=True)
 class ImportPreview:
-    """What an import would find."""
+    """What an import would find, and what the data set would be called."""
 
     root: Path
+    name: str
     format: str
     total: int
     skips: list[Skip]
@@ -83,7 +87,7 @@ def import_folder(
     """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
 
     Args:
-        name: of the data set; the folder's name if empty.
+        name: of the data set; see ``name_of`` if empty.
         within: the folders that the data set's root may not lie above.
         report: called with the samples read so far, and how many are expected.
 
@@ -93,7 +97,7 @@ def import_folder(
     """
     fail_stale()  # what was killed must not keep its name
     found = scan(path, format, within=within)
-    name = (name or found.root.name or "images").strip()
+    name = name.strip() or name_of(found.root)
     if dry_run:
         would = preview(found, name=name, report=lambda count: report(count, found.total))
         there = would.total - would.missing
@@ -117,9 +121,10 @@ def import_preview(*, path: str, name: str = "", format: str = "auto") -> Import
     """
     found = scan(allowed_path(path), format, within=settings.IMPORT_ROOTS)
     examples = [record.path for record in islice(found, EXAMPLES)]
-    would = preview(found, name=(name or found.root.name or "images").strip())
+    name = name.strip() or name_of(found.root)
+    would = preview(found, name=name)
     total = would.total - would.missing
-    return ImportPreview(found.root, found.format, total, found.skips, found.skip_count, examples, summary(would))
+    return ImportPreview(found.root, name, found.format, total, found.skips, found.skip_count, examples, summary(would))
 
 
 def import_start(*, path: str, name: str = "", format: str = "auto", user: User | None) -> ImportJob:
@@ -130,7 +135,7 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
     """
     folder = allowed_path(path)
     # A file that describes a data set gives no name: the folder that turns out to be its root does.
-    name = name.strip() or ("" if folder.is_file() else folder.name)
+    name = name.strip() or ("" if folder.is_file() else name_of(folder))
     job = ImportJob.objects.create(
         path=str(folder), name=name, format=format, started_by=user, heartbeat=timezone.now()
     )
@@ -155,6 +160,18 @@ def _fail(rows: QuerySet[ImportJob], heartbeat: datetime | None) -> int:
 
 def _remove(rows: QuerySet[Dataset], heartbeat: datetime | None) -> int:
     return rows.delete()[0]
+
+
+def name_of(root: Path) -> str:
+    """Return what a data set is called that nobody named: as before, if there is one of that folder; else as its folder.
+
+    A folder that says only that it holds images (“train/images”) is called with those around it: “street/train/images”.
+    """
+    if (known := Dataset.objects.filter(root=str(root)).order_by("pk").first()) is not None:
+        return known.name
+    parts = [part for part in root.parts if part != root.anchor]
+    named = next((place for place in range(len(parts) - 1, -1, -1) if parts[place].casefold() not in SAY_NOTHING), 0)
+    return "/".join(parts[named:])[-200:] or "images"
 
 
 def allowed_path(path: str) -> Path:

@@ -11,7 +11,7 @@ from .errors import EngineError, ModelUnavailable
 
 if TYPE_CHECKING:
     from .crops import PreparedImage
-    from .hub import LoadProgress, identity
+    from .hub import LoadProgress, identity, to_fetch
     from .loading import load_tagger
     from .tagger import DimensionScore, Tagger
 
@@ -24,6 +24,7 @@ __all__ = [
     "Tagger",
     "identity",
     "load_tagger",
+    "to_fetch",
 ]
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "Tagger": "tagger",
     "identity": "hub",
     "load_tagger": "loading",
+    "to_fetch": "hub",
 }
 
 

@@ -5,13 +5,16 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -25,6 +28,7 @@ from .errors import ModelUnavailable
 MODEL = "vikhyatk/moondream2"
 REVISION = "2025-06-21"
 OWN = "; weights of your own state their dimensions under “config” in config.json"
+REACH_SECONDS = 10.0
 TOKENIZER = "moondream/starmie-v1"
 TOKENIZER_REVISION = "35192e10a54e36eabe0a7cc57a2c1aab371cafc5"
 
@@ -82,10 +86,23 @@ def fetch(file: PinnedFile, report: Progress) -> Path:
     return path
 
 
+def to_fetch(model: str) -> int:
+    """Return how many bytes must be downloaded before a model can be loaded; 0 for a folder, and for one in the cache."""
+    if Path(model).expanduser().is_dir():
+        return 0
+    lacking = 0
+    for file in PINNED.values():
+        if not isinstance(try_to_load_from_cache(file.repository, file.name, revision=file.revision), str):
+            lacking += file.size or 0
+    return lacking
+
+
 def _download(file: PinnedFile, report: Progress) -> Path:
     if constants.is_offline_mode():
         raise _unreachable(file, "HF_HUB_OFFLINE is set")
     _check_room(file)
+    if not _is_reachable():
+        raise _unreachable(file, f"the Hugging Face hub ({constants.ENDPOINT}) cannot be reached from here")
     stopped: list[Exception] = []
 
     def tell(progress: LoadProgress) -> None:
@@ -115,6 +132,21 @@ def _download(file: PinnedFile, report: Progress) -> Path:
             f"{file.name} of {file.repository} could not be downloaded to {constants.HF_HUB_CACHE}: {error} "
             "Check the connection and the folder, then try again."
         ) from error
+
+
+def _is_reachable() -> bool:
+    """Whether the hub, or the proxy in front of it, can be connected to: its client tries for half a minute to find out."""
+    hub = urlsplit(constants.ENDPOINT)
+    proxy = getproxies().get(hub.scheme)
+    there = (
+        urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy and not proxy_bypass(hub.hostname or "") else hub
+    )
+    try:
+        port = there.port or (443 if there.scheme == "https" else 80)
+        socket.create_connection((there.hostname or "", port), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

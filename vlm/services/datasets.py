@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.contrib.auth.models import User
 
-from vlm.datasets import importing, moving
+from vlm.datasets import browsing, importing, moving
 from vlm.datasets.importing import ImportDone, ImportPreview, Report
 from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
@@ -49,6 +49,11 @@ def find(*, text: str) -> Dataset | None:
 
 def of_root(*, root: Path) -> Dataset | None:
     return Dataset.objects.filter(root=str(root)).first()
+
+
+def name_of(*, root: Path) -> str:
+    """Return what the data set of a folder is called where nobody names it."""
+    return importing.name_of(root)
 
 
 def names(*, beginning: str = "") -> list[str]:
@@ -103,6 +108,11 @@ def import_folder(
 ) -> ImportDone:
     """Import a folder in this thread. Raises ``ImportFailed``, ``StoreError``: nothing was written then."""
     return importing.import_folder(path=path, name=name, format=format, dry_run=dry_run, report=report)
+
+
+def folders(*, path: str) -> browsing.Listing:
+    """Return the folders in a folder below the import roots, or those whose path begins so. Raises ``ImportFailed``."""
+    return browsing.listing(path=path)
 
 
 def import_preview(*, path: str, name: str = "", format: str = "auto") -> ImportPreview:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 
 from django.contrib.auth.models import User
 
+from vlm import moondream
 from vlm.models import Dataset, TaggingRun
-from vlm.process import keeper, sample_store
+from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import pace, steering, worker
 from vlm.runs import state as states
 from vlm.runs.options import RunOptions
@@ -110,6 +111,11 @@ def current(*, dataset: Dataset) -> TaggingRun | None:
 def is_demonstration(model: str) -> bool:
     """Whether ``model`` is the bundled checkpoint, whose words are good for a demonstration only."""
     return states.is_demonstration(model)
+
+
+def to_fetch(*, model: str) -> int:
+    """Return how many bytes a model's first use will download; ``model`` is the settings' if empty."""
+    return moondream.to_fetch(ModelSpec.from_settings(model=model).model)
 
 
 def model_state() -> str:

@@ -1,5 +1,6 @@
 """Import a folder: say where it is, see what was found, then watch it come in."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -23,12 +24,13 @@ def import_new(request: Request) -> HttpResponse:
     values: dict[str, Any] = {
         "roots": settings.IMPORT_ROOTS,
         "formats": asked_choices(),
-        "asked": request.POST,
+        "asked": request.POST or request.GET,
         "name": request.POST.get("name", ""),
         "recent": services.datasets.recent_imports(limit=5),
     }
     if request.method != "POST":
-        return render(request, "vlm/import_new.html", values)
+        return render(request, "vlm/import_new.html", values | _listed(request.GET.get("path", "")))
+    values |= _listed(request.POST.get("path", ""))
     form = ImportForm(request.POST)
     if not form.is_valid():
         if wants_json(request):
@@ -48,8 +50,29 @@ def import_new(request: Request) -> HttpResponse:
         if wants_json(request):
             raise
         return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
-    name = form.cleaned_data["name"] or preview.root.name
-    return render(request, "vlm/import_new.html", values | {"preview": preview, "name": name})
+    return render(request, "vlm/import_new.html", values | {"preview": preview, "name": preview.name})
+
+
+@require_safe
+def import_folders(request: Request) -> HttpResponse:
+    """List what lies in a folder below the import roots, or what the end of a path could become while it is typed.
+
+    With ``pick`` the path is written into the field, too: it was chosen from the list.
+    """
+    require(request, IMPORT)
+    path = request.GET.get("path", "")
+    if wants_json(request) and not request.htmx:
+        return JsonResponse(asdict(services.datasets.folders(path=path)))
+    values = {"picked": path if "pick" in request.GET else "", "roots": settings.IMPORT_ROOTS}
+    return render(request, "vlm/_folders.html", values | _listed(path))
+
+
+def _listed(path: str) -> dict[str, Any]:
+    """Return what the list of folders shows; while somebody types, a path that is none is no error yet."""
+    try:
+        return {"listing": services.datasets.folders(path=path)}
+    except ImportFailed as refusal:
+        return {"refused": refusal.message}
 
 
 @require_safe

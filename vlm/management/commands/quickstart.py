@@ -77,6 +77,8 @@ class Command(DoorCommand):
         model = chosen_model(options["model"], data)
         if model not in (options["model"], "", str(DEMO_CHECKPOINT)):
             dataset = None  # whoever comes back finds the page as it was left, and asks what there is to ask
+        elif dataset is not None:
+            self._tell_download(model)
         if options["no_serve"]:
             self._greet(None, user, password)
             if not self._tag(dataset, model, options["no_progress"]):
@@ -106,10 +108,25 @@ class Command(DoorCommand):
         if data is None and (known.imported if known else services.datasets.names()):
             return known
         # A data set that is known may have more images by now, or its first import broke off.
-        new = DEMO_DATASET if data is None else _free_name(root.name or "images")
+        new = DEMO_DATASET if data is None else _free_name(services.datasets.name_of(root=root))
         name = known.name if known else new
         call_command("import_dataset", str(root), name=name, no_progress=no_progress, stdout=self.stdout)
         return services.datasets.find(text=name)
+
+    def _tell_download(self, model: str) -> None:
+        """Say what is fetched, before it is: some want to stay offline, or to wait for a better line."""
+        from huggingface_hub import constants
+
+        size = services.runs.to_fetch(model=model)
+        if not size:
+            return
+        name = model or settings.VLM_MODEL
+        if constants.is_offline_mode():
+            self.stdout.write(f"{name} is not on this machine, and HF_HUB_OFFLINE is set: nothing will be tagged.")
+        else:
+            self.stdout.write(f"{name} will be fetched first: {size / 1e9:.1f} GB into {constants.HF_HUB_CACHE}.")
+            self.stdout.write("To stay offline, set HF_HUB_OFFLINE=1: nothing is fetched then, and nothing tagged.")
+        self.stdout.write("--model with a folder takes a model of your own (make run MODEL=/path/to/it).")
 
     def _tag(self, dataset: Dataset | None, model: str, no_progress: bool) -> bool:
         """Tag what has no answer yet; returns whether there was anything.
