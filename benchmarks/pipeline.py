@@ -28,6 +28,8 @@ from vlm.runs.loop import Job, tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.progress import Wanted
+from vlm.samples.trust import prior_sums
+from vlm.statistics.priors import HARDLY_DEPENDS, SMALLEST
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 FILES = 64  # different pictures; the others are links to them
@@ -95,6 +97,7 @@ def measure(
     start = time.perf_counter()
     tag_samples(job, store, tagger, stop=threading.Event(), publish=publish, waited=waited)
     seconds = time.perf_counter() - start
+    checking = seconds_of_checks(store, tagger)
     store.close()
     settled = memory[len(memory) // 4 :] or [resident_mb()]
     return {
@@ -110,9 +113,24 @@ def measure(
         "waiting for the store, % of the time": round(100 * waits["store"] / seconds, 1),
         "in the model, % of the time": round(100 * waits["model"] / seconds, 1),
         "the model idle, % of the time": round(100 * max(0.0, 1 - alone / seconds), 1),
+        "grey image and priors, % of the time": round(100 * checking / (seconds + checking), 2),
         "memory after a quarter of the run, MB": round(settled[0]),
         "memory at the end, MB": round(settled[-1]),
     }
+
+
+def seconds_of_checks(store: SampleStore, tagger: Tagger) -> float:
+    """Return the seconds that a run's blind check takes: one grey image, and sums whenever the answered images have doubled."""
+    start = time.perf_counter()
+    (scores,) = tagger.score([Image.new("RGB", (378, 378), (128, 128, 128))], DEFAULT_VOCABULARY, "low")
+    grey = time.perf_counter() - start
+    start = time.perf_counter()
+    with store.read() as cursor:
+        for name, score in scores.items():
+            words, blind = len(score.words), score.probabilities
+            prior_sums(cursor, 1, name, words, blind, near=HARDLY_DEPENDS, least=SMALLEST)
+    # Each time takes half as long as the next, and the last one is made twice: when the run ends.
+    return grey + 3 * (time.perf_counter() - start)
 
 
 def seconds_alone(tagger: Tagger, paths: list[Path], batch: int, detail: Any) -> float:

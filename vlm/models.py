@@ -207,6 +207,15 @@ class TaggingRun(models.Model):
     thresholds = models.JSONField(
         default=dict, blank=True, help_text="Dimension → its own least probability, where one was applied."
     )
+    blind = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="The answers to a grey image, and what was asked of whom."
+    )
+    priors = models.JSONField(
+        default=dict,
+        blank=True,
+        editable=False,
+        help_text="Dimension → each word's prior, and whether answers need their picture.",
+    )
     same_detail = models.BooleanField(
         default=False, help_text="Answers of another detail or number format count as missing."
     )

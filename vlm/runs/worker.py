@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
@@ -19,6 +20,7 @@ from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
+from vlm.runs.blind import LEAST_IMAGES, grey_answers, run_priors
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
 from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, progress
@@ -148,6 +150,8 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         )
         _own(run).filter(status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
         notify(run.dataset_id)
+        run.blind = grey_answers(run, tagger)
+        _own(run).update(blind=run.blind)
         meter = _Meter(run)
         tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
     return halt.is_set() and (meter.done.processed < left or _has_doubts(run, store))
@@ -177,6 +181,7 @@ class _Meter:
         self._kept = Merged(run.processed, run.tagged, run.discarded, run.failed)  # before this execution
         self._began, self._before = time.monotonic(), run.seconds
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._looks_at = max(LEAST_IMAGES, 2 * run.processed)  # so many images: see ``blind``
 
     def count(self, merged: Merged) -> None:
         now = time.monotonic()
@@ -186,8 +191,14 @@ class _Meter:
             self._marks.popleft()
         since, before = self._marks[0]
         total = self._kept + self.done
+        more: dict[str, object] = {}
+        if total.processed >= self._looks_at:
+            self._looks_at = 2 * total.processed
+            with suppress(StoreError), sample_store().read() as cursor:
+                more["priors"] = run_priors(cursor, self.run)
         _tell(
             self.run,
+            **more,
             total=max(self.run.total, total.processed),  # an import may have brought more
             processed=total.processed,
             tagged=total.tagged,
@@ -202,12 +213,14 @@ class _Meter:
 
 def _finish(run: TaggingRun, status: str, error: str) -> None:
     """Write down the end, with counts from the store: they are what was kept. Nothing, if the run is another's by now."""
-    counts: dict[str, int] = {}
+    counts: dict[str, object] = {}
     try:
         with sample_store().read() as cursor:
-            done = progress.run_counts(cursor, run.pk)
-        counts = dict(zip(("processed", "tagged", "discarded", "failed"), done, strict=True))
-    except StoreError:
+            counts |= zip(
+                ("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, run.pk), strict=True
+            )
+            counts["priors"] = run_priors(cursor, run)
+    except Refusal:
         logger.exception("The counts of run %s could not be read", run.pk)
     own = _own(run)
     try:

@@ -185,6 +185,42 @@ def only_run(cursor: Cursor, dataset_id: int, dimension: str) -> int | None:
     return rows[0][0] if len(rows) == 1 else None
 
 
+def prior_sums(
+    cursor: Cursor,
+    run_id: int,
+    dimension: str,
+    words: int,
+    blind: Sequence[float] | None = None,
+    *,
+    near: float,
+    least: float,
+) -> tuple[int, list[float], int, float]:
+    """Return the number of a run's answers, the sums of each word's probability, and two sums against a grey image's answer.
+
+    These are how many answers are nearer to it than ``near``, and the divergences from it (Kullback & Leibler 1951), in nats.
+
+    Args:
+        words: how many there are.
+        blind: the probabilities of the answer to a grey image, in the order of the words.
+        least: what counts as the smallest probability whose logarithm is taken.
+    """
+    names = [f"p{place}" for place in range(words)]
+    columns = ", ".join(f"a.probabilities[{place + 1}]::double as {name}" for place, name in enumerate(names))
+    terms = [
+        f"greatest({name}, {least}) * ln(greatest({name}, {least}) / {max(grey, least)!r})"
+        for name, grey in zip(names, blind or (), strict=False)
+    ]
+    divergence = f"greatest(0, {' + '.join(terms)})" if terms else "null::double"
+    ((answers, hardly, total, *sums),) = cursor.execute(
+        "select count(*), count(*) filter (divergence < $near), coalesce(sum(divergence), 0), "
+        f"{', '.join(f'coalesce(sum({name}), 0)' for name in names)} "
+        f"from (select *, {divergence} as divergence from (select {columns} from answers a "
+        "where a.run_id = $run and a.dimension = $dimension and len(a.probabilities) = $words))",
+        {"run": run_id, "dimension": dimension, "words": words, "near": near},
+    ).fetchall()
+    return answers, sums, hardly, total
+
+
 def flips(cursor: Cursor, first: int, second: int) -> Mapping[str, list[tuple[str, str, int]]]:
     """Return, per dimension that both runs asked, (first's word, second's word, samples that both answered)."""
     rows = cursor.execute(

@@ -14,6 +14,7 @@ from vlm.runs.options import RunOptions
 from vlm.runs.state import RunState
 from vlm.runs.steering import Preview
 from vlm.samples import Discard, Failure, Reapplied, WordCount, progress
+from vlm.statistics.priors import Prior
 
 launch = worker.launch
 
@@ -183,6 +184,28 @@ def models(*, run_ids: Iterable[int]) -> dict[int, str]:
 def words(*, run: TaggingRun) -> list[WordCount]:
     with sample_store().read() as cursor:
         return progress.run_words(cursor, run.pk)
+
+
+def priors(*, run: TaggingRun) -> dict[str, Prior]:
+    """Return dimension → the prior of each word over a run, and how many answers hardly depended on their picture."""
+    return {name: Prior.from_json(record) for name, record in run.priors.items()}
+
+
+def blind_lines(*, run: TaggingRun) -> list[str]:
+    """Return what the blind check of a run found: a line with all shares, and a warning for each dimension that is high."""
+    found = {name: prior for name, prior in priors(run=run).items() if prior.hardly_depending is not None}
+    if not found:
+        return []
+    shares = ", ".join(f"{name} {prior.hardly_depending:.0%}" for name, prior in found.items())
+    return [
+        f"Answers that hardly depend on their picture: {shares}.",
+        *(
+            f"{name}: {prior.hardly_depending:.0%} of the answers are nearly those to a grey image. Its question may not fit "
+            "these images, or the model; look at some of them, or try other words for it."
+            for name, prior in found.items()
+            if prior.is_blind
+        ),
+    ]
 
 
 def failures(*, run: TaggingRun, limit: int = 200) -> list[Failure]:

@@ -1,10 +1,11 @@
 """What a model answers before it has looked: the prior of each word, and answers that do not need the picture.
 
-Both come out of a run for free: sums over what is answered anyway, and the same questions once on a grey image.
+Both come out of a run nearly for free: sums over what is answered anyway, and the same questions once on a grey image.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,95 +13,71 @@ from vlm.statistics.distributions import FloatArray
 
 SMALLEST = 1e-12
 HARDLY_DEPENDS = 0.05  # nats between the answer and the answer to a grey image
+MUCH = 0.3  # of the answers: a question that so often needs no picture does not fit these images, or the model
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The prior of each word over a run, and how many answers hardly depended on their picture."""
+    """The prior of each word over a run, and how many answers hardly depended on their picture.
+
+    Attributes:
+        prior: mean probability of each word.
+        blind: the answer to a grey image, by word; ``None`` where none was asked.
+        hardly_depending: share of the answers within ``HARDLY_DEPENDS`` of the blind one.
+        mean_divergence: of the answers from the blind one, in nats.
+    """
 
     words: tuple[str, ...]
     answers: int
     prior: tuple[float, ...]
-    blind: tuple[float, ...] | None  # the answer to a grey image
-    hardly_depending: float | None  # share of the answers within HARDLY_DEPENDS of the blind one
-    mean_divergence: float | None  # of the answers from the blind one, in nats
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "words": list(self.words),
-            "answers": self.answers,
-            "prior": [round(value, 6) for value in self.prior],
-            "blind": self.blind and [round(value, 6) for value in self.blind],
-            "hardly_depending": None if self.hardly_depending is None else round(self.hardly_depending, 6),
-            "mean_divergence": None if self.mean_divergence is None else round(self.mean_divergence, 6),
-        }
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Sums over the answers to one question so far; batches of answers are added, whole runs can be added to each other."""
-
-    words: tuple[str, ...]
-    answers: int
-    sums: FloatArray
-    blind: FloatArray | None
-    hardly: int
-    divergence: float
+    blind: tuple[float, ...] | None
+    hardly_depending: float | None
+    mean_divergence: float | None
 
     @classmethod
-    def empty(cls, words: tuple[str, ...], blind: FloatArray | None = None) -> "Tally":
-        return cls(words, 0, np.zeros(len(words)), blind, 0, 0.0)
-
-    def with_answers(self, probabilities: FloatArray) -> "Tally":
-        """Add a batch (samples, words)."""
-        probabilities = np.asarray(probabilities, dtype=np.float64)
-        hardly, divergence = 0, 0.0
-        if self.blind is not None:
-            distances = divergence_from(probabilities, self.blind)
-            hardly, divergence = int((distances < HARDLY_DEPENDS).sum()), float(distances.sum())
-        return Tally(
-            self.words,
-            self.answers + len(probabilities),
-            self.sums + probabilities.sum(axis=0),
-            self.blind,
-            self.hardly + hardly,
-            self.divergence + divergence,
+    def of(
+        cls,
+        words: Sequence[str],
+        answers: int,
+        sums: Sequence[float],
+        blind: Sequence[float] | None = None,
+        hardly: int = 0,
+        divergence: float = 0.0,
+    ) -> Self:
+        """Make it of sums over the answers, of which there is at least one."""
+        return cls(
+            tuple(words),
+            answers,
+            tuple(round(value / answers, 6) for value in sums),
+            None if blind is None else tuple(round(value, 6) for value in blind),
+            None if blind is None else round(hardly / answers, 6),
+            None if blind is None else round(divergence / answers, 6),
         )
 
-    def result(self) -> Prior | None:
-        """Return the prior; None before the first answer."""
-        if not self.answers:
-            return None
-        seen = self.blind is not None
-        return Prior(
-            self.words,
-            self.answers,
-            tuple(float(value) for value in self.sums / self.answers),
-            tuple(float(value) for value in self.blind) if self.blind is not None else None,
-            self.hardly / self.answers if seen else None,
-            self.divergence / self.answers if seen else None,
-        )
+    @property
+    def is_blind(self) -> bool:
+        """Whether so many answers hardly depend on their picture that somebody should know."""
+        return self.hardly_depending is not None and self.hardly_depending >= MUCH
+
+    @property
+    def rows(self) -> list[tuple[str, float, float | None]]:
+        """Return each word with its prior and its probability on a grey image."""
+        blind = self.blind or (None,) * len(self.words)
+        return list(zip(self.words, self.prior, blind, strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "words": list(self.words),
-            "answers": self.answers,
-            "sums": self.sums.tolist(),
-            "blind": None if self.blind is None else self.blind.tolist(),
-            "hardly": self.hardly,
-            "divergence": self.divergence,
-        }
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Tally":
+    def from_json(cls, record: dict[str, Any]) -> Self:
         blind = record["blind"]
         return cls(
             tuple(record["words"]),
-            int(record["answers"]),
-            np.array(record["sums"], dtype=np.float64),
-            None if blind is None else np.array(blind, dtype=np.float64),
-            int(record["hardly"]),
-            float(record["divergence"]),
+            record["answers"],
+            tuple(record["prior"]),
+            None if blind is None else tuple(blind),
+            record["hardly_depending"],
+            record["mean_divergence"],
         )
 
 
@@ -109,15 +86,3 @@ def divergence_from(probabilities: FloatArray, blind: FloatArray) -> FloatArray:
     p = np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST)
     divergence: FloatArray = np.maximum(0.0, (p * np.log(p / np.maximum(blind, SMALLEST))).sum(axis=1))
     return divergence
-
-
-def without_prior(probabilities: FloatArray, prior: FloatArray, strength: float = 1.0) -> FloatArray:
-    """Return probabilities with the prior taken out: p / prior ** strength, normalised.
-
-    That is batch calibration (Zhou et al. 2023, "Batch calibration", eq. 4; strength is its γ) with the mean over unlabelled images as
-    prior. It evens out words that are favoured for the question's sake, and wrongly evens out words that are in truth
-    frequent: it is a proposal, to be used only where labels say that it helps (``calibration.log_loss``).
-    """
-    divided = np.asarray(probabilities, dtype=np.float64) / np.maximum(prior, SMALLEST) ** strength
-    evened: FloatArray = divided / np.maximum(divided.sum(axis=1, keepdims=True), SMALLEST)
-    return evened

@@ -49,6 +49,8 @@ def active_runs(request: Request) -> HttpResponse:
 def run(request: Request, run_id: int) -> HttpResponse:
     """Show one run: what it said, what it could not read, what was discarded."""
     run = get_run(request, run_id)
+    if wants_json(request):
+        return JsonResponse(services.runs.state(run=run).to_json() | {"priors": run.priors})
     return render(request, "vlm/run.html", _run_context(request, run))
 
 
@@ -62,6 +64,7 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
         "dataset": run.dataset,
         "run": run,
         "words": words,
+        "priors": services.runs.priors(run=run),
         "failures": services.runs.failures(run=run, limit=LISTED),
         "discards": services.runs.discards(run=run, limit=LISTED),
         "listed": LISTED,

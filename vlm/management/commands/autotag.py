@@ -238,6 +238,7 @@ class Command(DoorCommand):
                 "seconds": round(run.seconds, 2),
                 "images_per_second": round(run.rate, 3),
                 "tags": counts,
+                "priors": run.priors,
             }
             self.stdout.write(to_json(result))
             if run.error:
@@ -251,6 +252,8 @@ class Command(DoorCommand):
             f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
             f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
         )
+        for line in services.runs.blind_lines(run=run):
+            console.print(line)
         for failure in services.runs.failures(run=run, limit=20):
             console.print(f"failed: {failure.file_name}: {failure.reason}")
         if run.error:
@@ -270,7 +273,7 @@ class Command(DoorCommand):
                 "discarded": 0,
                 "failed": 0,
             }
-            self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}}))
+            self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}}))
         else:
             self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
 

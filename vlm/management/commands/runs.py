@@ -8,7 +8,14 @@ from rich.console import Console
 
 from vlm import services
 from vlm.figures import pace
-from vlm.management.commands._shared import DoorCommand, find_dataset, find_run, print_table, result_console, to_json
+from vlm.management.commands._shared import (
+    DoorCommand,
+    find_dataset,
+    find_run,
+    print_table,
+    result_console,
+    to_json,
+)
 from vlm.models import TaggingRun
 
 LISTED = 200
@@ -60,6 +67,7 @@ class Command(DoorCommand):
                 **state.to_json(),
                 "words": [[w.dimension, w.word, w.accepted, w.discarded] for w in words],
                 "failures": [[f.sample_id, f.file_name, f.reason] for f in failures],
+                "priors": run.priors,
             }
             self.stdout.write(to_json(found))
             return
@@ -71,5 +79,7 @@ class Command(DoorCommand):
             console.print(state.error)
         rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
         print_table(console, "", ["dimension", "word", "accepted", "discarded"], rows, right=2)
+        for line in services.runs.blind_lines(run=run):
+            console.print(line)
         for failure in failures:
             console.print(f"failed: {failure.file_name}: {failure.reason}")
