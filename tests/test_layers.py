@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"services"},
     # the life of things
     {"runs", "datasets"},
-    {"jobs", "nudges"},
+    {"jobs", "nudges", "errands"},
     {"process", "models", "permissions"},
     # what knows no Django
     {"formats", "moondream", "statistics", "demo", "figures", "vocabulary_file"},

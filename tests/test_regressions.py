@@ -251,19 +251,6 @@ def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:
     assert TaggingRun.objects.get(pk=run.pk).reverted
 
 
-def test_a_revert_that_was_killed_half_way_is_finished(dataset: Dataset) -> None:
-    run = execute(create(dataset, limit=6))
-    TaggingRun.objects.filter(pk=run.pk).update(reverted=timezone.now())  # and then the process was gone
-    report = services.datasets.check_store()
-    assert (report.is_sound, report.orphans) == (False, {"runs that are taken back": 1})
-    again = create(dataset)
-    assert again.total == 12
-    TaggingRun.objects.filter(pk=again.pk).update(status=Status.CANCELLED)
-    assert services.datasets.check_store().is_sound
-    with sample_store().read() as cursor:
-        assert cursor.execute("select count(*) from sample_tags where run_id = ?", [run.pk]).fetchall() == [(0,)]
-
-
 def test_a_revert_that_fails_has_not_happened(dataset: Dataset) -> None:
     run = execute(create(dataset))
     with held_by_another_process(), pytest.raises(StoreBusy):

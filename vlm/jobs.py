@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
 STALE_SECONDS = 30.0  # silence after which a job of another machine is taken for dead
 LOOK_SECONDS = 0.1  # how soon a stop is seen
+RETRY_SECONDS = 2.0  # between attempts to say how a job ended
 STOP_SECONDS = 60.0  # how long a stopping process waits for what is at hand
 QUEUED = ""  # the worker of a row that nobody works on yet
 
@@ -84,12 +85,18 @@ def claimed(rows: QuerySet[Any], **changes: object) -> Iterator[str]:
 
     ``rows`` is the row as it must be to be free.
     """
+    with at_work() as worker:
+        yield worker if rows.update(worker=worker, heartbeat=timezone.now(), **changes) else QUEUED
+
+
+@contextmanager
+def at_work() -> Iterator[str]:
+    """Yield the name of a worker that lives while the block lasts."""
     token = secrets.token_hex(4)
-    worker = f"{socket.gethostname()[:40]}:{os.getpid()}:{_started(os.getpid())}:{_machine()}:{token}"
     with _lock:
         _tokens.add(token)
     try:
-        yield worker if rows.update(worker=worker, heartbeat=timezone.now(), **changes) else QUEUED
+        yield f"{socket.gethostname()[:40]}:{os.getpid()}:{_started(os.getpid())}:{_machine()}:{token}"
     finally:
         with _lock:
             _tokens.discard(token)
@@ -154,13 +161,35 @@ def sweep(active: QuerySet[Any], end: Callable[[QuerySet[Any], datetime | None],
     for key, worker, heartbeat in active.values_list("pk", "worker", "heartbeat"):
         row = active.filter(pk=key, worker=worker)
         alive = is_alive(worker)
-        if alive is False:
-            ended += end(row, heartbeat)
-        elif heartbeat is not None and heartbeat > soon:
-            row.filter(heartbeat=heartbeat).update(heartbeat=now)
-        elif alive is None and heartbeat is not None and heartbeat < while_ago:
-            ended += end(row.filter(heartbeat=heartbeat), heartbeat)
+        try:
+            if alive is False:
+                ended += end(row, heartbeat)
+            elif heartbeat is not None and heartbeat > soon:
+                row.filter(heartbeat=heartbeat).update(heartbeat=now)
+            elif alive is None and heartbeat is not None and heartbeat < while_ago:
+                ended += end(row.filter(heartbeat=heartbeat), heartbeat)
+        except (
+            OperationalError
+        ):  # full, or locked for long: whoever only wants to read goes on, and the next one ends it
+            logger.warning("The end of a job could not be written down", exc_info=True)
     return ended
+
+
+def write_down(write: Callable[[], object], stop: threading.Event) -> None:
+    """Call ``write``, which says how a job ended, until the database takes it: a full disk has room again some day.
+
+    Raises:
+        OperationalError: the process is to stop before that.
+    """
+    while True:
+        try:
+            write()
+            return
+        except OperationalError as error:
+            logger.warning("How a job ended cannot be written down yet: %s", error)
+            connections.close_all()
+            if stop.wait(RETRY_SECONDS):
+                raise
 
 
 def is_alive(worker: str) -> bool | None:

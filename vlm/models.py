@@ -50,6 +50,20 @@ class StoreBinding(models.Model):
         return self.store_id
 
 
+class Errand(models.Model):
+    """What the store has still to do, so that it says what this database says already; gone once it is done."""
+
+    key = models.CharField(max_length=32, unique=True)  # by which the store remembers what it did
+    about = models.CharField(max_length=60, unique=True)  # one change of a thing at a time
+    what = models.CharField(max_length=16)
+    values = models.JSONField(default=dict)
+    worker = models.CharField(max_length=100)
+    heartbeat = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.about})"
+
+
 class Dimension(models.Model):
     """One question of the vocabulary; ``vlm.vocabulary.Dimension`` says what the fields mean."""
 

@@ -156,8 +156,17 @@ def sample_store() -> SampleStore:
         memory_limit=settings.DUCKDB_MEMORY,
         threads=settings.DUCKDB_THREADS,
         wait=settings.STORE_WAIT,
-        welcome=_belongs,
+        welcome=_welcome,
     )
+
+
+at_open: list[Callable[[Cursor], None]] = []  # called with the store as it is opened, before anybody reads it
+
+
+def _welcome(cursor: Cursor) -> None:
+    _belongs(cursor)
+    for act in at_open:
+        act(cursor)
 
 
 _accepting = threading.Event()  # set while somebody says that store and database do belong together

@@ -233,7 +233,7 @@ def _settle(dataset: Dataset, found: Scan, done: Imported) -> None:
     dataset.worker, dataset.heartbeat = jobs.QUEUED, None
     fields = ("format", "imported", "sample_count", "missing_count", "worker", "heartbeat")
     if not Dataset.objects.filter(pk=dataset.pk).update(**{field: getattr(dataset, field) for field in fields}):
-        forget(dataset_id=dataset.pk, root=dataset.root)
+        forget(dataset_id=dataset.pk)
         raise ImportFailed(f"The data set “{dataset.name}” was deleted during the import. Import it again.")
 
 
@@ -263,7 +263,8 @@ def _work(job: ImportJob, stop: threading.Event) -> None:
             own = ImportJob.objects.filter(pk=job.pk, worker=worker, status=ImportJob.Status.RUNNING)
             with jobs.beating(lambda: own, stop=stop, every=BEAT_SECONDS) as halt:
                 ended = _run_job(job, own, halt)
-            own.update(finished=timezone.now(), heartbeat=timezone.now(), **ended)
+            now = timezone.now()
+            jobs.write_down(lambda: own.update(finished=now, heartbeat=now, **ended), stop)
 
 
 def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) -> dict[str, Any]:

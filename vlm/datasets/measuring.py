@@ -93,8 +93,9 @@ def execute(*, job_id: int, stop: threading.Event) -> MeasureJob:
             running = own.filter(status=Status.RUNNING)
             with jobs.beating(lambda: own, stop=stop, wanted=running.exists) as halt:
                 ended = _work(job, own, halt)
-            running.update(finished=timezone.now(), heartbeat=timezone.now(), **ended)
-            own.filter(status=Status.CANCELLING).update(status=Status.CANCELLED, finished=timezone.now())
+            now = timezone.now()
+            jobs.write_down(lambda: running.update(finished=now, heartbeat=now, **ended), stop)
+            own.filter(status=Status.CANCELLING).update(status=Status.CANCELLED, finished=now)
             job.refresh_from_db()
     return job
 

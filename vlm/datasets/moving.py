@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from vlm import errands
 from vlm.datasets.importing import allowed_path
 from vlm.formats import ImportFailed
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import RunActive
 from vlm.runs.state import fail_stale
-from vlm.samples import ingest, reading
+from vlm.samples import reading
 
 LOOKED_AT = 1000  # images, spread over the data set
 LEAST_FOUND = 0.5
@@ -66,9 +68,13 @@ def relocate(*, dataset: Dataset, path: str) -> Found:
             f"Only {found.there:,} of {found.looked_for:,} images that were looked for lie below {folder}; “{found.lacking}” "
             "does not. Choose the folder that holds them under the same names."
         )
-    with sample_store().write() as cursor:
-        ingest.relocated(cursor, dataset_id=dataset.pk)
-    Dataset.objects.filter(pk=dataset.pk).update(root=str(folder))
+    before = dataset.root
+
+    def change(root: str = str(folder)) -> dict[str, Any]:
+        Dataset.objects.filter(pk=dataset.pk).update(root=root)
+        return {"dataset": dataset.pk}
+
+    errands.carry_out("relocate", about=f"data set {dataset.pk}", change=change, undo=lambda: change(before))
     dataset.refresh_from_db()
     return found
 

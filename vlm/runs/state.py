@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from vlm import jobs, nudges
+from vlm import errands, jobs, nudges
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.models import Dataset, TaggingRun
+from vlm.process import sample_store
+from vlm.samples import StoreError, progress
 
 logger = logging.getLogger(__name__)
 
@@ -146,14 +149,22 @@ def newest() -> dict[int, TaggingRun]:
 
 
 def fail_stale() -> int:
-    """Mark runs whose process died as interrupted; returns how many."""
+    """Mark runs whose process died as interrupted; returns how many. What it left undone is finished by the way."""
+    errands.finish_soon()
     return jobs.sweep(TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE), _interrupt)
 
 
 def _interrupt(rows: QuerySet[TaggingRun], heartbeat: datetime | None) -> int:
-    return rows.update(
+    keys = list(rows.values_list("pk", flat=True))
+    ended = rows.update(
         status=Status.INTERRUPTED,
         finished=heartbeat or timezone.now(),
         rate=0,
         error="The process that worked on it ended without a word. Resume to go on where it was.",
     )
+    # What it committed last may not have come into its row any more.
+    with suppress(StoreError), sample_store().read() as cursor:
+        for key in keys:
+            counts = zip(("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, key), strict=True)
+            TaggingRun.objects.filter(pk=key).exclude(status__in=TaggingRun.ACTIVE).update(**dict(counts))
+    return ended

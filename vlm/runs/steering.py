@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from vlm import errands
 from vlm.models import Dataset, TaggingRun
 from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import scope
@@ -43,7 +44,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
         FilterError: the filter names an unknown dimension.
     """
     fail_stale()
-    finish_reverts()  # else what is taken back by half would count as answered
+    errands.finish()  # else what is taken back by half would count as answered
     run = scope.draft(dataset, options)
     run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
     if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
@@ -58,6 +59,8 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
     try:
         with transaction.atomic():
             run.save()
+            if errands.is_under_way(errands.VOCABULARY):
+                raise errands.ChangeUnderWay("The vocabulary is being edited. Start again in a moment.")
     except IntegrityError:
         raise RunActive(TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) from None
     return run
@@ -127,35 +130,19 @@ def revert(*, run: TaggingRun) -> int:
     active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
     if active is not None:
         raise RunActive(active)
-    # Said first, so that nobody resumes it meanwhile; a revert that was killed can be repeated.
-    _claim_finished(run, reverted=timezone.now())
-    try:
-        with sample_store().write() as cursor:
-            count = merging.revert_run(cursor, run_id=run.pk)
-    except BaseException:
-        TaggingRun.objects.filter(pk=run.pk).update(reverted=run.reverted)
-        raise
+    before = run.reverted
+
+    def change() -> dict[str, Any]:
+        _claim_finished(run, reverted=timezone.now())  # so that nobody resumes it meanwhile
+        return {"run": run.pk}
+
+    def undo() -> None:
+        TaggingRun.objects.filter(pk=run.pk).update(reverted=before)
+
+    count: int = errands.carry_out("revert", about=f"run {run.pk}", change=change, undo=undo)
     run.refresh_from_db()
     notify(run.dataset_id)
     return count
-
-
-def half_reverted() -> list[int]:
-    """Return the runs whose row says that they are taken back while the store still has their answers: a kill in between."""
-    with sample_store().read() as cursor:
-        held = progress.runs_held(cursor)
-    return list(
-        TaggingRun.objects.filter(pk__in=held).exclude(reverted=None).order_by("pk").values_list("pk", flat=True)
-    )
-
-
-def finish_reverts() -> list[int]:
-    """Take back in the store what was taken back by half; returns the runs. Repeating a revert changes nothing."""
-    if half := half_reverted():
-        with sample_store().write() as cursor:
-            for run_id in half:
-                merging.revert_run(cursor, run_id=run_id)
-    return half
 
 
 def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
@@ -167,25 +154,24 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimensi
     """
     _check_changeable(run, min_probability, min_mass)
     before = {name: getattr(run, name) for name in ("min_probability", "min_mass", "thresholds")}
-    # Said first, so that whoever resumes it meanwhile decides by the new ones.
+    changed: dict[str, Any]
     if dimension:
         min_mass = run.min_mass
-        _claim_finished(run, thresholds={**run.thresholds, dimension: min_probability})
+        changed = {"thresholds": {**run.thresholds, dimension: min_probability}}
     else:
-        _claim_finished(run, min_probability=min_probability, min_mass=min_mass, thresholds={})
-    try:
-        with sample_store().write() as cursor:
-            result = merging.apply_thresholds(
-                cursor, run_id=run.pk, min_probability=min_probability, min_mass=min_mass, dimension=dimension
-            )
-            _, tagged, discarded, _ = progress.run_counts(cursor, run.pk)
-    except BaseException:
+        changed = {"min_probability": min_probability, "min_mass": min_mass, "thresholds": {}}
+
+    def change() -> dict[str, Any]:
+        _claim_finished(run, **changed)  # so that whoever resumes it meanwhile decides by the new ones
+        return {"run": run.pk, "min_probability": min_probability, "min_mass": min_mass, "dimension": dimension}
+
+    def undo() -> None:
         TaggingRun.objects.filter(pk=run.pk).update(**before)
-        raise
-    TaggingRun.objects.filter(pk=run.pk).update(tagged=tagged, discarded=discarded)
+
+    result = errands.carry_out("thresholds", about=f"run {run.pk}", change=change, undo=undo)
     run.refresh_from_db()
     notify(run.dataset_id)
-    return result
+    return Reapplied(**result["done"])
 
 
 def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
-from vlm.errors import Refusal
+from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
@@ -80,6 +80,10 @@ def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, floa
             else:
                 logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(problem, ModelUnavailable))
                 status, error, cause = Status.FAILED, str(problem), problem
+        except OperationalError as problem:
+            logger.exception("Run %s failed", run.pk)
+            cause = DatabaseUnusable.of(problem)
+            status, error = Status.FAILED, str(cause)
         except Exception as problem:
             logger.exception("Run %s failed", run.pk)
             status = Status.FAILED
@@ -90,7 +94,7 @@ def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, floa
         status = Status.INTERRUPTED
         why = "The process was stopped" if stop.is_set() else "The process was taken for dead"
         error = f"{why}. Resume to go on where it was."
-    _finish(run, status, error)
+    jobs.write_down(lambda: _finish(run, status, error), stop)
     run.cause = cause
     notify(run.dataset_id)
 

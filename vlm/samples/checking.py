@@ -1,11 +1,13 @@
-"""Proof that ``samples`` says what the ledger and the answers say, and that nothing belongs to nobody."""
+"""Proof that ``samples`` says what the ledger and the answers say, that nothing belongs to nobody, and that runs are as told."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .database import Cursor
 from .deriving import CURRENT, DERIVE, EXPECTED, touch
 from .ingest import dataset_delete
+from .merging import apply_thresholds, revert_run
+from .reading import REJECTED
 from .schema import DATASET_TABLES, SAMPLE_TABLES
 
 STEP = 50_000  # samples that are checked together
@@ -13,17 +15,35 @@ STEP = 50_000  # samples that are checked together
 
 @dataclass(slots=True)
 class Report:
-    """What a check found; ids of at most a hundred samples that differ, and runs whose kept totals are not their rows'."""
+    """What a check found; ids of at most a hundred samples that differ, and runs whose kept totals are not their rows'.
+
+    ``between`` says how many of what are not as the other database says.
+    """
 
     samples: int = 0
     differing: int = 0
     examples: list[int] = field(default_factory=list)
     orphans: dict[str, int] = field(default_factory=dict)
     totals: list[int] = field(default_factory=list)
+    between: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_sound(self) -> bool:
-        return not self.differing and not self.orphans and not self.totals
+        return not self.differing and not self.orphans and not self.totals and not self.between
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the other database says of a run: whether it is taken back, and by which thresholds it decided.
+
+    ``own`` are dimensions with a least probability of their own.
+    """
+
+    run_id: int
+    reverted: bool
+    min_probability: float
+    min_mass: float
+    own: Mapping[str, float]
 
 
 def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = False) -> Report:
@@ -67,6 +87,56 @@ def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = Fal
         for dataset_id in orphans:
             dataset_delete(cursor, dataset_id=dataset_id)
     return report
+
+
+def check_runs(cursor: Cursor, told: Sequence[Told], *, repair: bool = False) -> dict[str, int]:
+    """Compare what is told of runs that nobody works on with what the store holds of them; returns what differs, counted.
+
+    With ``repair`` the store is made to say what is told.
+    """
+    held = {row[0] for row in cursor.execute("select run_id from run_totals").fetchall()}
+    taken_back = [run.run_id for run in told if run.reverted and run.run_id in held]
+    decided = [run for run in told if not run.reverted and run.run_id in held]
+    otherwise = _decided_otherwise(cursor, decided)
+    if repair:
+        for run_id in taken_back:
+            revert_run(cursor, run_id=run_id)
+        for run in decided:
+            if run.run_id in otherwise:
+                _decide(cursor, run)
+    found = {"runs that are taken back": len(taken_back), "runs with other thresholds": len(otherwise)}
+    return {what: count for what, count in found.items() if count}
+
+
+# Answers whose words were edited since are as they were decided, and a user's removal is no threshold's (version 1).
+OTHERWISE = f"""
+select distinct a.run_id from answers a join told t on t.run_id = a.run_id and t.dimension = ''
+left join told o on o.run_id = a.run_id and o.dimension = a.dimension
+where a.mass is not null and a.probability is not null and a.reason <> '{REJECTED}'
+  and a.accepted <> (a.probability >= coalesce(o.probability, t.probability) and a.mass >= t.mass)
+  and not exists (select 1 from answer_images i where i.run_id = a.run_id and i.sample_id = a.sample_id
+    and i.dimension = a.dimension)
+"""
+
+
+def _decided_otherwise(cursor: Cursor, told: Sequence[Told]) -> set[int]:
+    """Return the runs with an answer that their thresholds would not have decided like this."""
+    rows = [
+        (run.run_id, dimension, least, run.min_mass)
+        for run in told
+        for dimension, least in {"": run.min_probability, **run.own}.items()
+    ]
+    cursor.execute(
+        "create or replace temp table told as select unnest(?::bigint[]) as run_id, unnest(?::varchar[]) as dimension, "
+        "unnest(?::double[]) as probability, unnest(?::double[]) as mass",
+        [[row[place] for row in rows] for place in range(4)],
+    ).fetchall()
+    return {row[0] for row in cursor.execute(OTHERWISE).fetchall()}
+
+
+def _decide(cursor: Cursor, run: Told) -> None:
+    for dimension, least in {"": run.min_probability, **run.own}.items():
+        apply_thresholds(cursor, run_id=run.run_id, min_probability=least, min_mass=run.min_mass, dimension=dimension)
 
 
 TOTALS = """

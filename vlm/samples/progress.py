@@ -127,11 +127,6 @@ def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list
 # -- done ---------------------------------------------------------------------------------------------------------------
 
 
-def runs_held(cursor: Cursor) -> list[int]:
-    """Return the runs of which the store holds anything."""
-    return [row[0] for row in cursor.execute("select run_id from run_totals order by 1").fetchall()]
-
-
 def changes(cursor: Cursor, run_id: int, since: int, limit: int) -> list[tuple[int, int]]:
     """Return (change, sample id) of what a run finished after the change ``since``, the newest ``limit`` of them."""
     rows = cursor.execute(

@@ -404,6 +404,14 @@ def revision(cursor: Cursor, dataset_id: int | None = None) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+def dataset_totals(cursor: Cursor, dataset_id: int) -> tuple[int, int]:
+    """Return how many samples a data set has, and of how many the file was gone when it was last imported."""
+    rows = cursor.execute(
+        "select count(*), count(*) filter (missing) from samples where dataset_id = ?", [dataset_id]
+    ).fetchall()
+    return rows[0][0], rows[0][1]
+
+
 def datasets_held(cursor: Cursor) -> list[int]:
     """Return the numbers of the data sets that the store has samples of."""
     return [row[0] for row in cursor.execute("select distinct dataset_id from samples order by 1").fetchall()]

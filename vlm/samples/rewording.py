@@ -6,6 +6,7 @@ changes in them is kept beside them in ``answer_images``, from where undoing put
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlm.vocabulary import Dimension
 
@@ -38,6 +39,44 @@ def tag_counts(cursor: Cursor, tags: Sequence[str]) -> dict[str, int]:
         [list(tags)],
     ).fetchall()
     return dict(rows)
+
+
+def carry_out(
+    cursor: Cursor,
+    *,
+    steps: Sequence[Mapping[str, Any]],
+    conditions: Mapping[str, Sequence[str]],
+    by: Mapping[str, Any],
+) -> list[int]:
+    """Do what an edit of the vocabulary asks for, as JSON says it; returns the edits that it made.
+
+    Args:
+        steps: what to ``do``, one after the other, with the arguments of the function that does it.
+        conditions: of the vocabulary as it is from now on.
+        by: the fields of an ``Edit``.
+    """
+    edit, edits = Edit(**by), []
+    for step in steps:
+        match step:
+            case {"do": "rename word", "before": before, "after": after, "old": old, "new": new}:
+                edits += rename_word(
+                    cursor,
+                    before=Dimension.from_json(before),
+                    after=Dimension.from_json(after),
+                    old=old,
+                    new=new,
+                    by=edit,
+                )
+            case {"do": "remove words", "words": words, "keep": keep}:
+                edits += remove_words(cursor, words=words, keep=keep, by=edit)
+            case {"do": "rename dimension", "old": old, "new": new}:
+                rename_dimension(cursor, old=old, new=new)
+            case {"do": "undo", "edits": undone}:
+                undo(cursor, edits=undone, by=edit)
+            case _:
+                raise ValueError(f"{step} is no step of an edit")
+    conditions_keep(cursor, conditions)
+    return edits
 
 
 def rename_word(cursor: Cursor, *, before: Dimension, after: Dimension, old: str, new: str, by: Edit) -> list[int]:
@@ -139,15 +178,18 @@ def rename_dimension(cursor: Cursor, *, old: str, new: str) -> None:
         dataset_changed(cursor, dataset_id)
 
 
+def conditions_kept(cursor: Cursor) -> dict[str, tuple[str, ...]]:
+    """Return the conditions in force: dimension → words of an earlier one."""
+    return {row[0]: tuple(row[1]) for row in cursor.execute("select dimension, only_words from conditions").fetchall()}
+
+
 def conditions_keep(cursor: Cursor, conditions: Mapping[str, Sequence[str]]) -> int:
     """Let the tags of dimensions stand only where a sample has one of some words; returns how many samples were looked at.
 
     Args:
         conditions: dimension → words of an earlier one. A dimension that is left out has no condition.
     """
-    before = {
-        row[0]: tuple(row[1]) for row in cursor.execute("select dimension, only_words from conditions").fetchall()
-    }
+    before = conditions_kept(cursor)
     after = {dimension: tuple(words) for dimension, words in conditions.items()}
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if not changed:

@@ -171,6 +171,12 @@ VERSION_5 = """
     alter table columns add column created timestamp;                -- when; null: before this was kept
 """
 
+VERSION_6 = """
+    create table errands (               -- what was done for Django's database, which cannot commit together with this one
+        key varchar primary key, result json not null, created timestamp not null default current_timestamp::timestamp
+    );
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
@@ -209,6 +215,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_3,),
     (VERSION_4,),
     (VERSION_5,),
+    (VERSION_6,),
 ]
 
 

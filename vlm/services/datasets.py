@@ -6,15 +6,16 @@ from pathlib import Path
 
 from django.contrib.auth.models import User
 
+from vlm import errands
 from vlm.datasets import browsing, importing, moving
 from vlm.datasets.importing import ImportDone, ImportPreview, Report
 from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.process import accepting_store, sample_store
 from vlm.runs import state as runs_state
-from vlm.runs import steering
 from vlm.runs.errors import RunActive
-from vlm.samples import DatasetStats, SampleFilter, SampleRow, checking, ingest, reading
+from vlm.samples import Cursor, DatasetStats, SampleFilter, SampleRow, checking, ingest, progress, reading, rewording
+from vlm.services import vocabulary
 
 MOST_VIEWS = 100  # of one user, of one data set
 
@@ -160,15 +161,53 @@ def delete(*, dataset: Dataset) -> None:
 
 
 def check_store(*, repair: bool = False) -> checking.Report:
-    """Prove that every sample's tags are what the ledger says, and find rows of data sets or of reverts that are gone by half."""
-    half = steering.finish_reverts() if repair else steering.half_reverted()
+    """Prove that every sample's tags are what the ledger says, and that both databases say the same of what is in both."""
+    if repair:
+        errands.finish()
     with sample_store().write() as cursor:
         # Read only now: an import that had the store until here may have made one.
-        datasets = list(Dataset.objects.values_list("pk", flat=True))
+        datasets = {dataset.pk: dataset for dataset in Dataset.objects.all()}
         report = checking.check_store(cursor, datasets=datasets, repair=repair)
-    if half:
-        report.orphans["runs that are taken back"] = len(half)
+        report.between = _between(cursor, datasets, repair)
     return report
+
+
+def _between(cursor: Cursor, datasets: dict[int, Dataset], repair: bool) -> dict[str, int]:
+    """Compare what this database and the store say of the same things; returns what differs, counted."""
+    idle = TaggingRun.objects.exclude(status__in=TaggingRun.ACTIVE)
+    told = [
+        checking.Told(run.pk, run.reverted is not None, run.min_probability, run.min_mass, run.thresholds)
+        for run in idle.only("reverted", "min_probability", "min_mass", "thresholds")
+    ]
+    found = checking.check_runs(cursor, told, repair=repair)
+    wrong_runs = 0
+    for run in idle.filter(reverted=None).only("processed", "tagged", "discarded", "failed"):
+        counts = dict(
+            zip(("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, run.pk), strict=True)
+        )
+        if any(getattr(run, name) != count for name, count in counts.items()):
+            wrong_runs += 1
+            if repair:
+                TaggingRun.objects.filter(pk=run.pk).update(**counts)
+    wrong_sets = 0
+    for dataset in datasets.values():
+        there = reading.dataset_totals(cursor, dataset.pk)
+        if dataset.imported is not None and there != (dataset.sample_count, dataset.missing_count):
+            wrong_sets += 1
+            if repair:
+                total, missing = there
+                Dataset.objects.filter(pk=dataset.pk).update(sample_count=total, missing_count=missing)
+    conditions = vocabulary.conditions()
+    same = rewording.conditions_kept(cursor) == conditions
+    if repair and not same:
+        rewording.conditions_keep(cursor, conditions)
+    found |= {
+        "runs with other counts": wrong_runs,
+        "data sets with other numbers of samples": wrong_sets,
+        "conditions of the vocabulary": int(not same),
+        "changes that were left undone": len(errands.left()),
+    }
+    return {what: count for what, count in found.items() if count}
 
 
 def bind_store(*, forget: bool) -> int:

@@ -154,7 +154,8 @@ def _work(trial_id: int, stop: threading.Event) -> None:
             own = Trial.objects.filter(pk=trial_id, worker=worker, status=Trial.Status.RUNNING)
             with jobs.beating(lambda: own, stop=stop) as halt:
                 status, error = _ask_all(Trial.objects.select_related("dataset").get(pk=trial_id), own, halt)
-            own.update(status=status, error=error, finished=timezone.now())
+            now = timezone.now()
+            jobs.write_down(lambda: own.update(status=status, error=error, finished=now), stop)
 
 
 def _ask_all(trial: Trial, own: QuerySet[Trial], halt: threading.Event) -> tuple[str, str]:

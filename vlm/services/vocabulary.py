@@ -1,22 +1,23 @@
 """The vocabulary: reading and editing it, and what an edit does to the tags that are there.
 
-An edit changes two things that must agree: the questions in Django's database, and the tags and answers in the store. The
-store is written inside Django's transaction, so that neither is changed without the other. What was there before stands in
-a ``VocabularyChange``, and can be put back.
+An edit changes two things that must agree: the questions in Django's database, and the tags and answers in the store. So it is
+an errand (see ``vlm.errands``): neither is changed without the other. What was there before stands in a ``VocabularyChange``,
+and can be put back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
+from vlm import errands
 from vlm.errors import Refusal
 from vlm.models import Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Cursor, Edit, SampleDetail, rewording
+from vlm.samples import SampleDetail, rewording
 from vlm.services.who import edit_by
 from vlm.vocabulary import (
     DEFAULT_VOCABULARY,
@@ -31,6 +32,7 @@ from vlm.vocabulary import Dimension as AskedDimension
 from vlm.vocabulary_file import Entry
 
 Removed = Literal["", "keep", "take"]
+Step = dict[str, Any]  # see ``rewording.carry_out``
 
 SHOWN_CHANGES = 20
 
@@ -128,6 +130,11 @@ def withheld(*, detail: SampleDetail) -> dict[str, str]:
         and answer.word not in detail.rejected
         and answer.dimension not in of
     }
+
+
+def conditions() -> dict[str, tuple[str, ...]]:
+    """Return, for each dimension that has a condition, the words that a sample must have one of."""
+    return _conditions(entries())
 
 
 def stakes(*, words: Iterable[str]) -> list[Stake]:
@@ -228,10 +235,14 @@ def rename_word(*, name: str, old: str, new: str, user: User | None) -> Vocabula
     merged = new in found.dimension.words
     text = f"Merged {name}: {old} into {new}" if merged else f"Renamed {name}: {old} to {new}"
 
-    def store(cursor: Cursor, by: Edit) -> list[int]:
-        return rewording.rename_word(cursor, before=found.dimension, after=dimension, old=old, new=new, by=by)
-
-    return _change(before, after, text=text, user=user, store=store)
+    step = {
+        "do": "rename word",
+        "before": found.dimension.to_json(),
+        "after": dimension.to_json(),
+        "old": old,
+        "new": new,
+    }
+    return _change(before, after, text=text, user=user, steps=[step])
 
 
 def undo(*, change: VocabularyChange, user: User | None) -> VocabularyChange:
@@ -254,22 +265,9 @@ def undo(*, change: VocabularyChange, user: User | None) -> VocabularyChange:
             )
     after = tuple(_from_json(value) for value in change.before)
 
-    def store(cursor: Cursor, by: Edit) -> list[int]:
-        rewording.undo(cursor, edits=change.edits, by=by)
-        for old, new in change.renamed.items():
-            rewording.rename_dimension(cursor, old=new, new=old)
-        return []
-
-    with transaction.atomic():
-        undone = _change(
-            before,
-            after,
-            text=f"Took back: {change.text}",
-            user=user,
-            store=store if change.edits or change.renamed else None,
-        )
-        VocabularyChange.objects.filter(pk=change.pk).update(undone=timezone.now())
-    return undone
+    steps: list[Step] = [{"do": "undo", "edits": change.edits}] if change.edits else []
+    steps += [{"do": "rename dimension", "old": new, "new": old} for old, new in change.renamed.items()]
+    return _change(before, after, text=f"Took back: {change.text}", user=user, steps=steps, undoing=change)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
@@ -331,19 +329,17 @@ def _replace(
     if counts and not removed:
         raise TagsAtStake(counts)
     names = renamed or {}
-
-    def store(cursor: Cursor, by: Edit) -> list[int]:
-        for old, new in names.items():
-            if rewording.dimension_is_used(cursor, new):
-                raise VocabularyError(
-                    f"Answers of an earlier dimension “{new}” are kept, and would be mixed up with these. Take another name."
-                )
-            rewording.rename_dimension(cursor, old=old, new=new)
-        return rewording.remove_words(cursor, words=list(counts), keep=removed == "keep", by=by)
-
+    with sample_store().read() as cursor:
+        used = [new for new in names.values() if rewording.dimension_is_used(cursor, new)]
+    if used:
+        raise VocabularyError(
+            f"Answers of an earlier dimension “{used[0]}” are kept, and would be mixed up with these. Take another name."
+        )
+    steps: list[Step] = [{"do": "rename dimension", "old": old, "new": new} for old, new in names.items()]
     if counts:
+        steps.append({"do": "remove words", "words": list(counts), "keep": removed == "keep"})
         text += f"; tags of {', '.join(counts)} {'kept as own tags' if removed == 'keep' else 'taken away'}"
-    return _change(before, after, text=text, user=user, store=store if names or counts else None, renamed=names)
+    return _change(before, after, text=text, user=user, steps=steps, renamed=names)
 
 
 def _change(
@@ -352,33 +348,58 @@ def _change(
     *,
     text: str,
     user: User | None,
-    store: Callable[[Cursor, Edit], list[int]] | None,
+    steps: Sequence[Step],
     renamed: dict[str, str] | None = None,
+    undoing: VocabularyChange | None = None,
 ) -> VocabularyChange:
     check_vocabulary(found.dimension for found in after)
-    if store is not None:
-        active = TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).first()
-        if active is not None:
+    made: list[VocabularyChange] = []
+    following = renamed or {new: old for old, new in (undoing.renamed if undoing else {}).items()}
+
+    def change() -> dict[str, Any]:
+        if steps and (active := TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).first()) is not None:
             raise VocabularyBusy(
                 f"Run {active.pk} is active, and tags with these words. Wait for its end, or cancel it."
             )
-    with transaction.atomic():
+        if entries() != before:
+            raise errands.ChangeUnderWay("The vocabulary was edited meanwhile. Look again, then try again.")
         _write(after)
-        change = VocabularyChange.objects.create(
-            user=user,
-            text=text[:500],
-            before=[_as_json(found) for found in before],
-            after=[_as_json(found) for found in after],
-            renamed=renamed or {},
+        _rename_in_runs(following)
+        made.append(
+            VocabularyChange.objects.create(
+                user=user,
+                text=text[:500],
+                before=[_as_json(found) for found in before],
+                after=[_as_json(found) for found in after],
+                renamed=renamed or {},
+            )
         )
-        if store is not None or _conditions(before) != _conditions(after):
-            by = edit_by(user, "vocabulary")
-            with sample_store().write() as cursor:
-                if store is not None:
-                    change.edits = store(cursor, by)
-                rewording.conditions_keep(cursor, _conditions(after))
-            change.save(update_fields=["edits"])
-    return change
+        if undoing is not None:
+            VocabularyChange.objects.filter(pk=undoing.pk).update(undone=timezone.now())
+        by = asdict(edit_by(user, "vocabulary"))
+        return {"change": made[0].pk, "store": {"steps": steps, "conditions": _conditions(after), "by": by}}
+
+    def undo() -> None:
+        _write(before)
+        _rename_in_runs({new: old for old, new in following.items()})
+        made[0].delete()
+        if undoing is not None:
+            VocabularyChange.objects.filter(pk=undoing.pk).update(undone=None)
+
+    if steps or _conditions(before) != _conditions(after):
+        edits = errands.carry_out("vocabulary", about=errands.VOCABULARY, change=change, undo=undo)
+        made[0].edits = edits
+    else:
+        with transaction.atomic():
+            change()
+    return made[0]
+
+
+def _rename_in_runs(names: dict[str, str]) -> None:
+    """Let the thresholds that were set for a dimension's answers follow it to its new name."""
+    for run in TaggingRun.objects.exclude(thresholds={}) if names else ():
+        thresholds = {names.get(name, name): least for name, least in run.thresholds.items()}
+        TaggingRun.objects.filter(pk=run.pk).update(thresholds=thresholds)
 
 
 def _conditions(found: Iterable[Entry]) -> dict[str, tuple[str, ...]]:

@@ -9,10 +9,17 @@ from vlm.management.commands._shared import DoorCommand
 
 
 class Command(DoorCommand):
-    help = "Compare every sample with the ledger and find rows of deleted data sets. Exit code 1 if something differs."
+    help = (
+        "Compare every sample with the ledger, and both databases with each other; find rows of deleted data sets. Exit code 1 "
+        "if something differs."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--repair", action="store_true", help="derive differing samples anew, remove orphans")
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="derive differing samples anew, remove orphans, have the store follow the database",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = services.datasets.check_store(repair=options["repair"])
@@ -21,6 +28,8 @@ class Command(DoorCommand):
             self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")
         for table, count in report.orphans.items():
             self.stdout.write(f"{count:,} rows of {table} belong to nothing.")
+        for what, count in report.between.items():
+            self.stdout.write(f"{count:,} {what}: database and store differ.")
         if not report.is_sound:
             if not options["repair"]:
                 self.stdout.write("check_store --repair mends this.")
