@@ -1,0 +1,83 @@
+"""The README's commands, run from top to bottom as somebody who follows it would."""
+
+import csv
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from tests.children import ROOT
+from tests.images import make_images
+from vlm import services
+from vlm.models import TaggingRun
+from vlm.runs.options import RunOptions
+
+DEPLOYING = {"migrate", "createsuperuser", "collectstatic"}
+
+
+def commands() -> list[list[str]]:
+    """Return every line that runs `manage.py`, as its arguments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^.*manage\.py (.+)$", "\n".join(blocks), re.MULTILINE)
+    return [arguments for line in lines if (arguments := shlex.split(line, comments=True))[0] not in DEPLOYING]
+
+
+class Reader:
+    """Somebody with images from two cameras, who does what the README presumes before a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images = make_images(folder / "images", 12)
+        for path in self.images.iterdir():
+            path.rename(path.with_name(f"cam{int(path.stem) % 2 + 1}-{path.name}"))
+
+    def ready_for(self, arguments: list[str]) -> list[str]:
+        """Bring about what a command needs, and return it with what a reader would put into it."""
+        presumes: dict[tuple[str, ...], Callable[[], object]] = {
+            ("autotag", "--resume"): lambda: self.run(status=TaggingRun.Status.INTERRUPTED),
+            ("cancel_run",): self.run,
+            ("import_labels", "draw.csv"): self.fill_in,
+            ("import_labels", "labels.csv"): self.write_labels,
+        }
+        for needed, bring_about in presumes.items():
+            if set(needed) <= set(arguments):
+                bring_about()
+        kept = TaggingRun.objects.order_by("pk").filter(reverted=None)
+        if arguments[0] != "cancel_run":
+            kept = kept.filter(status=TaggingRun.Status.COMPLETED)
+        first, last = (str(run.pk) if run else "" for run in (kept.first(), kept.last()))
+        written = {"/path/to/images": str(self.images), "3": first, "7": last, "8": last}
+        return [written.get(argument, argument) for argument in arguments] + ["--once"] * (arguments[0] == "watch")
+
+    def run(self, status: str = TaggingRun.Status.QUEUED) -> None:
+        dataset = services.datasets.find(text="street")
+        assert dataset is not None
+        run = services.runs.create(dataset=dataset, options=RunOptions(scope="all"), user=None, origin="command")
+        TaggingRun.objects.filter(pk=run.pk).update(status=status)
+
+    def fill_in(self) -> None:
+        """Label what was drawn, in the column that was left empty."""
+        with Path("draw.csv").open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = csv.reader(file)
+        with Path("draw.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *([*row[:2], "sunny", *row[3:]] for row in rows)])
+
+    def write_labels(self) -> None:
+        rows = [f"{path.name},weather,rainy" for path in self.images.iterdir()]
+        Path("labels.csv").write_text("\n".join(["file,dimension,value", *rows]))
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.usefixtures("data_dir")
+def test_every_command_works_in_the_order_in_which_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    reader = Reader(tmp_path)
+    asked = commands()
+    assert len(asked) > 15
+    for arguments in asked:
+        call_command(*reader.ready_for(arguments))
+    assert (tmp_path / "street.parquet").is_file()
+    runs = [run.status for run in services.runs.history(limit=100)]
+    assert set(runs) == {TaggingRun.Status.COMPLETED, TaggingRun.Status.CANCELLED}
