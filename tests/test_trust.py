@@ -19,7 +19,7 @@ from vlm import services
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.options import RunOptions
-from vlm.samples import SampleFilter
+from vlm.samples import Mark, SampleFilter, trust, values
 from vlm.services.accuracy import NotComparable
 from vlm.services.review import NothingToReview
 from vlm.vocabulary import VocabularyError
@@ -218,6 +218,37 @@ def test_nonsense_is_refused(ada: Client, dataset: Dataset, address: str, data: 
     assert answer.status_code == status
 
 
+def test_what_disagrees_or_contradicts_the_pixels_is_doubtful(dataset: Dataset) -> None:
+    first, second, third, *_ = (row[0] for row in rows("select id from samples order by id"))
+    later = execute(dataset, scope="all")
+    execute(dataset, scope="all")
+    with sample_store().write() as cursor:
+        cursor.execute(
+            "update answers set word = case when word = 'indoor' then 'outdoor' else 'indoor' end where run_id = ? "
+            "and sample_id = ?",
+            [later.pk, first],
+        ).fetchall()
+        values.marks_put(
+            cursor, dataset_id=dataset.pk, kind="wordings", marks=[Mark(second, value=0.25, word=DIMENSION)]
+        )
+        against = [Mark(third, value=0.99, word=said()[third]), Mark(second, value=0.99, word="another")]
+        values.marks_put(cursor, dataset_id=dataset.pk, kind="contradiction", marks=against)
+        found = trust.answered(cursor, dataset.pk, DIMENSION, ("indoor", "outdoor"))
+    assert found.disagreement[:3].tolist() == [0.5, 0.25, 0]
+    assert found.contradiction[:3].tolist() == [0, 0, 0.99]
+    assert not found.disagreement[3:].any()
+    assert not found.contradiction[3:].any()
+    # Of equally sure answers these are the likelier ones to be drawn, and nobody is left out.
+    batch = services.review.draw(dataset=dataset, dimension=DIMENSION, size=8)
+    with sample_store().write() as cursor:
+        cursor.execute("update answers set probability = 0.99").fetchall()
+    batch = services.review.draw(dataset=dataset, dimension=DIMENSION, size=COUNT - 1)
+    chances = dict(rows("select sample_id, probability from draws where batch = ?", batch))
+    assert len(chances) == COUNT - 1
+    rest = [chance for sample, chance in chances.items() if sample not in (first, second, third)]
+    assert min(chances.get(first, 1), chances.get(third, 1)) > min(rest) > 0
+
+
 # -- labels from elsewhere -----------------------------------------------------------------------------------------------------
 def test_a_draw_goes_out_as_a_table_and_comes_back(tmp_path: Path, dataset: Dataset) -> None:
     path = tmp_path / "draw.csv"
@@ -314,3 +345,90 @@ def test_a_threshold_of_one_dimension_leaves_the_others_alone(ada: Client, datas
     assert rows(counts, run.pk) == [("density", COUNT), ("setting", COUNT)]
     run.refresh_from_db()
     assert run.thresholds == {}
+
+
+# -- promises --------------------------------------------------------------------------------------------------------------
+def surely_right(dataset: Dataset, word: str = "indoor") -> None:
+    """Have the model say ``word`` at 0.9 of three quarters of the images, rightly, and the other one at 0.6, wrongly."""
+    with sample_store().write() as cursor:
+        cursor.execute(
+            "update answers set word = case when n % 4 < 3 then ? else ? end, probability = case when n % 4 < 3 then 0.9 "
+            "else 0.6 end, probabilities = case when (words[1] = ?) = (n % 4 < 3) then case when n % 4 < 3 then [0.9, 0.1] "
+            "else [0.6, 0.4] end else case when n % 4 < 3 then [0.1, 0.9] else [0.4, 0.6] end end from (select sample_id as id, "
+            "row_number() over (order by sample_id) as n from answers where dimension = ? and current) p "
+            "where p.id = answers.sample_id and dimension = ? and current",
+            [word, wrong(word), word, DIMENSION, DIMENSION],
+        ).fetchall()
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=COUNT)
+    decide_all(dataset, dict.fromkeys(said(), word))
+
+
+def accepted(*, word: str) -> int:
+    return int(rows("select count(*) from answers where current and accepted and word = ?", word)[0][0])
+
+
+def test_a_promise_is_looked_at_and_kept_by_one_click(ada: Client, dataset: Dataset) -> None:
+    surely_right(dataset)
+    asked = {"dimension": DIMENSION, "target": "0.8"}
+    address = reverse("promise", args=[dataset.pk])
+    looked = ada.post(address, {**asked, "action": "preview"})
+    assert looked.status_code == 200
+    assert "Nothing has been changed yet" in looked.content.decode()
+    assert (accepted(word="indoor"), accepted(word="outdoor")) == (18, 6)
+    assert ada.post(address, {**asked, "action": "apply"}).status_code == 302
+    assert (accepted(word="indoor"), accepted(word="outdoor")) == (18, 0)
+    run = TaggingRun.objects.get()
+    assert run.thresholds[DIMENSION] == pytest.approx(0.9)
+    assert services.datasets.check_store().is_sound
+
+
+def test_a_promise_word_by_word_by_page_and_command(ada: Client, dataset: Dataset) -> None:
+    surely_right(dataset)
+    found = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION, target=0.8)
+    words = {word["word"]: word["threshold_for"]["reachable"] for word in found.to_json()["words"]}
+    assert words == {"indoor": True, "outdoor": False}
+    out = StringIO()
+    command = ("promise", "photos", "--dimension", DIMENSION, "--target", "0.8", "--by-word")
+    call_command(*command, "--drop", "--json", stdout=out)
+    told = json.loads(out.getvalue())
+    assert told["thresholds"]["words"] == {"indoor": pytest.approx(0.9), "outdoor": None}
+    assert (told["applied"], told["changed"]) == (False, 6)
+    assert accepted(word="outdoor") == 6
+    call_command(*command, "--apply", stdout=StringIO())  # what cannot keep it stays as it is
+    assert accepted(word="outdoor") == 6
+    page = ada.get(f"{reverse('accuracy', args=[dataset.pk])}?target=0.8").content.decode()
+    assert "Word by word" in page
+    form = {"dimension": DIMENSION, "target": "0.8", "by_word": "1", "drop": "1", "action": "apply"}
+    assert ada.post(reverse("promise", args=[dataset.pk]), form).status_code == 302
+    assert (accepted(word="indoor"), accepted(word="outdoor")) == (18, 0)
+    run = TaggingRun.objects.get()
+    assert set(run.thresholds) == {f"{DIMENSION}:indoor", f"{DIMENSION}:outdoor"}
+    assert "never" in ada.get(reverse("run", args=[run.pk])).content.decode()
+    # A threshold of the whole dimension takes the place of its words'.
+    services.runs.reapply(run=run, min_probability=0.5, min_mass=0, dimension=DIMENSION)
+    assert TaggingRun.objects.get().thresholds == {DIMENSION: 0.5}
+    assert accepted(word="outdoor") == 6
+
+
+def test_a_promise_holds_for_all_runs_whose_answers_are_current(dataset: Dataset) -> None:
+    surely_right(dataset)
+    half = [row[0] for row in rows("select id from samples order by id limit 12")]
+    later = execute(dataset, scope="all", filter=SampleFilter(ids=tuple(half)))
+    with sample_store().write() as cursor:
+        cursor.execute("update answers set word = 'outdoor', probability = 0.6 where run_id = ?", [later.pk]).fetchall()
+    assert len(services.promises.runs(dataset=dataset, dimension=DIMENSION)) == 2
+    thresholds = services.promises.Thresholds(DIMENSION, least=0.7)
+    seen = services.promises.preview(dataset=dataset, thresholds=thresholds)
+    done = services.promises.apply(dataset=dataset, thresholds=thresholds)
+    assert seen == done
+    assert accepted(word="outdoor") == 0
+
+
+def test_what_cannot_be_promised_is_told(ada: Client, dataset: Dataset) -> None:
+    address = reverse("promise", args=[dataset.pk])
+    for form in ({"dimension": DIMENSION}, {"dimension": DIMENSION, "by_word": "1"}, {"dimension": "weather"}):
+        assert ada.post(address, {**form, "action": "apply"}).status_code == 409
+    with pytest.raises(CommandError, match="cannot promise that"):
+        call_command("promise", "photos", "--dimension", DIMENSION, "--apply", stdout=StringIO())
+    ada.logout()
+    assert ada.post(address, {"dimension": DIMENSION}).status_code in (302, 401, 403)

@@ -74,6 +74,7 @@ def _reapply(cursor: Cursor, values: dict[str, Any]) -> dict[str, Any]:
         min_probability=values["min_probability"],
         min_mass=values["min_mass"],
         dimension=values["dimension"],
+        words=values.get("words", {}),
     )
     _, tagged, discarded, _ = progress.run_counts(cursor, values["run"])
     return {"done": asdict(done), "counts": {"tagged": tagged, "discarded": discarded}}

@@ -27,6 +27,7 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("review/decide", trust.review_decide, name="review_decide"),
     path("labels", trust.labels_import, name="labels_import"),
     path("accuracy", trust.accuracy, name="accuracy"),
+    path("accuracy/promise", trust.promise, name="promise"),
     path("accuracy.csv", trust.accuracy_csv, name="accuracy_csv"),
     path("samples/<id:sample_id>/", samples.sample, name="sample"),
     path("samples/<id:sample_id>/thumbnail/<id:size>", media.thumbnail, name="thumbnail"),

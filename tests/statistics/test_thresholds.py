@@ -38,6 +38,39 @@ def test_the_promise_is_kept_in_simulated_data_sets(design: Design) -> None:
     assert tagged > 0.6
 
 
+def test_each_words_promise_is_kept_by_itself() -> None:
+    """Two words of which one is common and one is rare, each with the threshold that its own labels prove."""
+    images = world(honesty=1.0)
+    top = 1 - images.doubts
+    sets, given, broken = 100, np.zeros(2), np.zeros(2)
+    for seed in range(sets):
+        drawn = images.draw(400, Design.MIXED, seed)
+        labels, said = images.labels(drawn), top[drawn.place]
+        for place, word in enumerate((0, 2)):
+            mine, of = labels.said == word, images.said == word
+            found = promise(labels.where(mine), said[mine], Spread.of(top[of]), target=0.8)
+            if isinstance(found, Kept):
+                given[place] += 1
+                broken[place] += images.right[of & (top >= found.threshold)].mean() < 0.8
+    assert (broken <= 0.07 * sets).all()
+    assert given[0] > 0.4 * sets
+    assert given[1] > 0.1 * sets
+
+
+def test_steps_give_the_thresholds_that_all_probabilities_would() -> None:
+    chance = np.random.default_rng(3)
+    top = np.concatenate([chance.beta(8, 2, 4_000), 1 - 10.0 ** -chance.uniform(2, 6, 4_000)])
+    step = np.floor(50 * np.log(top / (1 - top))).astype(np.int64)
+    steps, place = np.unique(step, return_inverse=True)
+    lowest = np.array([top[place == one].min() for one in range(len(steps))])
+    found = Spread.of_steps(steps, lowest, np.bincount(place))
+    assert found.above == pytest.approx([(top >= edge).mean() for edge in found.edges])
+    assert len(found.edges) == 20
+    assert found.above == pytest.approx(1 - np.arange(20) / 20, abs=0.02)
+    assert found.edges[0] == top.min()
+    assert len(Spread.of_steps(np.zeros(0, int), np.zeros(0), np.zeros(0, int)).edges) == 0
+
+
 def test_where_everything_is_just_not_right_enough_hardly_any_promise_is_given() -> None:
     """The hardest case: whichever threshold is chosen, the promise would be broken."""
     images = world()

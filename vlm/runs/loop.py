@@ -60,7 +60,7 @@ class Job:
         full_share: of the samples, how many are asked again, in a second pass at full detail; 0 for one pass.
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
-        thresholds: dimension → its own least probability.
+        thresholds: dimension, or ``dimension:word``, → its own least probability.
     """
 
     dataset_id: int
@@ -80,9 +80,9 @@ class Job:
     full_share: float = 0
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
-    def decided(self, dimension: str, probability: float, mass: float) -> str:
+    def decided(self, dimension: str, word: str, probability: float, mass: float) -> str:
         """Return why an answer does not become a tag, or an empty text if it does."""
-        least = self.thresholds.get(dimension, self.min_probability)
+        least = self.thresholds.get(f"{dimension}:{word}", self.thresholds.get(dimension, self.min_probability))
         return decide(probability, mass, min_probability=least, min_mass=self.min_mass)
 
 
@@ -385,9 +385,12 @@ def _scored(job: Job, place: int, score: DimensionScore) -> Answer:
     dimension = job.vocabulary.dimensions[place]
     tags = tuple(map(dimension.tag_of, score.words))
     answer, probability = score.best
-    reason = job.decided(dimension.name, probability, score.mass)
-    said = (tags, score.probabilities, score.mass, dimension.tag_of(answer), probability)
-    return Answer(job.run_id, dimension.name, place, *said, not reason, reason)
+    word = dimension.tag_of(answer)
+    reason = job.decided(dimension.name, word, probability, score.mass)
+    said = (tags, score.probabilities, score.mass, word, probability)
+    others = [other.best[0] != answer for other in score.wordings]
+    disagreement = sum(others) / len(others) if others else None
+    return Answer(job.run_id, dimension.name, place, *said, not reason, reason, disagreement=disagreement)
 
 
 def _generated(job: Job, place: int, text: str) -> Answer:

@@ -21,6 +21,7 @@ DETAILS: dict[RunDetail, str] = {
     "auto": "as needed: low, then full for the least certain",
 }
 FULL_SHARE = 0.3
+NEVER = 2.0  # the least probability of a word that is not to become a tag
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
-from vlm.runs.options import RunOptions, check_thresholds
+from vlm.runs.options import NEVER, RunOptions, check_thresholds
 from vlm.runs.state import fail_stale, notify
 from vlm.samples import Reapplied, SampleRow, merging, progress, reading
+from vlm.samples.merging import NO_WORDS
 
 Status = TaggingRun.Status
 
@@ -145,25 +146,37 @@ def revert(*, run: TaggingRun) -> int:
     return count
 
 
-def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
-    """Decide a finished run's answers, of one dimension or of all, by other thresholds, without the model.
+def reapply(
+    *,
+    run: TaggingRun,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
+) -> Reapplied:
+    """Decide a finished run's answers by other thresholds, without the model.
+
+    Args:
+        dimension: of this one alone; empty for all.
+        words: of these words of ``dimension`` alone, each from its own least probability on.
 
     Raises:
         Unchangeable: the run is active or reverted.
         RunError: a threshold is no probability.
     """
-    _check_changeable(run, min_probability, min_mass)
+    _check_changeable(run, min_probability, min_mass, words)
     before = {name: getattr(run, name) for name in ("min_probability", "min_mass", "thresholds")}
     changed: dict[str, Any]
     if dimension:
         min_mass = run.min_mass
-        changed = {"thresholds": {**run.thresholds, dimension: min_probability}}
+        changed = {"thresholds": _with_own(run.thresholds, dimension, min_probability, words)}
     else:
         changed = {"min_probability": min_probability, "min_mass": min_mass, "thresholds": {}}
 
     def change() -> dict[str, Any]:
         _claim_finished(run, **changed)  # so that whoever resumes it meanwhile decides by the new ones
-        return {"run": run.pk, "min_probability": min_probability, "min_mass": min_mass, "dimension": dimension}
+        asked = {"min_probability": min_probability, "min_mass": min_mass, "dimension": dimension, "words": dict(words)}
+        return {"run": run.pk, **asked}
 
     def undo() -> None:
         TaggingRun.objects.filter(pk=run.pk).update(**before)
@@ -171,12 +184,19 @@ def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimensi
     result = errands.carry_out("thresholds", about=f"run {run.pk}", change=change, undo=undo)
     run.refresh_from_db()
     notify(run.dataset_id)
-    return Reapplied(**result["done"])
+    return Reapplied.from_json(result["done"])
 
 
-def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
+def reapply_preview(
+    *,
+    run: TaggingRun,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
+) -> Reapplied:
     """Tell what :func:`reapply` would change. Raises as it does."""
-    _check_changeable(run, min_probability, min_mass)
+    _check_changeable(run, min_probability, min_mass, words)
     with sample_store().read() as cursor:
         return merging.preview_thresholds(
             cursor,
@@ -184,11 +204,24 @@ def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float,
             min_probability=min_probability,
             min_mass=run.min_mass if dimension else min_mass,
             dimension=dimension,
+            words=words,
         )
 
 
-def _check_changeable(run: TaggingRun, min_probability: float, min_mass: float) -> None:
-    check_thresholds(min_probability, min_mass)
+def _with_own(
+    own: Mapping[str, float], dimension: str, min_probability: float, words: Mapping[str, float]
+) -> dict[str, float]:
+    """Return a run's thresholds with a dimension's new one, in place of those of its words; or with those of some words."""
+    if words:
+        return {**own, **{f"{dimension}:{word}": least for word, least in words.items()}}
+    return {key: least for key, least in own.items() if key.partition(":")[0] != dimension} | {
+        dimension: min_probability
+    }
+
+
+def _check_changeable(run: TaggingRun, min_probability: float, min_mass: float, words: Mapping[str, float]) -> None:
+    for least in (min_probability, *(least for least in words.values() if least != NEVER)):
+        check_thresholds(least, min_mass)
     run.refresh_from_db()
     if run.is_active or run.reverted:
         raise Unchangeable(

@@ -219,7 +219,7 @@ def _tried(
     if score is None:
         return Tried(sample.id, sample.file_name, sample.content_key, None, (), "", stored, error)
     said = _said(dimension, score)
-    reason = job.decided(dimension.name, said.probability, said.mass)
+    reason = job.decided(dimension.name, said.word, said.probability, said.mass)
     each = tuple(_said(dimension, one) for one in score.wordings or (score,))
     return Tried(sample.id, sample.file_name, sample.content_key, said, each, reason, stored)
 

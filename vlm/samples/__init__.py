@@ -52,6 +52,7 @@ from .records import (
     Tag,
     Way,
     WordCount,
+    WordReapplied,
 )
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "TagError",
     "Way",
     "WordCount",
+    "WordReapplied",
     "is_order",
     "where",
 ]

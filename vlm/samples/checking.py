@@ -36,7 +36,7 @@ class Report:
 class Told:
     """What the other database says of a run: whether it is taken back, and by which thresholds it decided.
 
-    ``own`` are dimensions with a least probability of their own.
+    ``own`` are dimensions, or ``dimension:word``, with a least probability of their own.
     """
 
     run_id: int
@@ -112,8 +112,9 @@ def check_runs(cursor: Cursor, told: Sequence[Told], *, repair: bool = False) ->
 OTHERWISE = f"""
 select distinct a.run_id from answers a join told t on t.run_id = a.run_id and t.dimension = ''
 left join told o on o.run_id = a.run_id and o.dimension = a.dimension
+left join told w on w.run_id = a.run_id and w.dimension = a.dimension || ':' || a.word
 where a.mass is not null and a.probability is not null and a.reason <> '{REJECTED}'
-  and a.accepted <> (a.probability >= coalesce(o.probability, t.probability) and a.mass >= t.mass)
+  and a.accepted <> (a.probability >= coalesce(w.probability, o.probability, t.probability) and a.mass >= t.mass)
   and not exists (select 1 from answer_images i where i.run_id = a.run_id and i.sample_id = a.sample_id
     and i.dimension = a.dimension)
 """
@@ -135,8 +136,18 @@ def _decided_otherwise(cursor: Cursor, told: Sequence[Told]) -> set[int]:
 
 
 def _decide(cursor: Cursor, run: Told) -> None:
-    for dimension, least in {"": run.min_probability, **run.own}.items():
-        apply_thresholds(cursor, run_id=run.run_id, min_probability=least, min_mass=run.min_mass, dimension=dimension)
+    own = sorted(run.own.items(), key=lambda one: ":" in one[0])  # those of words come last
+    for key, least in [("", run.min_probability), *own]:
+        dimension, colon, word = key.partition(":")
+        words = {word: least} if colon else {}
+        apply_thresholds(
+            cursor,
+            run_id=run.run_id,
+            min_probability=least,
+            min_mass=run.min_mass,
+            dimension=dimension,
+            words=words,
+        )
 
 
 TOTALS = """

@@ -4,25 +4,35 @@ All inside ``SampleStore.write()``; every function derives exactly the samples t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from .asking import questions_keep
 from .database import Cursor, column, number
 from .deriving import IN_TOUCH, changed, derive, touch, touched_span
 from .errors import StoreClaimLost
-from .records import Answer, Merged, Question, Reapplied, Result
+from .records import Answer, Merged, Question, Reapplied, Result, WordReapplied
 from .schema import RUN_TABLES
 from .values import measures_keep
 
 BELOW_THRESHOLD = "below threshold"
 OFF_THE_LIST = "off the list"
 
+# Kind of the marks of samples about which a question's wordings disagree; their word is the dimension.
+WORDINGS = "wordings"
+
+NO_WORDS: Mapping[str, float] = MappingProxyType({})
+
 # Answers that were refused because of a user (as version 1 wrote them down) are decided like all others: that the user took
 # the word away is said by the rejection, and holds as long as that does.
 DECIDE = f"""
-select sample_id, dimension, accepted, probability >= $probability and mass >= $mass as now_accepted,
-    case when mass < $mass then '{OFF_THE_LIST}' when probability < $probability then '{BELOW_THRESHOLD}'
-         else '' end as now_reason
-from answers where run_id = $run and mass is not null and ($dimension = '' or dimension = $dimension)
+select sample_id, dimension, word, accepted, probability >= least and mass >= $mass as now_accepted,
+    case when mass < $mass then '{OFF_THE_LIST}' when probability < least then '{BELOW_THRESHOLD}' else '' end as now_reason
+from (
+    select a.*, coalesce(w.least, $probability) as least
+    from answers a left join (select unnest($words::varchar[]) as word, unnest($leasts::double[]) as least) w on w.word = a.word
+    where a.run_id = $run and a.mass is not null and ($dimension = '' or a.dimension = $dimension)
+      and (len($words::varchar[]) = 0 or w.word is not null)
+)
 """
 
 # A word that was taken out of the vocabulary does not come back with an answer to a question that was asked before.
@@ -166,13 +176,21 @@ def revert_run(cursor: Cursor, *, run_id: int) -> int:
 
 
 def apply_thresholds(
-    cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float, dimension: str = ""
+    cursor: Cursor,
+    *,
+    run_id: int,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
 ) -> Reapplied:
-    """Decide a run's answers anew, of one ``dimension`` or of all. Generated answers have no probabilities and stay."""
-    cursor.execute(
-        f"create or replace temp table decided as {DECIDE}",
-        {"run": run_id, "probability": min_probability, "mass": min_mass, "dimension": dimension},
-    ).fetchall()
+    """Decide a run's answers anew. Generated answers have no probabilities and stay.
+
+    Args:
+        dimension: of this one alone; empty for all.
+        words: of these words of ``dimension`` alone, each from its own least probability on.
+    """
+    _decide(cursor, run_id, min_probability, min_mass, dimension, words)
     touched = touch(cursor, ("s.id in (select sample_id from decided where accepted <> now_accepted)", []))
     cursor.execute(
         "update answers a set accepted = d.now_accepted, reason = d.now_reason from decided d where a.run_id = ? "
@@ -197,13 +215,16 @@ def apply_thresholds(
 
 
 def preview_thresholds(
-    cursor: Cursor, *, run_id: int, min_probability: float, min_mass: float, dimension: str = ""
+    cursor: Cursor,
+    *,
+    run_id: int,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
 ) -> Reapplied:
     """Tell what :func:`apply_thresholds` would do, without doing it."""
-    cursor.execute(
-        f"create or replace temp table decided as {DECIDE}",
-        {"run": run_id, "probability": min_probability, "mass": min_mass, "dimension": dimension},
-    ).fetchall()
+    _decide(cursor, run_id, min_probability, min_mass, dimension, words)
     touched = cursor.execute("select count(distinct sample_id) from decided where accepted <> now_accepted").fetchall()
     return _reapplied(cursor, touched[0][0])
 
@@ -239,6 +260,7 @@ def answers_keep(
         for sample_id, answer in answers
     )
     appender.flush()
+    _wordings_keep(cursor, dataset_id, answers)
 
 
 def accepted_keep(cursor: Cursor, run_id: int) -> None:
@@ -262,8 +284,52 @@ def digests_keep(cursor: Cursor, digests: Mapping[int, str]) -> None:
         ).fetchall()
 
 
+def _wordings_keep(cursor: Cursor, dataset_id: int, answers: Sequence[tuple[int, Answer]]) -> None:
+    """Mark the samples about which the wordings of a question disagree, in place of what was marked before."""
+    worded = [(sample_id, answer) for sample_id, answer in answers if answer.disagreement is not None]
+    if not worded:
+        return
+    ids = [sample_id for sample_id, _ in worded]
+    cursor.execute(
+        "delete from marks where dataset_id = ? and kind = ? and sample_id in (select unnest(?::bigint[])) "
+        "and word in (select unnest(?::varchar[]))",
+        [dataset_id, WORDINGS, ids, list({answer.dimension for _, answer in worded})],
+    ).fetchall()
+    split = [(sample_id, answer.disagreement, answer.dimension) for sample_id, answer in worded if answer.disagreement]
+    cursor.execute(
+        "insert into marks (dataset_id, kind, sample_id, value, word) select ?, ?, unnest(?::bigint[]), "
+        "unnest(?::double[]), unnest(?::varchar[])",
+        [dataset_id, WORDINGS, *([row[place] for row in split] for place in range(3))],
+    ).fetchall()
+
+
+def _decide(
+    cursor: Cursor,
+    run_id: int,
+    min_probability: float,
+    min_mass: float,
+    dimension: str,
+    words: Mapping[str, float],
+) -> None:
+    """Decide a run's answers by thresholds into the table ``decided``, beside how they were decided before."""
+    cursor.execute(
+        f"create or replace temp table decided as {DECIDE}",
+        {
+            "run": run_id,
+            "probability": min_probability,
+            "mass": min_mass,
+            "dimension": dimension,
+            "words": list(words),
+            "leasts": list(words.values()),
+        },
+    ).fetchall()
+
+
 def _reapplied(cursor: Cursor, changed: int) -> Reapplied:
     rows = cursor.execute(
-        "select count(*) filter (now_accepted), count(*) filter (not now_accepted) from decided"
+        "select dimension, word, count(*) filter (accepted), count(*) filter (now_accepted), count(*) from decided "
+        "group by 1, 2 order by 1, 5 desc, 2"
     ).fetchall()
-    return Reapplied(accepted=rows[0][0], discarded=rows[0][1], changed=changed)
+    accepted, total = (sum(row[place] for row in rows) for place in (3, 4))
+    words = tuple(WordReapplied(*row[:4]) for row in rows)
+    return Reapplied(accepted=accepted, discarded=total - accepted, changed=changed, words=words)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, Self
 
@@ -192,6 +192,7 @@ class Answer:
         accepted: whether it reached the thresholds and is no word that a user took away; if not,
         reason: says why.
         text: the generated text.
+        disagreement: the share of the question's other wordings that say another word; ``None`` where it has one wording.
     """
 
     run: int
@@ -205,6 +206,7 @@ class Answer:
     accepted: bool
     reason: str
     text: str = ""
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,12 +389,42 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class WordReapplied:
+    """How many answers with a word are accepted before and after."""
+
+    dimension: str
+    word: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reapplied:
-    """What other thresholds make of a run: accepted and discarded answers, and samples whose tags change."""
+    """What other thresholds make of a run: accepted and discarded answers, samples whose tags change, and word by word."""
 
     accepted: int
     discarded: int
     changed: int
+    words: tuple[WordReapplied, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**{**value, "words": tuple(WordReapplied(**word) for word in value["words"])})
+
+    def __add__(self, other: "Reapplied") -> "Reapplied":
+        """Add what the same thresholds make of another run."""
+        words = {(one.dimension, one.word): one for one in self.words}
+        for one in other.words:
+            known = words.get((one.dimension, one.word), WordReapplied(one.dimension, one.word, 0, 0))
+            words[one.dimension, one.word] = replace(
+                known, before=known.before + one.before, after=known.after + one.after
+            )
+        return Reapplied(
+            self.accepted + other.accepted,
+            self.discarded + other.discarded,
+            self.changed + other.changed,
+            tuple(words.values()),
+        )
 
 
 @dataclass(slots=True)

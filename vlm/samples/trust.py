@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .database import Cursor
+from .merging import WORDINGS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,12 +30,16 @@ class Answered:
         said: (n,) the place of the model's word.
         probability: (n,) that of the word.
         decided: (n,) whether the sample has a label that was drawn with a known probability.
+        disagreement: (n,) the share of the other runs that said another word, or of the question's other wordings: the larger.
+        contradiction: (n,) how far the pixels contradict the word, from 0 to 1: beyond which share of the word's images.
     """
 
     ids: Ints
     said: Ints
     probability: Floats
     decided: NDArray[np.bool_]
+    disagreement: Floats
+    contradiction: Floats
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Decided:
         said: (n,) place of the model's word.
         truth: (n,) place of the label, -1 where nobody can tell or the word is none of the words.
         probability: (n,) of the sample to be drawn; NaN where it was not drawn by chance.
-        scores: (n, words) the model's probabilities.
+        top: (n,) the probability of the model's word, and
+        scores: (n, words) those of all, which are kept in fewer digits.
         stratum: (n,) place of the word by which it was drawn, -1 for none.
         batch: (n,) name of the draw.
         group: (n,) near-duplicates share a number; -1 for those that are alone.
@@ -56,6 +62,7 @@ class Decided:
     said: Ints
     truth: Ints
     probability: Floats
+    top: Floats
     scores: Floats
     stratum: Ints
     batch: list[str]
@@ -84,83 +91,122 @@ def answered(
 ) -> Answered:
     """Return the current answers, of the samples that a condition on ``samples s`` takes (all without one)."""
     condition, values = within or ("true", [])
+    # Answers of other runs, and marks, are few beside the current answers or none: they are gathered first.
     found = cursor.execute(
+        "with others as (select o.sample_id, avg((o.word <> c.word)::integer) as disagreement from answers o "
+        "join answers c on c.sample_id = o.sample_id and c.dimension = o.dimension and c.current where o.dataset_id = ? "
+        "and c.dataset_id = ? and o.dimension = ? and not o.current and not o.stale and list_contains(?::varchar[], o.word) "
+        "group by o.sample_id), worded as (select sample_id, max(value) as disagreement from marks where dataset_id = ? "
+        f"and kind = '{WORDINGS}' and word = ? group by sample_id), against as (select sample_id, word, "
+        "max(coalesce(value, 0.5)) as contradiction from marks where dataset_id = ? and kind = 'contradiction' group by all) "
         "select a.sample_id, list_position(?::varchar[], a.word) - 1 as said, a.probability, exists (select 1 from labels l "
         "where l.sample_id = a.sample_id and l.dimension = a.dimension and l.ended_by is null and l.probability is not null) "
-        "as decided from answers a join samples s on s.id = a.sample_id where a.dataset_id = ? and s.dataset_id = ? "
+        "as decided, coalesce(greatest(others.disagreement, worded.disagreement), 0) as disagreement, "
+        "coalesce(against.contradiction, 0) as contradiction from answers a join samples s on s.id = a.sample_id "
+        "left join others on others.sample_id = a.sample_id left join worded on worded.sample_id = a.sample_id "
+        "left join against on against.sample_id = a.sample_id and against.word = a.word "
+        "where a.dataset_id = ? and s.dataset_id = ? "
         "and a.current and not s.missing and a.dimension = ? and len(a.probabilities) > 0 "
         f"and list_contains(?::varchar[], a.word) and {condition} order by a.sample_id",
-        [list(words), dataset_id, dataset_id, dimension, list(words), *values],
+        [
+            *(dataset_id, dataset_id, dimension, list(words)),
+            *(dataset_id, dimension, dataset_id, list(words)),
+            *(dataset_id, dataset_id, dimension, list(words), *values),
+        ],
     ).fetchnumpy()
     return Answered(
         ids=np.asarray(found["sample_id"], dtype=np.int64),
         said=np.asarray(found["said"], dtype=np.int64),
         probability=np.asarray(found["probability"], dtype=np.float64),
         decided=np.asarray(found["decided"], dtype=np.bool_),
+        disagreement=np.asarray(found["disagreement"], dtype=np.float64),
+        contradiction=np.asarray(found["contradiction"], dtype=np.float64),
     )
 
 
-def population(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]) -> tuple[Ints, Floats]:
-    """Return (words,) how many samples have each word, and (words, words) the sums of their probabilities, by said word."""
+@dataclass(frozen=True)
+class Steps:
+    """How the probabilities of the said words are spread: counts of samples by steps of a fiftieth in natural log-odds.
+
+    So there are as many steps from 0.999 to 0.9999 as from 0.9 to 0.99. Aligned by rows:
+
+    Attributes:
+        said: the place of the word.
+        step: rising with the probability.
+        probability: the lowest one in it.
+        samples: how many are in it.
+    """
+
+    said: Ints
+    step: Ints
+    probability: Floats
+    samples: Ints
+
+
+def totals(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]) -> tuple[Ints, Floats, Steps]:
+    """Count the current answers in one pass over them.
+
+    Returns:
+        (words,) how many samples have each word; (words, words) the sums of their probabilities, by said word; and how the
+        probabilities of the said words are spread.
+    """
     sums = ", ".join(
-        f"sum(coalesce(a.probabilities[list_position(a.words, $words[{place + 1}])], 0))" for place in range(len(words))
+        f"sum(coalesce(a.probabilities[list_position(a.words, $words[{place + 1}])], 0)) as sum_{place}"
+        for place in range(len(words))
     )
-    rows = cursor.execute(
-        f"select list_position($words::varchar[], a.word) - 1, count(*), {sums} from {_CURRENT} group by 1",
+    found = cursor.execute(
+        "select list_position($words::varchar[], a.word) - 1 as said, min(a.probability) as probability, count(*) as samples, "
+        "floor(50 * ln(greatest(a.probability, 1e-15) / greatest(1 - a.probability, 1e-15)))::integer as step, "
+        f"{sums} from {_CURRENT} group by said, step order by said, step",
         {"dataset": dataset_id, "dimension": dimension, "words": list(words)},
-    ).fetchall()
+    ).fetchnumpy()
+    said, samples = (np.asarray(found[name], dtype=np.int64) for name in ("said", "samples"))
     counts, scores = np.zeros(len(words), dtype=np.int64), np.zeros((len(words), len(words)))
-    for said, count, *of in rows:
-        counts[said], scores[said] = count, of
-    return counts, scores
-
-
-def spread(
-    cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str], *, cuts: int
-) -> tuple[Floats, Floats]:
-    """Return rising thresholds that cut the samples into ``cuts`` equal parts, and the share at or above each."""
-    values = {"dataset": dataset_id, "dimension": dimension, "words": list(words)}
-    at = [place / cuts for place in range(cuts)]
-    found = cursor.execute(f"select quantile_disc(a.probability, {at}), count(*) from {_CURRENT}", values).fetchall()[0]
-    edges = np.unique(np.array(found[0] or [], dtype=np.float64))
-    if not len(edges):
-        return edges, edges
-    rows = cursor.execute(
-        f"select {', '.join(f'count(*) filter (a.probability >= {edge!r})' for edge in edges.tolist())} from {_CURRENT}",
-        values,
-    ).fetchall()
-    return edges, np.array(rows[0], dtype=np.float64) / max(1, found[1])
+    np.add.at(counts, said, samples)
+    for place in range(len(words)):
+        np.add.at(scores[:, place], said, np.asarray(found[f"sum_{place}"], dtype=np.float64))
+    step, probability = np.asarray(found["step"], dtype=np.int64), np.asarray(found["probability"], dtype=np.float64)
+    return counts, scores, Steps(said, step, probability, samples)
 
 
 def decided(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]) -> Decided:
     """Return the labels of samples that have a current answer."""
-    rows = cursor.execute(
-        "select l.sample_id, a.word, l.word, l.probability, l.stratum, l.design, a.words, a.probabilities, m.member_of "
-        "from labels l join answers a on a.sample_id = l.sample_id and a.dimension = l.dimension and a.current "
-        "left join marks m on m.sample_id = l.sample_id and m.kind = 'near' "
-        "where l.dataset_id = $dataset and a.dataset_id = $dataset and l.dimension = $dimension and l.ended_by is null "
-        "and len(a.probabilities) > 0 and list_contains($words::varchar[], a.word) order by l.sample_id",
+    scores = ", ".join(
+        f"coalesce(probabilities[list_position(words, $words[{place + 1}])], 0) as score_{place}"
+        for place in range(len(words))
+    )
+    # The labels are few: their answers are looked up first, and looked into after.
+    found = cursor.execute(
+        "with l as materialized (select * from labels where dataset_id = $dataset and dimension = $dimension "
+        "and ended_by is null), f as materialized (select l.sample_id, l.word as truth, l.probability, l.stratum, l.design, "
+        "a.word, a.words, a.probabilities, a.probability as top from l join answers a on a.sample_id = l.sample_id "
+        "and a.dimension = $dimension and a.current where a.dataset_id = $dataset), "
+        "n as (select sample_id, any_value(member_of) as member_of from marks where dataset_id = $dataset and kind = 'near' "
+        "group by sample_id) "
+        "select f.sample_id, list_position($words::varchar[], word) - 1 as said, "
+        "coalesce(list_position($words::varchar[], truth), 0) - 1 as truth, probability, top, "
+        "coalesce(list_position($words::varchar[], stratum), 0) - 1 as stratum, design, "
+        f"coalesce(n.member_of, -1) as member_of, {scores} from f left join n on n.sample_id = f.sample_id "
+        "where len(probabilities) > 0 and list_contains($words::varchar[], word) order by f.sample_id",
         {"dataset": dataset_id, "dimension": dimension, "words": list(words)},
-    ).fetchall()
-    places = {word: place for place, word in enumerate(words)}
-    scores = np.zeros((len(rows), len(words)))
-    for row, (*_, of, probabilities, _) in enumerate(rows):
-        for word, value in zip(of, probabilities, strict=True):
-            if word in places:
-                scores[row, places[word]] = value
+    ).fetchnumpy()
 
-    def numbers(values: list[int]) -> Ints:
-        return np.array(values, dtype=np.int64)
+    def numbers(name: str) -> Ints:
+        return np.asarray(found[name], dtype=np.int64)
+
+    def floats(name: str) -> Floats:
+        return np.ma.filled(np.ma.asarray(found[name], dtype=np.float64), np.nan)
 
     return Decided(
-        ids=numbers([row[0] for row in rows]),
-        said=numbers([places[row[1]] for row in rows]),
-        truth=numbers([places.get(row[2], -1) for row in rows]),
-        probability=np.array([np.nan if row[3] is None else row[3] for row in rows], dtype=np.float64),
-        scores=scores,
-        stratum=numbers([places.get(row[4], -1) for row in rows]),
-        batch=[row[5] for row in rows],
-        group=numbers([-1 if row[8] is None else row[8] for row in rows]),
+        ids=numbers("sample_id"),
+        said=numbers("said"),
+        truth=numbers("truth"),
+        probability=floats("probability"),
+        top=floats("top"),
+        scores=np.stack([floats(f"score_{place}") for place in range(len(words))], axis=1),
+        stratum=numbers("stratum"),
+        batch=[str(name) for name in found["design"]],
+        group=numbers("member_of"),
     )
 
 
@@ -176,13 +222,13 @@ def answer_keys(cursor: Cursor, dataset_id: int, dimension: str) -> list[AnswerK
     return [AnswerKey(*row) for row in rows]
 
 
-def only_run(cursor: Cursor, dataset_id: int, dimension: str) -> int | None:
-    """Return the run that all current answers are of; ``None`` where they are of several, or there is none."""
+def runs_of(cursor: Cursor, dataset_id: int, dimension: str) -> list[int]:
+    """Return the runs that the current answers are of."""
     rows = cursor.execute(
-        "select distinct run_id from answers where dataset_id = ? and dimension = ? and current limit 2",
+        "select distinct run_id from answers where dataset_id = ? and dimension = ? and current order by 1",
         [dataset_id, dimension],
     ).fetchall()
-    return rows[0][0] if len(rows) == 1 else None
+    return [row[0] for row in rows]
 
 
 def prior_sums(

@@ -12,8 +12,9 @@ import numpy as np
 from vlm.errors import Refusal
 from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import SampleFilter, drawing, trust
-from vlm.samples.trust import AnswerKey, Decided
+from vlm.samples import Cursor, SampleFilter, drawing, trust
+from vlm.samples.trust import AnswerKey, Decided, Floats, Steps
+from vlm.services import known
 from vlm.statistics import accuracy, agreement, calibration, thresholds
 from vlm.statistics.accuracy import Evaluation, Labels, Population
 from vlm.statistics.agreement import Agreement
@@ -45,7 +46,8 @@ class Accuracy:
         quality: log loss and expected calibration error of the model's probabilities.
         mixed: the current answers are of more than one model, format or detail, so that there is no calibration.
         promise: the threshold from which on a share of the tags is right, or why there is none.
-        run: a finished run whose thresholds can be applied, if all current answers are its own.
+        word_promises: word → the same for the tags that are this word; each holds by itself.
+        runs: whose answers the current ones are.
     """
 
     dimension: str
@@ -60,7 +62,12 @@ class Accuracy:
     mixed: bool
     promise: Kept | NotReachable | None
     curve: tuple[Point, ...]
-    run: int | None
+    runs: tuple[int, ...]
+    word_promises: Mapping[str, Kept | NotReachable]
+
+    @property
+    def any_word_kept(self) -> bool:
+        return any(isinstance(one, Kept) for one in self.word_promises.values())
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -75,6 +82,9 @@ class Accuracy:
         }
         if self.evaluation is not None:
             found |= {key: value for key, value in self.evaluation.to_json().items() if key != "labels"}
+            for word in found["words"]:
+                promise = self.word_promises.get(word["word"])
+                word["threshold_for"] = promise and promise.to_json()
         return found | {
             "log_loss": self.quality and self.quality.log_loss,
             "ece": self.quality and self.quality.ece,
@@ -107,37 +117,67 @@ def evaluate(*, dataset: Dataset, dimension: str, target: float = TARGET) -> Acc
     """Return what the labels of a dimension say. Raises ``VocabularyError`` for an unknown dimension."""
     words = words_of(dimension)
     with sample_store().read() as cursor:
-        counts, sums = trust.population(cursor, dataset.pk, dimension, words)
-        edges, above = trust.spread(cursor, dataset.pk, dimension, words, cuts=thresholds.CANDIDATES)
+        kept = known.of(cursor, dataset.pk)
+        if (result := kept.results.get((dimension, words, target))) is not None:
+            return result  # type: ignore[no-any-return]
+        if (answers := kept.answers.get((dimension, words))) is None:
+            answers = kept.answers[dimension, words] = _Answers.of(cursor, dataset.pk, dimension, words)
         found = trust.decided(cursor, dataset.pk, dimension, words)
-        keys = trust.answer_keys(cursor, dataset.pk, dimension)
         drawn = {
             batch: number
             for (of, batch), (number, _) in drawing.draws_left(cursor, dataset.pk).items()
             if of == dimension
         }
-        run = trust.only_run(cursor, dataset.pk, dimension)
-    population = Population(counts, sums)
+    result = kept.results[dimension, words, target] = _evaluated(dimension, words, answers, found, drawn, target)
+    return result
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What follows from the answers of a dimension, whatever the labels are."""
+
+    population: Population
+    steps: Steps
+    keys: list[AnswerKey]
+    runs: list[int]
+
+    @classmethod
+    def of(cls, cursor: Cursor, dataset_id: int, dimension: str, words: tuple[str, ...]) -> "_Answers":
+        counts, sums, steps = trust.totals(cursor, dataset_id, dimension, words)
+        keys = trust.answer_keys(cursor, dataset_id, dimension)
+        return cls(Population(counts, sums), steps, keys, trust.runs_of(cursor, dataset_id, dimension))
+
+
+def _evaluated(
+    dimension: str,
+    words: tuple[str, ...],
+    answers: _Answers,
+    found: Decided,
+    drawn: Mapping[str, int],
+    target: float,
+) -> Accuracy:
+    population, steps, keys = answers.population, answers.steps, answers.keys
     labels, said_probability = random_labels(found, drawn)
     told = labels.where(labels.truth >= 0)
-    known = len(told) > 0
-    calibrated = _calibrate(told, words, keys) if known else None
+    any_told = len(told) > 0
+    calibrated = _calibrate(told, words, keys) if any_told else None
+    spread = Spread.of_steps(steps.step, steps.probability, steps.samples)
+    reached = len(spread.edges) > 0
     return Accuracy(
         dimension=dimension,
         words=words,
         samples=population.total,
         labels=len(found.ids),
         random_labels=len(labels),
-        evaluation=accuracy.evaluate(labels, population, words) if known else None,
+        evaluation=accuracy.evaluate(labels, population, words) if any_told else None,
         quality=calibration.quality(_scores(told), told.truth, told.weight) if len(told) >= accuracy.FEWEST else None,
-        reliability=calibration.reliability(labels) if known else (),
+        reliability=calibration.reliability(labels) if any_told else (),
         calibration=calibrated,
         mixed=len(keys) > 1,
-        promise=thresholds.promise(labels, said_probability, Spread(edges, above), target=target)
-        if len(edges)
-        else None,
-        curve=thresholds.curve(labels, said_probability, Spread(edges, above)) if known and len(edges) else (),
-        run=run,
+        promise=thresholds.promise(labels, said_probability, spread, target=target) if reached else None,
+        curve=thresholds.curve(labels, said_probability, spread) if any_told and reached else (),
+        runs=tuple(answers.runs),
+        word_promises=_word_promises(labels, said_probability, steps, words, target) if any_told else {},
     )
 
 
@@ -168,7 +208,7 @@ def random_labels(found: Decided, drawn: Mapping[str, int]) -> tuple[Labels, np.
         stratum=found.stratum[chosen],
         group=found.group[chosen],
     )
-    return labels, found.scores[chosen][np.arange(len(names)), found.said[chosen]]
+    return labels, found.top[chosen]
 
 
 def batch_order(name: str) -> tuple[int, str]:
@@ -224,6 +264,19 @@ def words_of(dimension: str) -> tuple[str, ...]:
     if found is None:
         raise VocabularyError(f"There is no dimension “{dimension}”. There are: {', '.join(words_by_dimension())}.")
     return (*found, "") if len(found) == 1 else found
+
+
+def _word_promises(
+    labels: Labels, said_probability: Floats, steps: Steps, words: tuple[str, ...], target: float
+) -> dict[str, Kept | NotReachable]:
+    """Find each word's own promise, from the labels of the samples that were given it and the spread within them."""
+    found = {}
+    for place, word in enumerate(words):
+        mine, of = labels.said == place, steps.said == place
+        if of.any():
+            spread = Spread.of_steps(steps.step[of], steps.probability[of], steps.samples[of])
+            found[word] = thresholds.promise(labels.where(mine), said_probability[mine], spread, target=target)
+    return found
 
 
 def _scores(labels: Labels) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -14,6 +14,7 @@ from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Answer, Cursor, Label, SampleFilter, SampleRow, drawing, editing, reading, trust, where
 from vlm.samples.records import Drawn, Edited
+from vlm.services import known
 from vlm.services.accuracy import batch_order, words_of
 from vlm.services.who import edit_by
 from vlm.statistics import draws
@@ -90,7 +91,7 @@ def draw(
     within = where(dataset.pk, filter, words_by_dimension()) if filter is not None and narrowed else None
     seed = secrets.randbelow(2**31) if seed is None else seed
     name = _name("within" if narrowed else design.value)
-    with sample_store().write() as cursor:
+    with known.deciding(dataset.pk, dimension) as cursor:
         found = trust.answered(cursor, dataset.pk, dimension, words, within=within)
         eligible = ~found.decided
         if not eligible.any():
@@ -102,7 +103,7 @@ def draw(
         drawn = draws.draw(
             min(size, MOST),
             words=found.said,
-            doubts=draws.doubt(found.probability),
+            doubts=draws.doubt(found.probability, found.disagreement, found.contradiction),
             design=design,
             eligible=eligible,
             seed=seed,
@@ -149,7 +150,7 @@ def decide(*, dataset: Dataset, dimension: str, batch: str, sample_id: int, word
     words = words_of(dimension)
     if word and word not in words:
         raise VocabularyError(f"“{word}” is no word of {dimension}; there are {', '.join(filter_empty(words))}.")
-    with sample_store().write() as cursor:
+    with known.deciding(dataset.pk, dimension) as cursor:
         drawn = drawing.draws_read(cursor, dataset_id=dataset.pk, dimension=dimension, batch=batch, sample_id=sample_id)
         if not drawn:
             raise NothingToReview("This image is not of the draw any more. Reload the page to go on.")
@@ -161,13 +162,13 @@ def decide(*, dataset: Dataset, dimension: str, batch: str, sample_id: int, word
 
 def skip(*, dataset: Dataset, dimension: str, batch: str, sample_id: int) -> None:
     """Put a sample behind the others of its draw."""
-    with sample_store().write() as cursor:
+    with known.deciding(dataset.pk) as cursor:
         drawing.draws_skip(cursor, dataset_id=dataset.pk, dimension=dimension, batch=batch, sample_id=sample_id)
 
 
 def undo(*, dataset: Dataset, dimension: str, user: User | None) -> int | None:
     """Take the user's last decision about a dimension back; returns the sample, ``None`` where there is none."""
-    with sample_store().write() as cursor:
+    with known.deciding(dataset.pk, dimension) as cursor:
         rows = cursor.execute(
             "select e.id, l.sample_id from edits e join labels l on l.edit_id = e.id where e.dataset_id = ? and e.way = 'review' "
             "and e.action = 'label' and e.dimension = ? and e.user_id is not distinct from ? and e.undone_by is null "
@@ -214,9 +215,9 @@ def import_labels(
     chance_column = _column(table.columns, ("probability",), needed=False)
     draw_column = _column(table.columns, ("draw",), needed=False)
     stratum_column = _column(table.columns, ("stratum",), needed=False)
-    with sample_store().write() as cursor:
-        known = cursor.execute("select id, path from samples where dataset_id = ? order by id", [dataset.pk]).fetchall()
-        samples = match_files(table, known)
+    with known.deciding(dataset.pk, *words) as cursor:
+        paths = cursor.execute("select id, path from samples where dataset_id = ? order by id", [dataset.pk]).fetchall()
+        samples = match_files(table, paths)
         given: list[Label] = []
         for row in table.rows:
             if row.line not in samples:

@@ -1,7 +1,7 @@
 """Runs: starting, watching and changing them. What they do is in ``vlm.runs``."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from django.contrib.auth.models import User
 
@@ -14,6 +14,7 @@ from vlm.runs.options import RunOptions
 from vlm.runs.state import RunState
 from vlm.runs.steering import Preview
 from vlm.samples import Discard, Failure, Reapplied, WordCount, progress
+from vlm.samples.merging import NO_WORDS
 from vlm.statistics.priors import Prior
 
 launch = worker.launch
@@ -79,14 +80,32 @@ def revert(*, run: TaggingRun) -> int:
     return steering.revert(run=run)
 
 
-def reapply(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
+def reapply(
+    *,
+    run: TaggingRun,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
+) -> Reapplied:
     """Decide a finished run's answers by other thresholds. Raises ``Unchangeable``, ``RunError``."""
-    return steering.reapply(run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension)
+    return steering.reapply(
+        run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension, words=words
+    )
 
 
-def reapply_preview(*, run: TaggingRun, min_probability: float, min_mass: float, dimension: str = "") -> Reapplied:
+def reapply_preview(
+    *,
+    run: TaggingRun,
+    min_probability: float,
+    min_mass: float,
+    dimension: str = "",
+    words: Mapping[str, float] = NO_WORDS,
+) -> Reapplied:
     """Tell what :func:`reapply` would change. Raises as it does."""
-    return steering.reapply_preview(run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension)
+    return steering.reapply_preview(
+        run=run, min_probability=min_probability, min_mass=min_mass, dimension=dimension, words=words
+    )
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------------

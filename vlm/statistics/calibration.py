@@ -199,31 +199,39 @@ def fit(
     """
     x = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST))
     words = x.shape[1]
-    # (labels, words, parameters): what each parameter adds to each logit
-    design = np.concatenate([x[:, :, None], np.broadcast_to(np.eye(words), (len(x), words, words))], axis=2)
-    if not with_bias:
-        design = design[:, :, :1]
-    start = np.zeros(design.shape[2])
+    start = np.zeros(1 + words if with_bias else 1)  # the slope, then the biases
     start[0] = 1.0
-    penalty = np.full(design.shape[2], _BIAS_PENALTY)
+    penalty = np.full(len(start), _BIAS_PENALTY)
     penalty[0] = _TEMPERATURE_PENALTY
     rows = np.arange(len(x))
 
     def loss(at: FloatArray) -> tuple[float, FloatArray]:
-        logits = design @ at
+        logits = x * at[0] + at[1:] if with_bias else x * at[0]
         logits -= logits.max(axis=1, keepdims=True)
         log_q = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return float(-(weight * log_q[rows, truth]).sum() + 0.5 * (penalty * (at - start) ** 2).sum()), np.exp(log_q)
+
+    def sums(each: FloatArray) -> FloatArray:
+        """Return, from what each word's logit adds (labels, words), what each parameter adds."""
+        slope = (each * x).sum()
+        return np.concatenate([[slope], each.sum(axis=0)]) if with_bias else np.array([slope])
 
     at = start.copy()
     value, q = loss(at)
     for _ in range(50):
         wrong = q.copy()
         wrong[rows, truth] -= 1.0
-        gradient = np.einsum("n,nk,nkp->p", weight, wrong, design) + penalty * (at - start)
-        mean = np.einsum("nk,nkp->np", q, design)
-        hessian = np.einsum("n,nk,nkp,nkr->pr", weight, q, design, design, optimize=True)
-        hessian += np.diag(penalty) - np.einsum("n,np,nr->pr", weight, mean, mean)
+        gradient = sums(wrong * weight[:, None]) + penalty * (at - start)
+        # Σ w (Σ_k q d dᵀ - mean meanᵀ), where the logit of word k changes with the slope by x and with its own bias by 1
+        weighted = q * weight[:, None]
+        mean = (q * x).sum(axis=1)[:, None]
+        if with_bias:
+            mean = np.concatenate([mean, q], axis=1)
+        hessian = np.diag(sums(weighted) + penalty)
+        hessian[0, 0] = (weighted * x * x).sum() + penalty[0]
+        if with_bias:
+            hessian[0, 1:] = hessian[1:, 0] = (weighted * x).sum(axis=0)
+        hessian -= mean.T @ (mean * weight[:, None])
         step = np.linalg.solve(hessian, gradient)
         length = 1.0
         while True:

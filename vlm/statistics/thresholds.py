@@ -96,6 +96,21 @@ class Spread:
         below = np.searchsorted(np.sort(said_probability), edges, side="left")
         return cls(edges, 1.0 - below / max(1, len(said_probability)))
 
+    @classmethod
+    def of_steps(
+        cls, step: IntArray, probability: FloatArray, samples: IntArray, candidates: int = CANDIDATES
+    ) -> "Spread":
+        """Do the same from counts: so many ``samples`` are in each ``step``, from the lowest ``probability`` in it on."""
+        steps, place = np.unique(step, return_inverse=True)
+        edges = np.full(len(steps), np.inf)
+        np.minimum.at(edges, place, probability)
+        counts = np.bincount(place, weights=samples, minlength=len(steps))
+        above = counts[::-1].cumsum()[::-1] / max(1.0, counts.sum())
+        # For each part the last step at or above which all of it still lies.
+        parts = 1.0 - np.arange(candidates) / candidates - 1e-12
+        chosen = np.unique(np.searchsorted(-above, -parts, side="right") - 1) if len(steps) else steps
+        return cls(edges[chosen], above[chosen])
+
 
 def promise(
     labels: Labels,

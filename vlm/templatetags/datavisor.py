@@ -36,6 +36,14 @@ def measure(value: float) -> str:
 
 
 @register.filter
+def probability(value: float) -> str:
+    """Return a threshold so that those near one are told apart: 0.873, 0.9996; “never” for one that no probability reaches."""
+    if value > 1:
+        return "never"
+    return f"{value:.3f}" if value < 0.995 else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+@register.filter
 def length_of_bar(probability: float) -> str:
     """Return 0.873 as “87.3%”, a length for SVG."""
     return f"{100 * probability:.1f}%"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib import messages
@@ -11,6 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from vlm import services
+from vlm.figures import counted
 from vlm.forms import read_filter
 from vlm.models import Dataset
 from vlm.permissions import EDIT, TAG, VIEW
@@ -102,12 +104,48 @@ def accuracy(request: Request, dataset_id: int) -> HttpResponse:
     """Show how right the tags are, dimension by dimension."""
     dataset = get_dataset(request, dataset_id)
     target = _share(request.GET.get("target", ""), TARGET)
-    names = list(services.vocabulary.words())
     chosen = request.GET.get("dimension", "")
-    asked = [chosen] if chosen in names else names
-    found = [services.accuracy.evaluate(dataset=dataset, dimension=name, target=target) for name in asked]
     if wants_json(request):
+        found = _evaluated(dataset, chosen, target)
         return JsonResponse({"dataset": dataset.pk, "dimensions": [one.to_json() for one in found]})
+    return _accuracy_page(request, dataset, chosen, target)
+
+
+@require_POST
+def promise(request: Request, dataset_id: int) -> HttpResponse:
+    """Show what tagging by a promise would change, or do it: of a dimension, or word by word; the model is not asked again."""
+    dataset = get_dataset(request, dataset_id, TAG)
+    dimension = _dimension(request)
+    target = _share(request.POST.get("target", ""), TARGET)
+    drop = bool(request.POST.get("drop"))
+    found = services.accuracy.evaluate(dataset=dataset, dimension=dimension, target=target)
+    thresholds = services.promises.thresholds_of(found, by_word=bool(request.POST.get("by_word")), drop=drop)
+    applied = request.POST.get("action") == "apply"
+    act = services.promises.apply if applied else services.promises.preview
+    change = act(dataset=dataset, thresholds=thresholds)
+    if wants_json(request):
+        return JsonResponse({**asdict(change), "applied": applied, "thresholds": thresholds.to_json()})
+    if applied:
+        messages.success(
+            request,
+            f"Tagged {dimension} by the promise: {counted(change.changed, 'image')} changed, {change.accepted:,} answers "
+            f"accepted, {change.discarded:,} discarded.",
+        )
+        return redirect(f"{reverse('accuracy', args=[dataset.pk])}?target={target:g}#{dimension}")
+    preview = {"thresholds": thresholds, "change": change, "drop": drop}
+    return _accuracy_page(request, dataset, "", target, preview=preview)
+
+
+def _evaluated(dataset: Dataset, chosen: str, target: float) -> list[Accuracy]:
+    names = list(services.vocabulary.words())
+    asked = [chosen] if chosen in names else names
+    return [services.accuracy.evaluate(dataset=dataset, dimension=name, target=target) for name in asked]
+
+
+def _accuracy_page(
+    request: Request, dataset: Dataset, chosen: str, target: float, *, preview: dict[str, Any] | None = None
+) -> HttpResponse:
+    found = _evaluated(dataset, chosen, target)
     values = {
         "dataset": dataset,
         "rows": [(one, _drawn(one)) for one in found if one.samples],
@@ -116,6 +154,7 @@ def accuracy(request: Request, dataset_id: int) -> HttpResponse:
         "can_edit": request.user.has_perm(EDIT),
         "can_tag": request.user.has_perm(TAG),
         "chosen": chosen,
+        "preview": preview,
     }
     return render(request, "vlm/accuracy.html", values)
 

@@ -15,7 +15,7 @@ from vlm.management.commands._shared import (
 from vlm.services.accuracy import TARGET, Accuracy
 from vlm.statistics.calibration import Calibration
 from vlm.statistics.intervals import Estimate
-from vlm.statistics.thresholds import Kept
+from vlm.statistics.thresholds import Kept, NotReachable
 
 
 class Command(DoorCommand):
@@ -69,14 +69,8 @@ class Command(DoorCommand):
                         for word in one.evaluation.words
                     ],
                 )
-            if isinstance(one.promise, Kept):
-                console.print(
-                    f"At least {one.promise.target:.0%} right, with {one.promise.confidence:.0%} confidence: tag from probability "
-                    f"{one.promise.threshold:.3f} on; that tags {one.promise.tagged:.0%} of the images."
-                )
-            elif one.promise is not None and one.random_labels:
-                more = f" Label about {one.promise.more:,} more." if one.promise.more else ""
-                console.print(f"These labels cannot promise that {one.promise.target:.0%} are right.{more}")
+            if one.promise is not None and one.random_labels:
+                console.print(promised(one.promise))
             if isinstance(one.calibration, Calibration):
                 console.print(
                     f"Calibrated (temperature {one.calibration.temperature:.2f}), log loss would be "
@@ -93,6 +87,16 @@ def headline(one: Accuracy) -> str:
         return f"too few labels for a figure, {counted}. Label about {one.evaluation.more:,} more for ± 5 %."
     more = f" Label about {one.evaluation.more:,} more for ± 5 %." if one.evaluation.more else ""
     return f"{told(one.evaluation.accuracy)} right, {counted}.{more}"
+
+
+def promised(promise: Kept | NotReachable) -> str:
+    if isinstance(promise, Kept):
+        return (
+            f"At least {promise.target:.0%} right, with {promise.confidence:.0%} confidence: tag from probability "
+            f"{promise.threshold:.3f} on; that tags {promise.tagged:.0%} of the images. See promise."
+        )
+    more = f" Label about {promise.more:,} more." if promise.more else ""
+    return f"These labels cannot promise that {promise.target:.0%} are right.{more}"
 
 
 def told(estimate: Estimate | None) -> str:
