@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,31 @@ def test_what_disagrees_or_contradicts_the_pixels_is_doubtful(dataset: Dataset) 
     assert len(chances) == COUNT - 1
     rest = [chance for sample, chance in chances.items() if sample not in (first, second, third)]
     assert min(chances.get(first, 1), chances.get(third, 1)) > min(rest) > 0
+
+
+def test_who_did_what_when_and_how_is_exported_and_shown(ada: Client, dataset: Dataset) -> None:
+    user = User.objects.get(username="ada")
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=1)
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    decide_all(dataset, {sample: wrong(word) for sample, word in said().items()}, user)
+    ((sample, word),) = rows("select sample_id, word from labels")
+    with services.exports.make(dataset=dataset, filter=SampleFilter(ids=(sample,)), format="jsonl") as made:
+        (tag,) = json.loads(made.file.read())["tags"]
+    assert (tag["tag"], tag["source"], tag["user"], tag["way"]) == (word, "user", "ada", "review")
+    assert before <= datetime.fromisoformat(tag["time"]) <= datetime.now(UTC)
+    assert services.review.undo(dataset=dataset, dimension=DIMENSION, user=user) == sample
+    with services.exports.make(dataset=dataset, filter=SampleFilter(ids=(sample,)), format="jsonl") as made:
+        (tag,) = json.loads(made.file.read())["tags"]
+    assert (tag["source"], tag["user"], tag["way"]) == ("model", "", "run")
+    found = services.samples.history(dataset=dataset, sample_id=sample)
+    assert [(event.action, event.user, event.undone) for event in found] == [
+        ("undo", "ada", False),
+        ("label", "ada", True),
+        ("said", "", False),
+    ]
+    page = ada.get(reverse("sample", args=[dataset.pk, sample])).content.decode()
+    assert "undid an edit of" in page
+    assert f"run {TaggingRun.objects.get().pk}</a>" in page
 
 
 # -- labels from elsewhere -----------------------------------------------------------------------------------------------------

@@ -19,14 +19,17 @@ from vlm.samples import Tag
 
 NAMES = ["写真.jpg", 'a "quoted", name.jpg', "new\nline.jpg", "=cmd|calc.jpg", "<img src=x>.jpg", "plain.jpg"]
 TAGS = (
-    Tag("heute, “neu”", None, "user", None, None),
-    Tag("sunny", "weather", "model", 0.8125, 7),
+    Tag("heute, “neu”", None, "user", None, None, "ada", datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC), "bulk"),
+    Tag("sunny", "weather", "model", 0.8125, 7, "", datetime(2026, 2, 1, 12, 30, 5, tzinfo=UTC), "run"),
     Tag("day", "time-of-day", "model", 0.5, 7),
 )
 AS_OBJECTS = [
-    {"tag": "heute, “neu”", "dimension": None, "source": "user", "probability": None, "run": None},
-    {"tag": "sunny", "dimension": "weather", "source": "model", "probability": 0.8125, "run": 7},
-    {"tag": "day", "dimension": "time-of-day", "source": "model", "probability": 0.5, "run": 7},
+    {"tag": "heute, “neu”", "dimension": None, "source": "user", "probability": None, "run": None}
+    | {"user": "ada", "time": "2026-03-01T12:30:05Z", "way": "bulk"},
+    {"tag": "sunny", "dimension": "weather", "source": "model", "probability": 0.8125, "run": 7}
+    | {"user": "", "time": "2026-02-01T12:30:05Z", "way": "run"},
+    {"tag": "day", "dimension": "time-of-day", "source": "model", "probability": 0.5, "run": 7}
+    | {"user": "", "time": None, "way": ""},
 ]
 
 
@@ -93,7 +96,10 @@ def test_parquet(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         table = connection.execute("SELECT * FROM read_parquet(?)", [str(tmp_path / "export.parquet")])
         names = [column[0] for column in table.description]
-        assert [dict(zip(names, row, strict=True)) for row in table.fetchall()] == expected_objects()
+        found = [dict(zip(names, row, strict=True)) for row in table.fetchall()]
+    for tag in (tag for row in found for tag in row["tags"]):
+        tag["time"] = tag["time"] and f"{tag['time'].isoformat()}Z"
+    assert found == expected_objects()
 
 
 @pytest.mark.parametrize("format", EXPORTS)
@@ -431,8 +437,11 @@ def test_fiftyone(tmp_path: Path) -> None:
         "datavisor_id": 1,
         "tags": ["heute, “neu”", "sunny", "day"],
         "split": "train",
-        "tag_weather": {"_cls": "Classification", "label": "sunny", "confidence": 0.8125},
-        "tag_time_of_day": {"_cls": "Classification", "label": "day", "confidence": 0.5},
+        "tag_weather": {
+            **{"_cls": "Classification", "label": "sunny", "confidence": 0.8125, "source": "model", "run": 7},
+            **{"time": "2026-02-01T12:30:05Z", "way": "run"},
+        },
+        "tag_time_of_day": {"_cls": "Classification", "label": "day", "confidence": 0.5, "source": "model", "run": 7},
         "ground_truth": {
             "_cls": "Detections",
             "detections": [{"_cls": "Detection", "label": "cat", "bounding_box": [0.1, 0.25, 0.25, 0.5]}],

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from vlm.samples import Edit, EditError, Label, SampleFilter, SampleStore, editing, ingest, merging, where
 from vlm.samples.checking import check_store
 from vlm.samples.database import Cursor
-from vlm.samples.reading import edits, history
+from vlm.samples.history import events
+from vlm.samples.reading import edits
 
 from .conftest import WORDS, answer, fill, result
 
@@ -200,11 +201,12 @@ def test_who_when_and_by_which_way(store: SampleStore) -> None:
         editing.tags_remove(cursor, dataset_id=1, target=target(a), tag="mine", by=BOB)
         assert editing.tags_add(cursor, dataset_id=1, target=target(b), tag="mine", dimension=None, by=BOB).id is None
         assert editing.undo(cursor, done.id or 0, BOB).samples == 2
-        assert [(e.action, e.user_name, e.way) for e in history(cursor, 1, a)] == [
-            ("undo", "bob", "undo"),
-            ("remove", "bob", "single"),
-            ("add", "ada", "bulk"),
+        assert [(e.action, e.user, e.way, e.word, e.samples, e.undone) for e in events(cursor, 1, a)] == [
+            ("undo", "bob", "undo", "mine", 2, False),
+            ("remove", "bob", "single", "mine", 1, False),
+            ("add", "ada", "bulk", "mine", 2, True),
         ]
+        assert [e.action for e in events(cursor, 1, a, limit=1)] == ["undo"]
         assert [(e.tag, e.samples, e.undone_by is not None) for e in edits(cursor, 1, user_id=7)] == [("mine", 2, True)]
         assert [e.action for e in edits(cursor, 1, user_id=8, undoable=True)] == ["remove"]
         for edit_id in (done.id or 0, 999, edits(cursor, 1)[0].id):

@@ -34,7 +34,8 @@ from vlm.samples.columns import (
 )
 from vlm.samples.database import Cursor
 from vlm.samples.drawing import draws_claim, draws_left, draws_put, draws_skip
-from vlm.samples.reading import count, edits, history, labels, neighbours, samples_page
+from vlm.samples.history import events
+from vlm.samples.reading import count, edits, labels, neighbours, samples_page
 from vlm.samples.schema import DATASET_TABLES
 from vlm.samples.values import (
     marks,
@@ -226,7 +227,10 @@ def test_labels_keep_the_chance_of_their_draw(store: SampleStore) -> None:
         editing.undo(cursor, first.id or 0, ADA)
         assert labels(cursor, 1) == []
         assert [tag.tag for tag in samples_page(cursor, 1, SampleFilter(ids=(a,)), WORDS).samples[0].tags] == ["dark"]
-        assert [(edit.action, edit.user_name) for edit in history(cursor, 1, a)][-1] == ("label", "ada")
+        assert [(event.action, event.user) for event in events(cursor, 1, a) if event.run is None][-1] == (
+            "label",
+            "ada",
+        )
         assert [edit.action for edit in edits(cursor, 1)] == ["undo", "undo", "label", "label"]
         assert edits(cursor, 1, undoable=True) == []
 

@@ -118,8 +118,13 @@ class ExportFormat:
 
 
 def tag_objects(row: ExportRow) -> list[dict[str, Any]]:
-    """Return the tags of a sample as every export writes them."""
-    return [asdict(tag) for tag in row.tags]
+    """Return the tags of a sample as every export writes them; times are UTC."""
+    return [asdict(tag) | {"time": said_time(tag)} for tag in row.tags]
+
+
+def said_time(tag: Tag) -> str | None:
+    """Return when a tag was given, as ISO 8601 has it."""
+    return f"{tag.time:%Y-%m-%dT%H:%M:%SZ}" if tag.time is not None else None
 
 
 MEASURED = (*MEASURES, "phash")

@@ -9,6 +9,7 @@ from typing import Any
 from .database import Cursor, number
 from .errors import FilterError
 from .filters import MEASURES, SampleFilter, Words, where
+from .history import with_givers
 from .orders import ORDERS
 from .records import (
     Annotation,
@@ -21,7 +22,6 @@ from .records import (
     SampleRow,
     Tag,
 )
-from .schema import EDITED_TABLES
 
 KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
 NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value come last, whichever way
@@ -223,7 +223,8 @@ def export_page(
     ).fetchall()
     more = {row[0]: (tuple(row[1]), row[2], row[3]) for row in rows}
     objects = annotations_of(cursor, ids)
-    return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in page.samples], page.next
+    samples = with_givers(cursor, page.samples)
+    return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in samples], page.next
 
 
 def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
@@ -363,18 +364,6 @@ def edits(
 def edits_by_id(cursor: Cursor, ids: Sequence[int]) -> list[EditRow]:
     rows = cursor.execute(
         f"select {EDIT_COLUMNS} from edits where id in (select unnest(?::bigint[]))", [list(ids)]
-    ).fetchall()
-    return [EditRow(*row) for row in rows]
-
-
-def history(cursor: Cursor, dataset_id: int, sample_id: int) -> list[EditRow]:
-    """Return the edits that a sample has seen, the last one first, undone ones and those that undid them included."""
-    own = "select {0} from {1} where dataset_id = $dataset and sample_id = $sample and {0} is not null"
-    parts = [own.format(name, table) for table in EDITED_TABLES for name in ("edit_id", "ended_by")]
-    rows = cursor.execute(
-        f"with seen as ({' union '.join(parts)}) select {EDIT_COLUMNS} from edits where id in (from seen) "
-        "or id in (select undone_by from edits where id in (from seen)) order by id desc",
-        {"dataset": dataset_id, "sample": sample_id},
     ).fetchall()
     return [EditRow(*row) for row in rows]
 

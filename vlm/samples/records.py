@@ -49,13 +49,21 @@ class Importable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag that stands in ``samples.tags``, with who says so. A model's tag that a user confirmed is the user's."""
+    """A tag that stands in ``samples.tags``, with who says so. A model's tag that a user confirmed is the user's.
+
+    Attributes:
+        user, time, way: who gave it, when (UTC), and how (see ``Way``; ``run`` for the model's), where that was looked up.
+            Nobody is named for a command's, and for those of before it was kept.
+    """
 
     tag: str
     dimension: str | None
     source: Source
     probability: float | None = None
     run: int | None = None
+    user: str = ""
+    time: datetime | None = None
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,34 @@ class EditRow:
     samples: int
     created: datetime
     undone_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a sample has seen: an edit, or an answer of a run (``said``).
+
+    Attributes:
+        time: UTC; ``None`` where it is not known.
+        word: the tag or the label, empty for “cannot tell”; or what the run answered.
+        value: what an edit put in its place, where it did.
+        undone: the edit was taken back.
+        samples: how many samples the edit changed together.
+        current: nothing newer has taken the answer's place.
+    """
+
+    time: datetime | None
+    action: str
+    dimension: str
+    word: str
+    user: str = ""
+    way: str = ""
+    value: str = ""
+    undone: bool = False
+    samples: int = 1
+    run: int | None = None
+    probability: float | None = None
+    accepted: bool = False
+    current: bool = False
 
 
 @dataclass(frozen=True, slots=True)

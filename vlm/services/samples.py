@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from django.conf import settings
 
 from vlm import imaging
 from vlm.formats.files import locate
-from vlm.models import Dataset, words_by_dimension
+from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Facets, Page, SampleDetail, SampleFilter, SampleRow, counting, reading
+from vlm.samples import Event, Facets, Page, SampleDetail, SampleFilter, SampleRow, counting, reading
+from vlm.samples import history as history_of
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIZES = (160, 320, 640)
 KEPT_COUNTS, KEPT_DATASETS = 1000, 20  # of the facets, in memory
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page
 
 
@@ -97,6 +100,25 @@ def by_id(*, dataset: Dataset, ids: Sequence[int]) -> list[SampleRow]:
 def detail(*, dataset: Dataset, sample_id: int) -> SampleDetail | None:
     with sample_store().read() as cursor:
         return reading.sample_detail(cursor, dataset.pk, sample_id)
+
+
+def history(*, dataset: Dataset, sample_id: int, limit: int = history_of.MOST) -> list[Event]:
+    """Return what a sample has seen, the last first: edits, undone ones too, and what runs said of it that were not taken back.
+
+    An answer that made no tag has the time at which its run began.
+    """
+    with sample_store().read() as cursor:
+        found = history_of.events(cursor, dataset.pk, sample_id, limit=limit)
+    runs = TaggingRun.objects.select_related("started_by").in_bulk(
+        {event.run for event in found if event.run is not None}
+    )
+    events = []
+    for event in found:
+        if (run := runs.get(event.run or 0)) is not None:
+            by = run.started_by.get_username() if run.started_by else ""
+            event = replace(event, user=by, time=event.time or run.started or run.created)
+        events.append(event)
+    return sorted(events, key=lambda event: event.time or EARLIEST, reverse=True)[:limit]
 
 
 def neighbours(*, dataset: Dataset, filter: SampleFilter, order: str, sample_id: int) -> tuple[int | None, int | None]:

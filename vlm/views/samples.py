@@ -12,6 +12,8 @@ from vlm.samples.filters import MEASURES
 from vlm.views.access import Request, get_dataset
 from vlm.views.place import Place
 
+HISTORY = 60  # events that the page shows
+
 
 def bars(answer: Answer) -> list[tuple[str, float]]:
     """Return each word with its probability; none for a generated answer, which has only its text."""
@@ -58,6 +60,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "next": address(after),
         "back": place.url(dataset.pk, at=str(sample_id)),
         "here": request.get_full_path(),
+        "history": services.samples.history(dataset=dataset, sample_id=sample_id, limit=HISTORY),
         "suggestions": [word for words in services.vocabulary.words().values() for word in words],
         "can_edit": request.user.has_perm(EDIT),
     }

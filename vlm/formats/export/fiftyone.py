@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vlm.formats.base import ExportContext, ExportFormat, ExportRow, measure_object, size_of
+from vlm.formats.base import ExportContext, ExportFormat, ExportRow, measure_object, said_time, size_of
 from vlm.formats.records import Annotation
 
 _NOT_A_FIELD = re.compile(r"\W+")
@@ -26,8 +26,8 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
     which is written here. Images are referred to by their absolute paths and are not copied.
 
     Samples get their tags as FiftyOne's ``tags``, their split as ``split``, every dimension's word as a classification
-    ``tag_DIMENSION`` with its confidence, each measure as a field of its name, and the data set's own annotations as
-    ``ground_truth`` (with boxes) and ``categories`` (without).
+    ``tag_DIMENSION`` with its confidence and who gave it, when and how, each measure as a field of its name, and the data
+    set's own annotations as ``ground_truth`` (with boxes) and ``categories`` (without).
     """
     sink = _Sink()
     root = context.root.resolve()
@@ -58,7 +58,9 @@ def _fiftyone_sample(row: ExportRow, root: Path, context: ExportContext) -> dict
     sample |= measure_object(row) or {}
     for tag in row.tags:
         if tag.dimension is not None:
-            label = {"_cls": "Classification", "label": tag.tag, "confidence": tag.probability}
+            label = {"_cls": "Classification", "label": tag.tag, "confidence": tag.probability, "source": tag.source}
+            given = {"user": tag.user, "time": said_time(tag), "way": tag.way, "run": tag.run}
+            label |= {name: value for name, value in given.items() if value}
             sample.setdefault(f"tag_{_NOT_A_FIELD.sub('_', tag.dimension)}", label)
     detections = [
         {"_cls": "Detection", "label": annotation.category, "bounding_box": box}

@@ -103,7 +103,8 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
                         id: 'BIGINT',
                         file_name: 'VARCHAR',
                         split: 'VARCHAR',
-                        tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT)[]'{measures}
+                        tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT,
+                            "user" VARCHAR, "time" TIMESTAMP, way VARCHAR)[]'{measures}
                     }})
                 ) TO $target (FORMAT parquet, COMPRESSION zstd)
                 """,  # noqa: S608  (names of measures)
