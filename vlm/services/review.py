@@ -121,6 +121,35 @@ def draw(
     return name
 
 
+def draw_in_turn(
+    *, dataset: Dataset, size: int = BATCH, design: Design = Design.MIXED, filter: SampleFilter | None = None
+) -> list[str]:
+    """Draw samples for every dimension of which any wait for a decision, and return the draws' names.
+
+    Raises:
+        NothingToReview: none wait for any.
+    """
+    names: list[str] = []
+    refused: NothingToReview | None = None
+    for dimension in words_by_dimension():
+        try:
+            names.append(draw(dataset=dataset, dimension=dimension, size=size, design=design, filter=filter))
+        except NothingToReview as error:
+            refused = error
+    if not names:
+        raise NothingToReview("No image waits for a decision about any dimension. Auto-tag first.") from refused
+    return names
+
+
+def turn(*, dataset: Dataset) -> str:
+    """Return the dimension that is reviewed next where all are in turn: the first with an open draw, else the first of all."""
+    names = list(words_by_dimension())
+    with sample_store().read() as cursor:
+        left = drawing.draws_left(cursor, dataset.pk)
+    waiting = {dimension for (dimension, _), (drawn, done) in left.items() if done < drawn}
+    return next((name for name in names if name in waiting), names[0] if names else "")
+
+
 def queue(*, dataset: Dataset, dimension: str, who: str) -> Queue:
     """Return what ``who`` decides next; nobody else gets these samples meanwhile.
 
@@ -166,18 +195,18 @@ def skip(*, dataset: Dataset, dimension: str, batch: str, sample_id: int) -> Non
         drawing.draws_skip(cursor, dataset_id=dataset.pk, dimension=dimension, batch=batch, sample_id=sample_id)
 
 
-def undo(*, dataset: Dataset, dimension: str, user: User | None) -> int | None:
-    """Take the user's last decision about a dimension back; returns the sample, ``None`` where there is none."""
-    with known.deciding(dataset.pk, dimension) as cursor:
+def undo(*, dataset: Dataset, dimension: str = "", user: User | None) -> int | None:
+    """Take the user's last decision about a dimension, or about any, back; returns the sample, ``None`` where there is none."""
+    with known.deciding(dataset.pk, *([dimension] if dimension else words_by_dimension())) as cursor:
         rows = cursor.execute(
-            "select e.id, l.sample_id from edits e join labels l on l.edit_id = e.id where e.dataset_id = ? and e.way = 'review' "
-            "and e.action = 'label' and e.dimension = ? and e.user_id is not distinct from ? and e.undone_by is null "
-            "order by e.id desc limit 1",
+            "select e.id, l.sample_id, l.dimension from edits e join labels l on l.edit_id = e.id where e.dataset_id = ? "
+            "and e.way = 'review' and e.action = 'label' and ? in (e.dimension, '') and e.user_id is not distinct from ? "
+            "and e.undone_by is null order by e.id desc limit 1",
             [dataset.pk, dimension, user.pk if user else None],
         ).fetchall()
         if not rows:
             return None
-        edit_id, sample_id = rows[0]
+        edit_id, sample_id, dimension = rows[0]
         editing.undo(cursor, edit_id, edit_by(user, "review"))
         drawing.draws_return(cursor, dataset_id=dataset.pk, dimension=dimension, sample_id=sample_id, who=who(user))
     return int(sample_id)

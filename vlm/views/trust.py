@@ -30,22 +30,26 @@ TARGETS = ((0.8, "80 %"), (0.9, "90 %"), (0.95, "95 %"), (0.98, "98 %"))
 def review(request: Request, dataset_id: int) -> HttpResponse:
     """Show the next picture to decide, or offer a draw."""
     dataset = get_dataset(request, dataset_id, EDIT)
-    dimension = _dimension(request)
-    return _review_page(request, dataset, dimension)
+    return _review_page(request, dataset)
 
 
 @require_POST
 def review_draw(request: Request, dataset_id: int) -> HttpResponse:
-    """Draw images to decide: of the whole data set, or for looking within a filter."""
+    """Draw images to decide: of the whole data set, or for looking within a filter; of one dimension, or of all in turn."""
     dataset = get_dataset(request, dataset_id, EDIT)
-    dimension = _dimension(request)
     size = request.POST.get("size", "")
     if not (size.isascii() and size.isdecimal() and 1 <= int(size[:9]) <= services.review.MOST):
         raise Problem(f"Say how many images to draw: 1 to {services.review.MOST:,}.")
-    services.review.draw(
-        dataset=dataset, dimension=dimension, size=int(size), filter=read_filter(request.POST.get("filter", ""))
-    )
-    return redirect(f"{reverse('review', args=[dataset.pk])}?dimension={dimension}")
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "size": int(size),
+        "filter": read_filter(request.POST.get("filter", "")),
+    }
+    if _in_turn(request):
+        services.review.draw_in_turn(**asked)
+    else:
+        services.review.draw(dimension=_dimension(request), **asked)
+    return redirect(_review_address(request, dataset))
 
 
 @require_POST
@@ -55,7 +59,8 @@ def review_decide(request: Request, dataset_id: int) -> HttpResponse:
     dimension, batch = _dimension(request), request.POST.get("batch", "")
     action = request.POST.get("action", "")
     if action == "undo":
-        services.review.undo(dataset=dataset, dimension=dimension, user=request.user)
+        of = "" if _in_turn(request) else dimension
+        services.review.undo(dataset=dataset, dimension=of, user=request.user)
     else:
         sample = request.POST.get("sample", "")
         if not (sample.isascii() and sample.isdecimal() and len(sample) < 19):
@@ -70,8 +75,8 @@ def review_decide(request: Request, dataset_id: int) -> HttpResponse:
                 dataset=dataset, dimension=dimension, batch=batch, sample_id=int(sample), word=word, user=request.user
             )
     if request.htmx or wants_json(request):
-        return _review_page(request, dataset, dimension)
-    return redirect(f"{reverse('review', args=[dataset.pk])}?dimension={dimension}")
+        return _review_page(request, dataset)
+    return redirect(_review_address(request, dataset))
 
 
 @require_POST
@@ -222,7 +227,18 @@ def figures_of(one: Accuracy) -> list[list[Any]]:
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
-def _review_page(request: Request, dataset: Dataset, dimension: str) -> HttpResponse:
+def _in_turn(request: Request) -> bool:
+    return bool(request.POST.get("turn") or request.GET.get("turn"))
+
+
+def _review_address(request: Request, dataset: Dataset) -> str:
+    query = "turn=1" if _in_turn(request) else f"dimension={_dimension(request)}"
+    return f"{reverse('review', args=[dataset.pk])}?{query}"
+
+
+def _review_page(request: Request, dataset: Dataset) -> HttpResponse:
+    in_turn = _in_turn(request)
+    dimension = services.review.turn(dataset=dataset) if in_turn else _dimension(request)
     found = services.review.queue(dataset=dataset, dimension=dimension, who=services.review.who(request.user))
     if wants_json(request):
         return JsonResponse(
@@ -239,6 +255,7 @@ def _review_page(request: Request, dataset: Dataset, dimension: str) -> HttpResp
         "dataset": dataset,
         "queue": found,
         "dimension": dimension,
+        "in_turn": in_turn,
         "dimensions": list(services.vocabulary.words()),
         "item": found.current,
         "ahead": found.items[1:],
