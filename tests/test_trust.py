@@ -430,6 +430,11 @@ def test_a_promise_word_by_word_by_page_and_command(ada: Client, dataset: Datase
     run = TaggingRun.objects.get()
     assert set(run.thresholds) == {f"{DIMENSION}:indoor", f"{DIMENSION}:outdoor"}
     assert "never" in ada.get(reverse("run", args=[run.pk])).content.decode()
+    assert services.datasets.check_store().is_sound
+    TaggingRun.objects.update(thresholds={f"{DIMENSION}:indoor": 0.95})
+    assert services.datasets.check_store().between == {"runs with other thresholds": 1}
+    services.datasets.check_store(repair=True)
+    assert (accepted(word="indoor"), accepted(word="outdoor")) == (0, 6)
     # A threshold of the whole dimension takes the place of its words'.
     services.runs.reapply(run=run, min_probability=0.5, min_mass=0, dimension=DIMENSION)
     assert TaggingRun.objects.get().thresholds == {DIMENSION: 0.5}
