@@ -1,7 +1,7 @@
 """Whether answers need their picture: a run's questions asked once of a grey image, and the prior of each word over the run.
 
 A grey image is one crop whatever the detail, so its answers are the same at either. Together they take at most 2 % of a run's
-time: at low detail the grey image takes as long as any other, at full detail less, and it is asked from 50 images on; the sums are
+time: at low detail the grey image takes as long as any other, at full detail less, and it is asked from 100 images on; the sums are
 made when the number of answered images has doubled, and at the end.
 """
 
@@ -20,7 +20,7 @@ from vlm.statistics.priors import Prior
 if TYPE_CHECKING:
     from vlm.moondream import Tagger
 
-LEAST_IMAGES = 50  # of a run that asks about a grey image as well
+LEAST_IMAGES = 100  # of a run that asks about a grey image as well
 GREY_IMAGE = Image.new("RGB", (378, 378), (128, 128, 128))
 
 

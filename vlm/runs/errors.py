@@ -32,6 +32,12 @@ class NothingToTag(RunError):
     title = "Nothing to tag"
 
 
+class NothingToChoose(RunError):
+    """There is no image to ask one way and another."""
+
+    title = "Nothing to ask"
+
+
 class NotResumable(RunError):
     """The run is complete, reverted, or still active."""
 

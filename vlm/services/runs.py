@@ -8,8 +8,10 @@ from django.contrib.auth.models import User
 from vlm import moondream
 from vlm.models import Dataset, TaggingRun
 from vlm.process import ModelSpec, keeper, sample_store
-from vlm.runs import pace, steering, worker
+from vlm.runs import choosing, pace, steering, worker
 from vlm.runs import state as states
+from vlm.runs.choosing import Choice as Choice
+from vlm.runs.choosing import Way as Way
 from vlm.runs.options import RunOptions
 from vlm.runs.state import RunState
 from vlm.runs.steering import Preview
@@ -73,6 +75,16 @@ def preview(
 ) -> list[Preview]:
     """Score twenty samples of a scope and write nothing. Raises ``ModelUnavailable``, ``VocabularyError``."""
     return steering.preview(dataset=dataset, options=options, report=report)
+
+
+def choose(
+    *, dataset: Dataset, options: RunOptions, limit: int, report: Callable[[str, int, int], None] = lambda *_: None
+) -> Choice:
+    """Ask some images at each detail and number format, write nothing, and recommend one.
+
+    Raises ``NothingToChoose``, ``ModelUnavailable``, ``VocabularyError``.
+    """
+    return choosing.choose(dataset=dataset, options=options, limit=limit, report=report)
 
 
 def revert(*, run: TaggingRun) -> int:
