@@ -10,9 +10,10 @@ from typing import Any
 
 import duckdb
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from PIL import Image
 
 from tests.children import wait_for
 from tests.images import make_images
@@ -20,9 +21,11 @@ from tests.test_trust import reviewer
 from vlm import services
 from vlm.datasets import measuring
 from vlm.datasets.measuring import MeasureActive
+from vlm.demo import DEMO_PHOTOS
 from vlm.jobs import stop_all
 from vlm.models import Dataset, MeasureJob
 from vlm.process import sample_store
+from vlm.runs.options import RunOptions
 from vlm.samples import Measures, SampleFilter, values
 from vlm.samples.filters import MEASURES
 
@@ -168,3 +171,96 @@ def test_the_command_measures(dataset: Dataset) -> None:
     told = json.loads(out.getvalue())
     assert (told["status"], told["done"], told["failed"]) == ("completed", COUNT + 1, 1)
     assert len(measures(dataset)) == COUNT
+
+
+# -- what is found -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def pairs(tmp_path: Path) -> Dataset:
+    """Nine photographs in a split, and smaller copies of three of them in another."""
+    folder = tmp_path / "pairs"
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+    for place, path in enumerate(sorted(Path(DEMO_PHOTOS).glob("*.jpg"))[:COUNT]):
+        with Image.open(path) as image:
+            image.draft("RGB", (320, 240))
+            small = image.convert("RGB").resize((240, 180))
+        small.save(folder / "train" / f"{place}.png")
+        if place < 3:
+            small.resize((160, 120)).save(folder / "val" / f"copy-of-{place}.png")
+    done = services.datasets.import_folder(path=folder, name="pairs")
+    assert done.dataset is not None
+    execute(done.dataset)
+    return done.dataset
+
+
+def test_images_that_are_nearly_the_same_are_shown_edited_and_listed(pairs: Dataset, ada: Client) -> None:
+    found = services.pixels.nearly_same(dataset=pairs, listed=9)
+    assert (found.groups, found.samples, found.leaking) == (3, 6, 6)
+    assert [(leak.split, leak.other, leak.groups) for leak in found.leaks] == [("train", "val", 3)]
+    number = found.listed[0][0].number
+    page = ada.get(reverse("sample", args=[pairs.pk, number])).content.decode()
+    assert f"?group={number}" in page
+    assert "<b>1</b> like this" in page
+    grid = ada.get(reverse("dataset", args=[pairs.pk]), {"mark": "leak"}).content.decode()
+    assert grid.count('class="cell') == 6
+    assert "Nearly the same" in grid
+
+    asked = {"group": number, "tag": "twin", "action": "add"}
+    done = ada.post(reverse("edit_tags", args=[pairs.pk]), asked, headers={"Accept": "application/json"}).json()
+    assert done["changed"] == 2
+    (edit,) = services.tags.edits(dataset=pairs)
+    assert (edit.way, edit.samples) == ("group", 2)
+
+    out = StringIO()
+    call_command("duplicates", "pairs", "--distance", "0", "--json", stdout=out)
+    assert json.loads(out.getvalue())["distance"] == 0
+    call_command("duplicates", "pairs", "--distance", "4", stdout=(text := StringIO()))
+    assert "6 images are in 3 groups; 6 leak between splits." in text.getvalue()
+    with pytest.raises(CommandError, match="0 to 12"):
+        call_command("duplicates", "pairs", "--distance", "13")
+    page = ada.get(reverse("pixels", args=[pairs.pk])).content.decode()
+    assert "leak between splits" in page
+    assert "train and val" in page
+
+
+def test_contradictions_are_listed_reviewed_and_gone(dataset: Dataset, ada: Client) -> None:
+    execute(dataset)
+    found = measures(dataset)
+    services.tags.add(dataset=dataset, filter=SampleFilter(ids=tuple(found)), tag="dark", user=None)
+    find = reverse("pixels_find", args=[dataset.pk])
+    assert ada.post(find, {"beyond": "20"}).status_code == 400
+    assert ada.post(find, {"distance": "70"}).status_code == 400
+    told = ada.post(find, {"beyond": "90"}, headers={"Accept": "application/json"}).json()["contradictions"]
+    brightest = max(found, key=lambda sample: found[sample].luminance)
+    assert told["samples"] == 1
+    assert told["words"] == [
+        {"dimension": "lighting", "word": "dark", "measure": "luminance", "side": "high", "count": 1}
+    ]
+    assert (
+        "Tagged “dark”, but brighter than" in ada.get(reverse("sample", args=[dataset.pk, brightest])).content.decode()
+    )
+    assert "1</b> contradicts a tag" in ada.get(reverse("dataset", args=[dataset.pk])).content.decode()
+    call_command("contradictions", "photos", "--json", stdout=(out := StringIO()))
+    (row,) = json.loads(out.getvalue())["listed"]
+    assert (row["id"], row["word"], row["measure"]) == (brightest, "dark", "luminance")
+
+    review = reverse("contradictions_review", args=[dataset.pk])
+    answer = ada.post(review, {"dimension": "lighting"})
+    assert answer.status_code == 302
+    queue = services.review.queue(dataset=dataset, dimension="lighting", who="x")
+    assert queue.current is not None
+    assert (queue.current.sample.id, queue.current.probability) == (brightest, None)
+    services.review.decide(
+        dataset=dataset, dimension="lighting", batch=queue.batch, sample_id=brightest, word="dark", user=None
+    )
+    assert services.pixels.contradicting(dataset=dataset) == 0
+    assert ada.post(review, {"dimension": "lighting"}).status_code == 409
+
+
+def test_a_run_looks_at_its_end(pairs: Dataset) -> None:
+    with sample_store().write() as cursor:
+        cursor.execute("delete from marks").fetchall()
+        cursor.execute("update findings set samples = -1").fetchall()
+    run = services.runs.create(dataset=pairs, options=RunOptions(), user=None, origin="command")
+    assert services.runs.execute(run_id=run.pk, stop=threading.Event()).status == "completed"
+    assert services.pixels.nearly_same(dataset=pairs, listed=1).groups == 3

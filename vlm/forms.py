@@ -64,7 +64,7 @@ def read_filter(query: str) -> SampleFilter:
 
 
 class TagsForm(forms.Form):
-    """Add, remove or confirm one tag: on the selected images, or on all that a filter shows."""
+    """Add, remove or confirm one tag: on the selected images, on all that a filter shows, or on a whole group."""
 
     ACTIONS = (("add", "Add"), ("remove", "Remove"), ("confirm", "Confirm"))
 
@@ -72,12 +72,15 @@ class TagsForm(forms.Form):
     tag = forms.CharField(label="Tag", error_messages={"required": "Write the tag first."})
     all = forms.BooleanField(required=False)
     filter = forms.CharField(required=False)
+    group = forms.IntegerField(min_value=1, max_value=BIGGEST_ID, required=False, label="Group")
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
         data = self.data
         ids = selected_ids(data.getlist("ids") if isinstance(data, QueryDict) else [])
-        if values.get("all"):
+        if group := values.get("group"):
+            values["samples"] = SampleFilter(group=group)
+        elif values.get("all"):
             values["samples"] = read_filter(values.get("filter", ""))
         elif ids:
             values["samples"] = SampleFilter(ids=ids)

@@ -412,6 +412,26 @@ class MeasureJob(models.Model):
         return self.status in self.ACTIVE
 
 
+class FrozenSlice(models.Model):
+    """Samples that were frozen under a name, with what had decided them; which they are is in the store."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="frozen_slices")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    name = models.CharField(max_length=100)
+    query = models.TextField(blank=True, help_text="The filter that had these samples.")
+    vocabulary_json = models.JSONField(default=list)
+    runs = models.JSONField(default=list, help_text="The runs that had tagged until then.")
+    samples = models.PositiveIntegerField(default=0)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint("dataset", "name", name="frozen_slice_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class SavedView(models.Model):
     """A filter of a data set that a user gave a name."""
 

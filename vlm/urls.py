@@ -4,7 +4,20 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 import vlm.converters  # noqa: F401  (<id:…>)
-from vlm.views import accounts, autotag, browse, importing, media, pixels, runs, samples, settings, trust, vocabulary
+from vlm.views import (
+    accounts,
+    autotag,
+    browse,
+    importing,
+    media,
+    pixels,
+    runs,
+    samples,
+    settings,
+    slices,
+    trust,
+    vocabulary,
+)
 
 dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.dataset, name="dataset"),
@@ -14,6 +27,9 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("edits/<id:edit_id>/undo", browse.edit_undo, name="edit_undo"),
     path("export", browse.export, name="export"),
     path("views", browse.saved_views, name="saved_views"),
+    path("slices", slices.slices, name="slices"),
+    path("slices/<id:slice_id>/manifest", slices.slice_manifest, name="slice_manifest"),
+    path("slices/<id:slice_id>/remove", slices.slice_remove, name="slice_remove"),
     path("auto-tag", autotag.auto_tag, name="auto_tag"),
     path("auto-tag/count", autotag.auto_tag_count, name="auto_tag_count"),
     path("auto-tag/progress", autotag.auto_tag_progress, name="auto_tag_progress"),
@@ -22,6 +38,8 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
     path("pixels", pixels.pixels, name="pixels"),
     path("measure", pixels.measure, name="measure"),
     path("measure/cancel", pixels.measure_cancel, name="measure_cancel"),
+    path("pixels/find", pixels.find, name="pixels_find"),
+    path("pixels/review", pixels.contradictions_review, name="contradictions_review"),
     path("review", trust.review, name="review"),
     path("review/draw", trust.review_draw, name="review_draw"),
     path("review/decide", trust.review_decide, name="review_decide"),

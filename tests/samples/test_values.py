@@ -34,6 +34,7 @@ from vlm.samples.columns import (
 )
 from vlm.samples.database import Cursor
 from vlm.samples.drawing import draws_claim, draws_left, draws_put, draws_skip
+from vlm.samples.filters import Condition
 from vlm.samples.history import events
 from vlm.samples.reading import count, edits, labels, neighbours, samples_page
 from vlm.samples.schema import DATASET_TABLES
@@ -59,6 +60,10 @@ def ids_of(cursor: Cursor, chosen: SampleFilter, order: str = "added") -> list[i
         if not (after := page.next):
             assert count(cursor, 1, chosen, WORDS) == len(found)
             return found
+
+
+def chosen(*ids: int) -> Condition:
+    return where(1, SampleFilter(ids=ids), WORDS)
 
 
 def measured(luminance: float, phash: int = 1) -> Measures:
@@ -180,7 +185,7 @@ def test_findings_and_slices_are_filters(store: SampleStore) -> None:
         assert ids_of(cursor, SampleFilter(marks=("contradiction:dark",))) == [d]
         assert ids_of(cursor, SampleFilter(marks=("contradiction:bright",))) == []
         assert marks(cursor, 1, "near", ids=[c, d]) == [Mark(c, 6)]
-        assert slice_freeze(cursor, dataset_id=1, slice_id=3, ids=[a, d, 999]) == 2
+        assert slice_freeze(cursor, dataset_id=1, slice_id=3, target=chosen(a, d, 999)) == 2
         assert ids_of(cursor, SampleFilter(slice=3)) == slice_ids(cursor, 1, 3) == [a, d]
 
 
@@ -264,7 +269,7 @@ def test_everything_goes_with_the_data_set(store: SampleStore) -> None:
         editing.tags_remove(cursor, dataset_id=1, target=where(1, SampleFilter(ids=(a,)), WORDS), tag="dark")
         column_put(cursor, dataset_id=1, name="error", kind="number", ids=[b], values=[1])
         marks_put(cursor, dataset_id=1, kind="near", marks=[Mark(a, 5)])
-        slice_freeze(cursor, dataset_id=1, slice_id=1, ids=[a])
+        slice_freeze(cursor, dataset_id=1, slice_id=1, target=chosen(a))
         draws_put(cursor, dataset_id=1, dimension="lighting", batch="x", drawn=[Drawn(b, 1, 0.5, "")])
         assert check_store(cursor, datasets=[1, 2]).is_sound
         ingest.dataset_delete(cursor, dataset_id=1)

@@ -22,6 +22,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
+from vlm.datasets import finding
 from vlm.errors import Refusal
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, read_picture
@@ -123,6 +124,8 @@ def _work(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> 
     """Measure what is left, and return what is to be written down about the end."""
     try:
         _measure_all(job, own, halt)
+        if not halt.is_set():
+            finding.find(dataset_id=job.dataset_id)
     except Refusal as problem:
         if not (halt.is_set() and isinstance(problem, StoreBusy)):
             return {"status": Status.FAILED, "error": problem.message}

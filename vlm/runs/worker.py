@@ -15,6 +15,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
+from vlm.datasets import finding
 from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
@@ -158,6 +159,8 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         _own(run).update(blind=run.blind)
         meter = _Meter(run)
         tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
+    if not halt.is_set():
+        finding.look_again(dataset_id=run.dataset_id)
     return halt.is_set() and (meter.done.processed < left or _has_doubts(run, store))
 
 

@@ -19,7 +19,7 @@ from .errors import (
     TagError,
 )
 from .filters import SOURCES, STATES, Chip, SampleFilter, where
-from .orders import MEASURE_ORDERS, ORDERS, is_order
+from .orders import MARK_ORDERS, MEASURE_ORDERS, ORDERS, is_order
 from .records import (
     Annotation,
     Answer,
@@ -57,6 +57,7 @@ from .records import (
 )
 
 __all__ = [
+    "MARK_ORDERS",
     "MEASURE_ORDERS",
     "ORDERS",
     "SOURCES",

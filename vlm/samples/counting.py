@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from .database import Cursor
-from .filters import SOURCES, STATES, SampleFilter, Words, where
+from .filters import MARKS, SOURCES, STANDING, STATES, SampleFilter, Words, where
 from .records import Count, DimensionFacet, Facets
 
 MAX_FACET = 200  # distinct user tags, splits or categories that are listed
@@ -43,6 +43,7 @@ def facets(
         categories=counter.values("unnest(s.categories)", replace(rest, categories=())),
         states=tuple(Count(state, n) for state, n in zip(STATES, states, strict=True)),
         sources=tuple(Count(source, n) for source, n in zip(SOURCES, sources, strict=True)),
+        marks=counter.marks(rest),
     )
 
 
@@ -102,6 +103,16 @@ class _Counter:
             chosen,
         )
         return tuple(Count(*row) for row in rows)
+
+    def marks(self, chosen: SampleFilter) -> tuple[Count, ...]:
+        found = dict(
+            self._rows(
+                "select m.kind, count(distinct m.sample_id) from marks m join (select s.id, s.dataset_id, s.tags from SAMPLES) s "
+                f"on s.id = m.sample_id where m.dataset_id = {int(self._dataset_id)} and {STANDING} group by 1",
+                chosen,
+            )
+        )
+        return tuple(Count(kind, found[kind]) for kind in MARKS if kind in found)
 
     def excess(self, chosen: SampleFilter, name: str) -> int:
         """Return by how much the counts of a dimension's words exceed the samples that have one.

@@ -296,6 +296,8 @@ def set_aside(cursor: Cursor, *, dataset_id: int, by: Edit = COMMAND) -> None:
         f"update sample_tags set ended_by = $edit where ended_by is null and source = 'model' and {IN_TOUCH}",
         {"edit": edit_id, **span},
     ).fetchall()
-    cursor.execute(f"delete from measures where {IN_TOUCH}", span).fetchall()
+    for table in ("measures", "marks"):
+        cursor.execute(f"delete from {table} where {IN_TOUCH}", span).fetchall()
+    cursor.execute("update findings set samples = -1 where dataset_id = ?", [dataset_id]).fetchall()
     derive(cursor, check_current=True)
     changed(cursor, dataset_id)

@@ -32,6 +32,14 @@ MEASURES = {  # what they are called; see ``vlm.measures``
     "colourfulness": "colourfulness",
     "aspect": "width to height",
 }
+MARKS = {  # what can be found about samples; see ``finding``
+    "contradiction": "Contradicts its tags",
+    "near": "Nearly the same",
+    "leak": "Leaks between splits",
+}
+# Of a mark ``m`` and its sample ``s``: a contradiction that the tag has outlived, and nobody decided to be right.
+STANDING = """(m.kind <> 'contradiction' or (list_contains(s.tags, m.word) and not exists (select 1 from labels l
+    where l.dataset_id = s.dataset_id and l.sample_id = s.id and l.ended_by is null and l.word = m.word)))"""
 MAX_IDS = 10_000
 MAX_PARTS = 100  # values of all parts together, ids apart
 MAX_LENGTH = 200  # characters of one value
@@ -289,10 +297,19 @@ def _marks(values: Sequence[str], chosen: Chosen) -> Condition:
     parts, given = [], []
     for value in values:
         kind, colon, word = value.partition(":")
-        only = " and word = ?" if colon else ""
-        parts.append(f"s.id in (select sample_id from marks where dataset_id = ? and kind = ?{only})")
-        given += [chosen[1], kind, *([word] if colon else [])]
+        only = " and m.word = ?" if colon else ""
+        parts.append(
+            "s.id in (select m.sample_id from marks m join samples s on s.id = m.sample_id where m.dataset_id = ? "
+            f"and s.dataset_id = ? and m.kind = ?{only} and {STANDING})"
+        )
+        given += [chosen[1], chosen[1], kind, *([word] if colon else [])]
     return " and ".join(parts), given
+
+
+def _said_mark(value: str, _: "SampleFilter") -> str:
+    kind, word = value.split(":", 1) if ":" in value else (value, "")
+    said = MARKS.get(kind, kind).lower()
+    return f"{said}: {word}" if word else said
 
 
 def _flip(value: str, chosen: Chosen) -> Condition:
@@ -379,8 +396,10 @@ class SampleFilter:
     unlabelled: tuple[str, ...] = part("unlabelled", _all, _labels("not in"), "not labelled {}", each=True, dear=True)
     edited_by: str = part("edited_by", _last, _edited_by, "edited by {}", dear=True)
     edit: int | None = part("edit", _number_of, _edit, "edit {}", dear=True)
-    marks: tuple[str, ...] = part("mark", _all, _marks, "{}", each=True, dear=True)
-    group: int | None = part("group", _number_of, _in_rows("marks", "member_of = ?"), "like number {}", dear=True)
+    marks: tuple[str, ...] = part("mark", _all, _marks, _said_mark, each=True, dear=True)
+    group: int | None = part(
+        "group", _number_of, _in_rows("marks", "member_of = ?"), "nearly the same as number {}", dear=True
+    )
     slice: int | None = part("slice", _number_of, _in_rows("slice_samples", "slice_id = ?"), "slice {}", dear=True)
     flip: str = part("flip", _last, _flip, "flip {}", dear=True)
     run: int | None = part("run", _number_of, _in_rows("run_samples", "run_id = ?"), "run {}", dear=True)

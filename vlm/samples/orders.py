@@ -17,9 +17,15 @@ MEASURE_ORDERS = {
     "measure:aspect": "Tallest first",
     "-measure:aspect": "Widest first",
 }
+CONTRADICTING = "contradicting"
+MARK_ORDERS = {CONTRADICTING: "Most contradicting first"}
 
 
 def is_order(order: str) -> bool:
     """Return whether an order is spelt as one; a column that it names may not be there."""
     kind, _, name = order.removeprefix("-").partition(":")
-    return order in ORDERS or (kind == "column" and name != "") or (kind == "measure" and name in MEASURES)
+    return (
+        order in (*ORDERS, *MARK_ORDERS)
+        or (kind == "column" and name != "")
+        or (kind == "measure" and name in MEASURES)
+    )

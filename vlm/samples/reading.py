@@ -10,7 +10,7 @@ from .database import Cursor, number
 from .errors import FilterError
 from .filters import MEASURES, SampleFilter, Words, where
 from .history import with_givers
-from .orders import ORDERS
+from .orders import CONTRADICTING, ORDERS
 from .records import (
     Annotation,
     Answer,
@@ -102,13 +102,19 @@ def page_cursor(order: str, row: tuple[Any, int]) -> str:
 def _key(cursor: Cursor, dataset_id: int, order: str) -> tuple[str, type]:
     """Return what an order sorts by, as SQL that is never null, and whether that is a text or a number.
 
-    Besides ``ORDERS`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
+    Besides ``ORDERS`` and ``CONTRADICTING`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
 
     Raises:
         FilterError: there is no such order.
     """
     if order in KEY:
         return KEY[order], str if order == "name" else float
+    if order == CONTRADICTING:
+        strongest = (
+            f"(select max(v.value) from marks v where v.dataset_id = {int(dataset_id)} and v.kind = 'contradiction' "
+            "and v.sample_id = s.id)"
+        )
+        return f"coalesce(-{strongest}, {NO_NUMBER})", float
     kind, _, name = order.removeprefix("-").partition(":")
     sign = "-" if order.startswith("-") else ""
     if kind == "measure" and name in MEASURES:

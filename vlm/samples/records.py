@@ -206,6 +206,7 @@ class Facets:
     categories: tuple[Count, ...]
     states: tuple[Count, ...]
     sources: tuple[Count, ...]
+    marks: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

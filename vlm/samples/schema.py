@@ -177,6 +177,14 @@ VERSION_6 = """
     );
 """
 
+VERSION_7 = """
+    alter table marks add column measure varchar default '';         -- of a contradiction: what is strange, and on which side
+    create table findings (              -- when somebody looked for marks, with which setting, at how many measured samples
+        dataset_id bigint not null, kind varchar not null, setting double not null, samples bigint not null,
+        revision bigint not null, created timestamp not null default current_timestamp::timestamp
+    );
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
@@ -184,7 +192,7 @@ SAMPLE_TABLES = (
 )
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
-    *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions"),
+    *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions", "findings"),
 )
 RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt")
 EDITED_TABLES = ("sample_tags", "rejections", "labels")
@@ -216,6 +224,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_4,),
     (VERSION_5,),
     (VERSION_6,),
+    (VERSION_7,),
 ]
 
 

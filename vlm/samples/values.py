@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .columns import only_ids
 from .database import Cursor
 from .deriving import changed
-from .filters import MEASURES
+from .filters import MEASURES, Condition
 from .records import Mark, Measures
 
 
@@ -23,6 +23,17 @@ class Spread:
     median: float
     high: float
     most: float
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSample:
+    """A sample of a frozen slice: where it is below the data set's root, and what its bytes are, if they were read."""
+
+    id: int
+    path: str
+    split: str
+    content_key: str
+    sha256: str | None
 
 
 def measures_keep(cursor: Cursor, *, dataset_id: int, measures: Mapping[int, Measures]) -> None:
@@ -120,7 +131,7 @@ def marks_put(cursor: Cursor, *, dataset_id: int, kind: str, marks: Iterable[Mar
     cursor.execute("delete from marks where dataset_id = ? and kind = ?", [dataset_id, kind]).fetchall()
     appender, count = cursor.appender("marks"), 0
     for mark in marks:
-        appender.append_row(dataset_id, kind, mark.sample_id, mark.member_of, mark.value, mark.word)
+        appender.append_row(dataset_id, kind, mark.sample_id, mark.member_of, mark.value, mark.word, "")
         count += 1
     appender.flush()
     changed(cursor, dataset_id)
@@ -138,15 +149,26 @@ def marks(cursor: Cursor, dataset_id: int, kind: str, *, ids: Sequence[int] | No
     return [Mark(*row) for row in rows]
 
 
-def slice_freeze(cursor: Cursor, *, dataset_id: int, slice_id: int, ids: Sequence[int]) -> int:
-    """Keep these samples under a number, in place of what was kept under it; returns how many are the data set's."""
+def slice_freeze(cursor: Cursor, *, dataset_id: int, slice_id: int, target: Condition) -> int:
+    """Keep the samples of a condition on ``samples s`` under a number, in place of what was kept under it; returns how many."""
     slice_forget(cursor, dataset_id=dataset_id, slice_id=slice_id)
+    condition, values = target
     rows = cursor.execute(
-        "insert into slice_samples select dataset_id, ?, id from samples where dataset_id = ? "
-        "and id in (select unnest(?::bigint[])) order by id",
-        [slice_id, dataset_id, list(ids)],
+        f"insert into slice_samples select s.dataset_id, ?, s.id from samples s where {condition} and s.dataset_id = ? "
+        "order by s.id",
+        [slice_id, *values, dataset_id],
     ).fetchall()
     return int(rows[0][0])
+
+
+def slice_page(cursor: Cursor, dataset_id: int, slice_id: int, *, after: int, limit: int) -> list[SliceSample]:
+    """Return the next samples of a slice by id."""
+    rows = cursor.execute(
+        "select s.id, s.path, s.split, s.content_key, s.digest from slice_samples v join samples s on s.id = v.sample_id "
+        "where v.dataset_id = ? and v.slice_id = ? and s.id > ? order by s.id limit ?",
+        [dataset_id, slice_id, after, limit],
+    ).fetchall()
+    return [SliceSample(*row) for row in rows]
 
 
 def slice_forget(cursor: Cursor, *, dataset_id: int, slice_id: int) -> None:

@@ -90,7 +90,7 @@ def draw(
     narrowed = filter is not None and not filter.is_empty
     within = where(dataset.pk, filter, words_by_dimension()) if filter is not None and narrowed else None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    name = _name("within" if narrowed else design.value)
+    name = draw_name("within" if narrowed else design.value)
     with known.deciding(dataset.pk, dimension) as cursor:
         found = trust.answered(cursor, dataset.pk, dimension, words, within=within)
         eligible = ~found.decided
@@ -291,12 +291,12 @@ def filter_empty(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word or "no" for word in words)
 
 
-# -- inside --------------------------------------------------------------------------------------------------------------
-def _name(kind: str) -> str:
+def draw_name(kind: str) -> str:
     """Return the name of a draw made now; ``accuracy.batch_order`` reads the time back, since draws add up in its order."""
     return f"{kind}-{timezone.now():%Y%m%d%H%M%S%f}"
 
 
+# -- inside --------------------------------------------------------------------------------------------------------------
 def _open_draw(cursor: Cursor, dataset_id: int, dimension: str) -> tuple[str, int, int] | None:
     """Return the newest draw that is not decided (else the newest): its name, how many it holds, how many are decided."""
     left = drawing.draws_left(cursor, dataset_id)
@@ -313,7 +313,7 @@ def _with_samples(cursor: Cursor, dataset_id: int, rows: Sequence[Drawn]) -> lis
 def _uniform(cursor: Cursor, dataset_id: int, given: list[Label]) -> list[Label]:
     """Give labels the chance of a uniform draw: how many are labelled, of how many the model has answered."""
     chosen = []
-    name = _name("import")
+    name = draw_name("import")
     for dimension in dict.fromkeys(label.dimension for label in given):
         mine = [label for label in given if label.dimension == dimension]
         total = len(trust.answered(cursor, dataset_id, dimension, words_of(dimension)).ids)

@@ -104,6 +104,8 @@ def _give(edit: Callable[..., Edited], dataset: Dataset, filter: SampleFilter, t
 
 
 def _way(filter: SampleFilter) -> Way:
+    if filter.group is not None:
+        return "group"
     return "single" if len(filter.ids) == 1 else "bulk"
 
 

@@ -28,6 +28,12 @@ def percent(probability: float | None) -> str:
 
 
 @register.filter
+def beyond(share: float) -> str:
+    """Return 0.9912 as “99.1 %”."""
+    return f"{100 * share:.1f} %"
+
+
+@register.filter
 def measure(value: float) -> str:
     """Return a measure with three digits that count: 1,234, 87.3, 0.52."""
     if abs(value) >= 100:

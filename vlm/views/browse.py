@@ -23,7 +23,7 @@ from vlm.formats import EXPORTS
 from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
-from vlm.samples import MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
+from vlm.samples import MARK_ORDERS, MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
 from vlm.samples.filters import MEASURES
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
@@ -65,7 +65,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
     measured = services.pixels.is_measured(dataset=dataset)
-    orders = ORDERS | (MEASURE_ORDERS if measured else {})
+    orders = ORDERS | (MARK_ORDERS if facets.marks else {}) | (MEASURE_ORDERS if measured else {})
     user = request.user
     values = {
         "dataset": dataset,
@@ -79,12 +79,14 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
         "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
         "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in orders.items()],
+        "contradicting": services.pixels.contradicting(dataset=dataset),
         "order_label": orders.get(place.order, place.order),
         "measures": MEASURES if measured else {},
         "measure_keeps": _kept(place),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
+        "frozen": services.slices.listed(dataset=dataset),
         "saved": services.datasets.saved_views(dataset=dataset, user=user),
         "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in EXPORTS],
         "can_tag": user.has_perm(TAG),
@@ -275,13 +277,13 @@ def export(request: Request, dataset_id: int) -> HttpResponseBase:
     else:
         made = services.exports.make(**asked)
         file_name = made.name
-        response = StreamingHttpResponse(_FileInPieces(made.file), content_type=made.mime)
+        response = StreamingHttpResponse(FileInPieces(made.file), content_type=made.mime)
         response.headers["Content-Length"] = str(made.size)
     response.headers["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
     return response
 
 
-class _FileInPieces:
+class FileInPieces:
     """A file as the server's loop reads it, a piece at a time in a thread; closed with the response, come what may."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -1,8 +1,10 @@
-"""What the pixels say of a data set: measuring it, how the measures are spread."""
+"""What the pixels say of a data set: measuring it, tags that they contradict, images that are nearly the same."""
 
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -10,18 +12,25 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from vlm import services
 from vlm.models import Dataset
-from vlm.permissions import TAG
+from vlm.permissions import EDIT, TAG
 from vlm.samples.filters import MEASURES
+from vlm.services.pixels import FARTHEST, Contradictions
 from vlm.views.access import Request, found, get_dataset
 from vlm.views.problems import Problem, wants_json
+
+LISTED = 24  # groups on show
+PICTURES = 6  # of each
 
 
 @require_safe
 def pixels(request: Request, dataset_id: int) -> HttpResponse:
-    """Show how far a data set is measured, and how the measures are spread."""
+    """Show how far a data set is measured, how the measures are spread, and what was found by them."""
     dataset = get_dataset(request, dataset_id)
     measured = services.pixels.measured(dataset=dataset)
     job = services.pixels.measure_job(dataset=dataset)
+    contradicting = services.pixels.contradictions(dataset=dataset)
+    leaking = "leaking" in request.GET
+    near = services.pixels.nearly_same(dataset=dataset, listed=LISTED, pictures=PICTURES, leaking=leaking)
     if wants_json(request):
         return JsonResponse(
             {
@@ -30,9 +39,18 @@ def pixels(request: Request, dataset_id: int) -> HttpResponse:
                 "left": measured.left,
                 "measures": {spread.name: _without_name(asdict(spread)) for spread in measured.spreads},
                 "job": services.pixels.measure_state(job=job) if job else None,
+                "contradictions": contradicting.to_json(),
+                "nearly_same": near.to_json(),
             }
         )
     values = _job_values(request, dataset) | {
+        "contradicting": contradicting,
+        "dimensions": _by_dimension(contradicting),
+        "near": near,
+        "beyond": 100 * contradicting.looked.setting if contradicting.looked else None,
+        "distance": int(near.looked.setting) if near.looked else None,
+        "farthest": FARTHEST,
+        "can_edit": request.user.has_perm(EDIT),
         "measured": measured,
         "spreads": [(spread, MEASURES[spread.name]) for spread in measured.spreads],
     }
@@ -70,6 +88,52 @@ def measure_cancel(request: Request, dataset_id: int) -> HttpResponse:
     if wants_json(request):
         return JsonResponse(services.pixels.measure_state(job=job))
     return redirect("pixels", dataset.pk)
+
+
+@require_POST
+def find(request: Request, dataset_id: int) -> HttpResponse:
+    """Look for contradictions and for images that are nearly the same, in place of what was found before."""
+    dataset = get_dataset(request, dataset_id, TAG)
+    distance = request.POST.get("distance", "")
+    if distance and not (distance.isascii() and distance.isdecimal() and len(distance) < 3):
+        raise Problem(f"The distance is a whole number from 0 to {FARTHEST}.")
+    beyond = _percent(request.POST.get("beyond", ""))
+    services.pixels.find(dataset=dataset, distance=int(distance) if distance else None, beyond=beyond)
+    if wants_json(request):
+        return JsonResponse(
+            {
+                "contradictions": services.pixels.contradictions(dataset=dataset).to_json(),
+                "nearly_same": services.pixels.nearly_same(dataset=dataset, listed=LISTED, pictures=PICTURES).to_json(),
+            }
+        )
+    messages.success(request, "The findings are up to date.")
+    return redirect("pixels", dataset.pk)
+
+
+@require_POST
+def contradictions_review(request: Request, dataset_id: int) -> HttpResponse:
+    """Put the contradictions of a dimension up for review, the strongest first, and go there."""
+    dataset = get_dataset(request, dataset_id, EDIT)
+    dimension = request.POST.get("dimension", "")
+    draw = services.pixels.contradictions_draw(dataset=dataset, dimension=dimension)
+    if wants_json(request):
+        return JsonResponse({"draw": draw, "dimension": dimension})
+    return redirect(f"{reverse('review', args=[dataset.pk])}?{urlencode({'dimension': dimension})}")
+
+
+def _percent(text: str) -> float | None:
+    """Return “98” as 0.98; nothing for an empty text."""
+    try:
+        return float(text) / 100 if text.strip() else None
+    except ValueError as error:
+        raise Problem("Write a number of percent, such as 98.") from error
+
+
+def _by_dimension(found: Contradictions) -> list[tuple[str, list[Any]]]:
+    rows: dict[str, list[Any]] = {}
+    for name, one in found.words:
+        rows.setdefault(name, []).append(one)
+    return list(rows.items())
 
 
 def _job_values(request: Request, dataset: Dataset) -> dict[str, Any]:

@@ -39,10 +39,13 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
     withheld = services.vocabulary.withheld(detail=detail)
+    group = services.pixels.group_of(dataset=dataset, sample_id=sample_id)
     pixels = services.pixels.of_sample(dataset=dataset, sample_id=sample_id)
     values = {
         "dataset": dataset,
         "pixels": pixels,
+        "group": group,
+        "others": group[1] - 1 if group else 0,
         "measures": [(label, getattr(pixels.measures, name), pixels.above[name]) for name, label in MEASURES.items()]
         if pixels
         else [],

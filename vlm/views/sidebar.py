@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vlm.samples import SOURCES, STATES, Count, DimensionFacet, Facets, SampleFilter
+from vlm.samples.filters import MARKS
 from vlm.views.place import Place
 
 LISTED = 100  # categories and user tags; the search field finds the rest
@@ -48,6 +49,7 @@ class Sidebar:
     sources: tuple[Choice, ...]
     splits: tuple[Choice, ...]
     categories: tuple[Choice, ...]
+    marks: tuple[Choice, ...]
 
 
 def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
@@ -60,6 +62,7 @@ def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
         sources=draw.single("source", SOURCES, facets.sources, place.filter.source),
         splits=draw.several("splits", facets.splits, place.filter.splits),
         categories=draw.several("categories", facets.categories[:LISTED], place.filter.categories),
+        marks=draw.marks(facets.marks, place.filter.marks),
     )
 
 
@@ -148,6 +151,22 @@ class _Drawer:
             )
             for count in counts
             if count.value
+        )
+
+    def marks(self, counts: Sequence[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
+        """Draw what was found about the samples; of a kind that is chosen also where there is none."""
+        known = {count.value: count.count for count in counts}
+        scale = _scale(counts)
+        return tuple(
+            Choice(
+                label,
+                known.get(kind, 0),
+                _percent(known.get(kind, 0), scale),
+                kind in now,
+                self.place.filtered(marks=_toggled(now, kind)).url(self.dataset_id),
+            )
+            for kind, label in MARKS.items()
+            if kind in known or kind in now
         )
 
 
