@@ -186,6 +186,10 @@ def test_groups_and_leaks(store: SampleStore) -> None:
         state = looked(cursor, 1, NEAR)
         assert state is not None
         assert state.setting == 2
+        contradictions_find(cursor, dataset_id=1, rules=RULES)  # which leaves the groups up to date
+        after = looked(cursor, 1, NEAR)
+        assert after is not None
+        assert not after.changed
         groups_put(cursor, dataset_id=1, ids=known, groups=np.full(8, -1), distance=0)
         assert groups_count(cursor, 1) == (0, 0)
         assert count(cursor, 1, SampleFilter(marks=("leak",)), WORDS) == 0

@@ -181,6 +181,7 @@ def test_findings_and_slices_are_filters(store: SampleStore) -> None:
     with store.write() as cursor:
         marks_put(cursor, dataset_id=1, kind="near", marks=[Mark(a, 5), Mark(b, 5), Mark(c, 6)])
         marks_put(cursor, dataset_id=1, kind="contradiction", marks=[Mark(d, value=0.99, word="dark")])
+        editing.tags_add(cursor, dataset_id=1, target=chosen(d), tag="dark", dimension="lighting")
         assert ids_of(cursor, SampleFilter(group=5)) == [a, b]
         assert ids_of(cursor, SampleFilter(marks=("contradiction:dark",))) == [d]
         assert ids_of(cursor, SampleFilter(marks=("contradiction:bright",))) == []

@@ -9,7 +9,7 @@ All inside ``SampleStore.write()``, the reading functions inside ``read()``.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -303,11 +303,24 @@ def looked(cursor: Cursor, dataset_id: int, kind: str) -> Looked | None:
 
 
 def _looked(cursor: Cursor, dataset_id: int, kind: str, setting: float) -> None:
-    changed(cursor, dataset_id)
-    values: list[Any] = [dataset_id, kind]
-    cursor.execute("delete from findings where dataset_id = ? and kind = ?", values).fetchall()
+    """Write down that somebody looked; what was up to date stays so, since what was found changes nothing that is looked at."""
+    number = "(select number from dataset_revisions where dataset_id = $dataset)"
     cursor.execute(
-        "insert into findings (dataset_id, kind, setting, revision, samples) select ?, ?, ?, number, "
-        "(select count(*) from measures where dataset_id = ?) from dataset_revisions where dataset_id = ?",
-        [*values, setting, dataset_id, dataset_id],
+        "delete from findings where dataset_id = $dataset and kind = $kind", {"dataset": dataset_id, "kind": kind}
+    ).fetchall()
+    fresh = [
+        row[0]
+        for row in cursor.execute(
+            f"select kind from findings where dataset_id = $dataset and revision = {number}", {"dataset": dataset_id}
+        ).fetchall()
+    ]
+    changed(cursor, dataset_id)
+    cursor.execute(
+        f"update findings set revision = {number} where dataset_id = $dataset and list_contains($fresh::varchar[], kind)",
+        {"dataset": dataset_id, "fresh": fresh},
+    ).fetchall()
+    cursor.execute(
+        "insert into findings (dataset_id, kind, setting, samples, revision) select $dataset, $kind, $setting, "
+        f"(select count(*) from measures where dataset_id = $dataset), {number}",
+        {"dataset": dataset_id, "kind": kind, "setting": setting},
     ).fetchall()
