@@ -15,7 +15,7 @@ from vlm import services
 from vlm.models import TaggingRun
 from vlm.runs.options import RunOptions
 
-DEPLOYING = {"migrate", "createsuperuser", "collectstatic"}
+DEPLOYING = {"migrate", "createsuperuser", "collectstatic", "backup", "restore"}  # see test_backups.py
 
 
 def commands() -> list[list[str]]:

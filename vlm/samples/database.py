@@ -123,6 +123,47 @@ class SampleStore:
         finally:
             self._writer.release()
 
+    @contextmanager
+    def still(self) -> Iterator[tuple[Cursor, list[Path]]]:
+        """Yield a cursor, and the files, which nobody writes to within the block: another process can copy them.
+
+        Not by this one: to close a file that DuckDB has open drops its lock (POSIX), and others would come in.
+
+        Raises:
+            StoreBusy, StoreCorrupt, StoreReadOnly: the file cannot be opened.
+        """
+        self._take_turn()
+        try:
+            with self.read() as cursor:
+                yield cursor, [path for path in (self.path, self._log) if path.exists()]
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def replaced(self) -> Iterator[Path]:
+        """Yield the file's path while no process has it open: what lies there at the end is the store from then on.
+
+        Raises:
+            StoreBusy: a process of this machine did not hand the file over.
+        """
+        self._take_turn()
+        try:
+            self.close()
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._opening and self._connection is None, self.wait):
+                    raise _busy(self.path)
+                try:
+                    with self._queue.acquire(timeout=self.wait), self._owner.acquire(timeout=self.wait):
+                        yield self.path
+                except Timeout:
+                    raise _busy(self.path) from None
+        finally:
+            self._writer.release()
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.wal")
+
     def close(self) -> None:
         """Close the file once nobody in this process uses it, so that another process gets it at once."""
         with self._changed:
@@ -224,7 +265,7 @@ class SampleStore:
 
     def _make_private(self) -> None:
         """Let nobody but this user read the store."""
-        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+        for path in (self.path, self._log):
             with suppress(OSError):  # another user's, who gave us the right to write
                 path.chmod(PRIVATE)
 

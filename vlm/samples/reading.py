@@ -417,6 +417,11 @@ def store_id(cursor: Cursor) -> str:
     return str(cursor.execute("select store_id from meta").fetchall()[0][0])
 
 
+def samples_held(cursor: Cursor) -> int:
+    """Return how many samples the store has, of all data sets."""
+    return number(cursor, "select count(*) from samples", [])
+
+
 def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
     rows = cursor.execute(
         "select dataset_id, count(*), count(*) filter (len(tags) > 0), count(*) filter (missing) from samples "

@@ -5,6 +5,7 @@ Everything takes keywords. Reading functions open the store themselves; writing 
 
 from vlm.services import (
     accuracy,
+    backups,
     datasets,
     exports,
     pixels,
@@ -21,6 +22,7 @@ from vlm.services import (
 
 __all__ = [
     "accuracy",
+    "backups",
     "datasets",
     "exports",
     "pixels",

@@ -1,0 +1,184 @@
+"""Backups: store and database as they were at one moment, copied while the server runs, and put back.
+
+Within the copying nobody writes to the store. What Django's database says beyond it is an errand (``vlm.errands``), which is
+finished when the copy is first opened, so the two belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, connections
+from django.utils import timezone
+
+from vlm.errors import Refusal
+from vlm.models import Dataset, TaggingRun
+from vlm.process import sample_store
+from vlm.runs.state import active
+from vlm.samples import reading
+
+STORE, DATABASE, MANIFEST = "samples.duckdb", "datavisor.sqlite3", "backup.json"
+PAGES = 1000  # of SQLite, copied at a time
+COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
+
+
+class BackupFailed(Refusal):
+    """A backup cannot be made or put back; the message says why, and nothing has changed."""
+
+    title = "No backup"
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What is in a backup; ``files`` holds the SHA-256 of each."""
+
+    folder: Path
+    made: datetime
+    datasets: int
+    runs: int
+    samples: int
+    files: dict[str, str]
+
+
+def make(*, folder: Path) -> Backup:
+    """Copy store and database into a new folder, which is its user's alone: it holds password hashes.
+
+    Thumbnails are made anew when they are needed, the secret key and the model are not part of it.
+
+    Raises:
+        BackupFailed, StoreError: nothing is left behind.
+    """
+    _check_database()
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise BackupFailed(f"{folder} is there already. A backup is a folder of its own: choose another.") from None
+    except OSError as error:
+        raise BackupFailed(f"{folder} cannot be made: {error.strerror}.") from error
+    try:
+        return _copy_into(folder)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, (OSError, sqlite3.Error, subprocess.CalledProcessError)):
+            raise BackupFailed(f"{folder} could not be written: {error}. Make room, or choose another disk.") from error
+        raise
+
+
+def look(*, folder: Path) -> Backup:
+    """Return what a backup holds, after a look at every byte of it.
+
+    Raises:
+        BackupFailed: it is none, or damaged.
+    """
+    try:
+        noted = json.loads((folder / MANIFEST).read_text())
+        backup = Backup(**noted | {"folder": folder, "made": datetime.fromisoformat(noted["made"])})
+        wrong = [name for name, digest in backup.files.items() if _digest(folder / Path(name).name) != digest]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BackupFailed(f"{folder} is no backup of DataVisor, or an incomplete one: {error}.") from error
+    if wrong or not {STORE, DATABASE} <= set(backup.files):
+        raise BackupFailed(f"{folder} is damaged: {', '.join(wrong) or 'a file is missing'}. Take another backup.")
+    return backup
+
+
+def restore(*, folder: Path) -> tuple[Backup, Path]:
+    """Put a backup in the place of store and database; returns it, and the folder to which the present ones were moved.
+
+    Servers that run go on with what was put back; whoever was logged in may have to log in again.
+
+    Raises:
+        BackupFailed: it is none, or a run is active.
+        StoreError: nothing has changed.
+    """
+    _check_database()
+    backup = look(folder=folder)
+    if at_work := active():
+        raise BackupFailed(f"Run {at_work[0].pk} is active. Wait for its end, or cancel it.")
+    aside = Path(settings.DATA_DIR) / f"before-restore-{timezone.now():%Y%m%dT%H%M%S%f}"
+    aside.mkdir(mode=0o700)
+    connections.close_all()
+    with sample_store().replaced() as store, _moved_aside(store, aside):
+        for name in backup.files:
+            if name != DATABASE:
+                shutil.copyfile(folder / name, store.with_name(store.name + name.removeprefix(STORE)))
+        _copy_database(_own_database(), aside / DATABASE)
+        _copy_database(folder / DATABASE, _own_database())
+    connections.close_all()
+    call_command("migrate", interactive=False, verbosity=0)  # it may be of an older release
+    return backup, aside
+
+
+def _copy_into(folder: Path) -> Backup:
+    with sample_store().still() as (cursor, files):
+        for path in files:
+            target = folder / (STORE + path.name.removeprefix(settings.DUCKDB_PATH.name))
+            subprocess.run([sys.executable, "-c", COPY, str(path), str(target)], check=True, capture_output=True)
+        _copy_database(_own_database(), folder / DATABASE)
+        held = reading.samples_held(cursor)
+    names = sorted(path.name for path in folder.iterdir())
+    for name in names:
+        (folder / name).chmod(0o600)
+    backup = Backup(
+        folder,
+        timezone.now(),
+        Dataset.objects.count(),
+        TaggingRun.objects.count(),
+        held,
+        {name: _digest(folder / name) for name in names},
+    )
+    noted: dict[str, Any] = asdict(backup) | {"made": backup.made.isoformat()}
+    del noted["folder"]
+    (folder / MANIFEST).write_text(json.dumps(noted, indent=1))
+    return backup
+
+
+def _check_database() -> None:
+    if connection.vendor != "sqlite":
+        raise BackupFailed(
+            f"Users, data sets and runs are in {connection.vendor}, which has a backup of its own. Stop the server, back that up, and "
+            f"copy {settings.DUCKDB_PATH}: the two belong together."
+        )
+
+
+def _own_database() -> Path:
+    return Path(connection.settings_dict["NAME"])
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Copy one SQLite database over another, page by page: both may be in use, and stay consistent."""
+    with closing(sqlite3.connect(source, timeout=60)) as read, closing(sqlite3.connect(target, timeout=60)) as written:
+        read.backup(written, pages=PAGES)
+
+
+@contextmanager
+def _moved_aside(store: Path, aside: Path) -> Iterator[None]:
+    """Move the store's files away within the block, and back if it fails."""
+    moved = [path for path in store.parent.glob(f"{store.name}*") if path.suffix not in (".lock", ".queue")]
+    for path in moved:
+        path.rename(aside / path.name)
+    try:
+        yield
+    except BaseException:
+        for path in (store, store.with_name(f"{store.name}.wal")):
+            path.unlink(missing_ok=True)
+        for path in moved:
+            (aside / path.name).replace(path)
+        raise
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
