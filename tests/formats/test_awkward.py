@@ -507,8 +507,8 @@ def test_yaml_is_bounded(text: str, reason: str) -> None:
             [("train", "n01"), ("train", "n02"), ("val", "")],
         ),
         (["Train/1.jpg", "VAL/2.jpg"], [("train", ""), ("val", "")]),
-        (["JPEGImages/1.jpg", "SegmentationClass/1.png"], [("", ""), ("", "")]),
-        (["images/1.jpg", "masks/1.png"], [("", ""), ("", "")]),
+        (["JPEGImages/1.jpg", "SegmentationClass/2.png"], [("", ""), ("", "")]),
+        (["images/1.jpg", "masks/2.png"], [("", ""), ("", "")]),
     ],
 )
 def test_classes_and_splits_survive_a_stray_file(
@@ -517,6 +517,55 @@ def test_classes_and_splits_survive_a_stray_file(
     write_images(tmp_path, *paths)
     by_path = {record.path: (record.split, "".join(record.categories)) for record in read(tmp_path)[1]}
     assert [by_path[path] for path in paths] == expected
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks"),
+    [
+        (["images/1.jpg", "images/2.jpg"], ["masks/1.png", "masks/2_mask.png"]),
+        (["JPEGImages/1.jpg"], ["SegmentationClass/1.png", "SegmentationObject/1.png"]),
+        (["train/images/1.jpg", "val/images/2.jpg"], ["train/labels/1.png", "val/labels/2-gt.png"]),
+        (["images/cat/1.jpg", "images/dog/1.jpg"], ["Masks/cat/1.png", "Masks/dog/1.png"]),
+        (["1.JPG", "2.jpg"], ["mask/1.png"]),
+    ],
+)
+def test_masks_beside_their_photos_are_no_samples(tmp_path: Path, photos: list[str], masks: list[str]) -> None:
+    write_images(tmp_path, *photos, *masks)
+    found, records = read(tmp_path)
+    assert sorted(record.path for record in records) == sorted(photos)
+    assert found.total == len(photos)
+    assert {"taken for masks" in reason for reason in skips(found).values()} == {True}
+    assert {name.partition(" (")[0] for name in skips(found)} == {str(Path(path).parent) for path in masks}
+    alone = tmp_path / Path(masks[0]).parent
+    assert len(read(alone)[1]) == sum((tmp_path / path).is_relative_to(alone) for path in masks)
+
+
+@pytest.mark.parametrize("folder", ["masks", "labels", "gt"])
+def test_photos_of_masks_are_samples(tmp_path: Path, folder: str) -> None:
+    """Of such as people wear, say."""
+    write_images(tmp_path, *(f"images/{number}.jpg" for number in range(4)), f"{folder}/a.jpg", f"{folder}/1.jpg")
+    assert len(read(tmp_path)[1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["images/train", "images/bus"], ["", ""]),
+        (["images/train", "images/val", "images/extra"], ["train", "val", ""]),
+        (["train", "masks"], ["train", ""]),
+        (["train", "val"], ["train", "val"]),
+        (["images/train/a", "images/other"], ["train", ""]),
+    ],
+)
+def test_a_class_called_train_is_no_split(tmp_path: Path, folders: list[str], expected: list[str]) -> None:
+    names = [f"{folder}/{place}.jpg" for place, folder in enumerate(folders)]
+    write_images(tmp_path, *names)
+    write_json(tmp_path / "a.json", coco(*names))
+    found, records = read(tmp_path)
+    by_path = {record.path: record.split for record in records}
+    assert [by_path[name] for name in names] == expected
+    told = [reason for reason in skips(found).values() if "taken for a class" in reason]
+    assert len(told) == (expected == ["", ""])
 
 
 @pytest.mark.parametrize("mark", ["datavisor.sqlite3", "samples.duckdb"])

@@ -6,6 +6,7 @@ come in the order of the JSON, each with its annotations. Images are not opened:
 
 import json
 import math
+import os
 import posixpath
 import re
 import struct
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from vlm.formats.base import Found, ImportFormat
 from vlm.formats.files import OUTSIDE, UTF_16, Elsewhere, Files, Refused, not_text
 from vlm.formats.json_stream import JSONBroken, stream_sections
+from vlm.formats.masks import DESCRIBING
 from vlm.formats.matching import Ambiguous, split_in, split_name
 from vlm.formats.records import (
     Annotation,
@@ -394,6 +396,7 @@ class _Reading:
         self._lookups: list[_AnnotationLookup] = []
         self._missing: list[array[int]] = []  # places in each spool of the images that were not found
         self._splits: list[str] = []
+        self._split_of: dict[str, str] = {}  # of folders
         self._ambiguous: list[frozenset[int]] = []  # ids of each spool that several images have
 
     def records(self) -> Iterator[SampleRecord]:
@@ -516,7 +519,7 @@ class _Reading:
         return SampleRecord(
             path=path,
             file_name=name,
-            split=split or split_in(path.rpartition("/")[0]),
+            split=split or self._split_in(path.rpartition("/")[0]),
             width=width,
             height=height,
             categories=distinct_categories(annotations),
@@ -525,6 +528,35 @@ class _Reading:
             external_id=printable(external_id),
             source_file=source,
         )
+
+    def _split_in(self, folder: str) -> str:
+        """Return the split that a folder's name stands for; none where other folders beside it are no splits: then it is a class."""
+        if folder not in self._split_of:
+            split = split_in(folder)
+            if split and (beside := _class_beside(self._files, folder)):
+                split = ""
+                self._report(
+                    folder,
+                    f"Its name could be a split's, but “{beside}” beside it is none: it is taken for a class, and stands for no split.",
+                )
+            self._split_of[folder] = split
+        return self._split_of[folder]
+
+
+def _class_beside(files: Files, folder: str) -> str:
+    """Return a folder of images beside the one split that a path names, if that is the only split there; else ''."""
+    parts = folder.split("/")
+    place = next(index for index, part in enumerate(parts) if split_name(part))
+    parent = "/".join(parts[:place])
+    try:
+        with os.scandir(files.absolute(parent)) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return ""
+    others = [name for name in names if not split_name(name) and name.lower() not in DESCRIBING]
+    if place != len(parts) - 1 or len({split_name(name) for name in names} - {""}) > 1:
+        return ""
+    return next((name for name in others if files.has_images(f"{parent}/{name}" if parent else name)), "")
 
 
 def _is_elsewhere(name: str) -> bool:

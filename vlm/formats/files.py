@@ -187,6 +187,17 @@ class Files:
         except (OSError, ValueError):
             return False
 
+    def has_images(self, path: str) -> bool:
+        """Return whether a folder itself holds files that may be images."""
+        try:
+            with os.scandir(self.absolute(path)) as entries:
+                return any(
+                    not entry.name.startswith(".") and suffix_of(entry.name) not in _COMPANIONS and entry.is_file()
+                    for entry in entries
+                )
+        except OSError:
+            return False
+
     def read_text(self, path: str, *, max_bytes: int) -> str:
         """Return the text of a small file.
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 from vlm.formats.base import Found, ImportFormat
 from vlm.formats.files import Files, Refused, suffix_of, walk_images
+from vlm.formats.masks import DESCRIBING, mask_folders
 from vlm.formats.matching import split_name
 from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, Skip
 
 # Such folders say where the images are, not what is on them.
 _CONTAINERS = frozenset(
     ["image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "data", "dataset", "jpegimages"]
-)
-# Pictures that describe other pictures: beside them, class folders are not to be guessed.
-_DESCRIBING = frozenset(
-    ["mask", "masks", "segmentationclass", "segmentationobject", "annotation", "annotations", "label", "labels"]
 )
 _STRAYS = 0.1  # share of images that may lie elsewhere than splits and classes say
 _UNUSED = {
@@ -50,10 +47,21 @@ def scan_folder(root: Path) -> Scan:
     folders = Counter(posixpath.dirname(path) for path in walk_images(files, "", _ignore, companions.see))
     if not folders:
         raise ImportFailed(f"There is no image in “{root}”. Give the folder that holds the images.")
+    masks = mask_folders(files, folders)
+    described = [
+        Skip(
+            f"{folder} ({folders.pop(folder):,} pictures)",
+            f"They are called as those in “{photos or root.name}”, so they are taken for masks of these and are no samples. Import "
+            "this folder by itself if they are photos.",
+        )
+        for folder, photos in masks.items()
+    ]
     layout = _layout({tuple(folder.split("/")) if folder else (): count for folder, count in folders.items()})
 
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
         for path in walk_images(files, "", report):
+            if masks and posixpath.dirname(path) in masks:
+                continue
             try:
                 key = files.image(path)
             except Refused as refused:
@@ -75,7 +83,7 @@ def scan_folder(root: Path) -> Scan:
                 external_id="",
             )
 
-    return Scan(Path(files.root), "folder", folders.total(), records, notes=companions.notes())
+    return Scan(Path(files.root), "folder", folders.total(), records, notes=[*described, *companions.notes()])
 
 
 def _layout(folders: dict[_Folder, int]) -> _Layout:
@@ -92,7 +100,7 @@ def _layout(folders: dict[_Folder, int]) -> _Layout:
         # What lies in a folder “images” and the like has no class, and speaks neither for classes nor against them.
         plain = [(_plain(folder), count) for folder, count in below if _plain(folder) or not folder]
         classes = {folder[0].lower() for folder, _ in plain if len(folder) == 1}
-        has_classes = _nearly_all(plain, lambda folder: len(folder) == 1, several=True) and not classes & _DESCRIBING
+        has_classes = _nearly_all(plain, lambda folder: len(folder) == 1, several=True) and not classes & DESCRIBING
         if has_splits or has_classes:
             return _Layout(base, has_splits, has_classes)
     return _Layout(0, has_splits=False, has_classes=False)
