@@ -282,6 +282,11 @@ def test_a_saved_view_needs_a_filter_that_can_be_read(client: Client, dataset: D
 
 
 # -- the vocabulary ------------------------------------------------------------------------------------------------------
+def rows(query: str) -> list[tuple[object, ...]]:
+    with sample_store().read() as cursor:
+        return cursor.execute(query).fetchall()
+
+
 def dimension_form(dimension: Dimension | None, words: list[str], **values: object) -> dict[str, object]:
     """Return the form of a dimension whose words become ``words``, in place where there are some already."""
     old = list(dimension.words.all()) if dimension else []
@@ -333,15 +338,21 @@ def test_a_vocabulary_that_cannot_be_asked_is_told(client: Client, dataset: Data
     assert "Choose at least one dimension." in autotag(client, dataset, dimensions=[])
 
 
-def test_old_tags_outlive_changes_of_the_vocabulary(client: Client, dataset: Dataset) -> None:
+def test_old_tags_follow_changes_of_the_vocabulary(client: Client, dataset: Dataset) -> None:
+    """Whoever takes words away says what becomes of their tags, here as on the page."""
     first = execute(dataset)
     old = all_tags(dataset)
 
     def change(dimension_name: str, words: list[str], **values: object) -> None:
         dimension = Dimension.objects.get(name=dimension_name)
+        before = services.vocabulary.entries()
         address = reverse("admin:vlm_dimension_change", args=[dimension.pk])
-        answer = client.post(address, dimension_form(dimension, words, **values))
-        assert answer.status_code == 302, answer.content.decode()
+        answer = client.post(address, dimension_form(dimension, words) | values)
+        if "removed" in values:
+            assert answer.status_code == 302, answer.content.decode()
+        elif answer.status_code != 302:
+            assert (answer.status_code, services.vocabulary.entries()) == (409, before)
+            assert "Keep the tags as your own" in answer.content.decode()
 
     def pages_answer() -> None:
         root = reverse("dataset", args=[dataset.pk])
@@ -351,27 +362,53 @@ def test_old_tags_outlive_changes_of_the_vocabulary(client: Client, dataset: Dat
             assert client.get(address).status_code == 200
         assert services.datasets.check_store().is_sound
 
-    change("setting", ["inside", "outside"])  # renamed words
-    change("lighting", ["dark", "bright"])  # removed words
+    change("setting", ["inside", "outside"])
+    assert old & {"indoor", "outdoor"}
+    assert all_tags(dataset) == old  # nobody said what becomes of them, so nothing was changed
+    change("setting", ["inside", "outside"], removed="take")
+    old -= {"indoor", "outdoor"}
+    change("lighting", ["dark", "bright"], removed="keep")
     change("density", ["crowded", "sparse", "moderate", "empty"])  # swapped words
     change("clarity", ["blurry", "sharp", "noisy"], name="focus")  # a renamed dimension
+    assert {row[0] for row in rows("select distinct dimension from answers")} & {"clarity", "focus"} == {"focus"}
+    assert all_tags(dataset) == old
     pages_answer()
     dimension = Dimension.objects.get(name="weather")
-    client.post(reverse("admin:vlm_dimension_delete", args=[dimension.pk]), {"post": "yes"})
+    address = reverse("admin:vlm_dimension_delete", args=[dimension.pk])
+    assert client.post(address, {"post": "yes"}).status_code == 409
+    assert Dimension.objects.filter(name="weather").exists()
+    assert client.post(address, {"post": "yes", "removed": "keep"}).status_code == 302
+    assert not Dimension.objects.filter(name="weather").exists()
     pages_answer()
     assert all_tags(dataset) == old
+    assert [change.text.split(";")[0] for change in services.vocabulary.changes()][:2] == [
+        "Removed weather",
+        "Changed clarity",
+    ]
+    kept = {"dim", "normal", "sunny", "cloudy", "rainy", "foggy", "snowy", "night", "day"} & old
     second = execute(dataset)
     # Other questions: nothing is answered yet. The picture that cannot be read is left to the scope “failed”.
     assert (second.status, second.processed) == (Status.COMPLETED, 5)
-    now = all_tags(dataset)
-    assert now & {"inside", "outside"}
-    assert not now & {"indoor", "outdoor"}
+    assert all_tags(dataset) & {"inside", "outside"}
     pages_answer()
     services.runs.revert(run=second)
     assert all_tags(dataset) == old
     services.runs.revert(run=first)
-    assert all_tags(dataset) == set()
+    assert all_tags(dataset) == kept
     assert services.datasets.check_store().is_sound
+
+
+def test_a_condition_that_the_admin_sets_holds_for_tags_that_are_there(client: Client, dataset: Dataset) -> None:
+    execute(dataset)
+    dimension = Dimension.objects.get(name="weather")
+    words = [word.text for word in dimension.words.all()]
+    form = dimension_form(dimension, words, only_dimension="setting", only_words="outdoor")
+    assert client.post(reverse("admin:vlm_dimension_change", args=[dimension.pk]), form).status_code == 302
+    found = rows("select distinct unnest(tags) from samples where not list_contains(tags, 'outdoor')")
+    assert not {row[0] for row in found} & set(words)
+    assert services.datasets.check_store().is_sound
+    clash = dimension_form(None, ["outdoor", "elsewhere"])
+    assert "is a word of “setting”, too" in client.post(reverse("admin:vlm_dimension_add"), clash).content.decode()
 
 
 # -- every page ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from vlm.formats import asked_choices
 from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
 from vlm.models import Dataset, Dimension, ImportJob, SavedView, TaggingRun, Watch, Word
 from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
+from vlm.services.vocabulary import TagsAtStake
 from vlm.vocabulary import KINDS, VocabularyError, normalise
 from vlm.vocabulary_forms import LinesField, PairsField
 
@@ -410,6 +411,7 @@ class WordFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
                 spellings=dimension.spellings,
                 wordings=dimension.wordings,
             ).asked(words)
+            services.vocabulary.check_words(words=words, but=dimension.pk)
         except VocabularyError as error:
             raise forms.ValidationError(str(error)) from error
         super().clean()
@@ -454,6 +456,87 @@ class DimensionAdmin(TellsRefusals):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dimension]:
         return super().get_queryset(request).prefetch_related("words")
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Leave out deleting many at once: for each it is asked what becomes of the tags."""
+        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        with self.asking(request) as answer:
+            answer.append(super().changeform_view(request, object_id, form_url, extra_context))
+        return answer[0]
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        with self.asking(request) as answer:
+            answer.append(super().delete_view(request, object_id, extra_context))
+        return answer[0]
+
+    @contextmanager
+    def telling(self, request: HttpRequest, about: object = "", level: int = messages.WARNING) -> Iterator[None]:
+        """Tell refusals, but for the question what becomes of tags."""
+        asked: TagsAtStake | None = None
+        with super().telling(request, about, level):
+            try:
+                yield
+            except TagsAtStake as error:
+                asked = error
+        if asked is not None:
+            raise asked
+
+    @contextmanager
+    def asking(self, request: HttpRequest) -> Iterator[list[HttpResponse]]:
+        """Yield a list for the answer; where tags are at stake, it becomes the question what is to become of them."""
+        answer: list[HttpResponse] = []
+        try:
+            yield answer
+        except TagsAtStake as error:
+            left_out = {"csrfmiddlewaretoken", "removed"}
+            values = {
+                "title": error.title,
+                "counts": error.counts,
+                "again": [(key, each) for key, sent in request.POST.lists() if key not in left_out for each in sent],
+                "opts": self.opts,
+            }
+            context = {**self.admin_site.each_context(request), **values}
+            answer.append(TemplateResponse(request, "admin/vlm/tags_at_stake.html", context, status=error.status))
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        new = form.instance.name
+        old = form.initial.get("name") or new
+        self._follow(
+            request, f"Changed {old}" if change else f"Added {new}", {old: new} if change and old != new else {}
+        )
+
+    def save_model(self, request: HttpRequest, obj: Dimension, form: Any, change: bool) -> None:
+        self._remember(request)
+        super().save_model(request, obj, form, change)
+
+    def delete_model(self, request: HttpRequest, obj: Dimension) -> None:
+        self._remember(request)
+        super().delete_model(request, obj)
+        self._follow(request, f"Removed {obj.name}", {})
+
+    def _remember(self, request: HttpRequest) -> None:
+        request.vocabulary_before = services.vocabulary.entries()  # type: ignore[attr-defined]
+
+    def _follow(self, request: HttpRequest, text: str, renamed: dict[str, str]) -> None:
+        removed = request.POST.get("removed", "")
+        services.vocabulary.follow(
+            before=request.vocabulary_before,  # type: ignore[attr-defined]
+            renamed=renamed,
+            removed=removed if removed in ("keep", "take") else "",  # type: ignore[arg-type]
+            text=text,
+            user=_user(request),
+        )
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         with self.telling(request, "Nothing can be asked like this"):

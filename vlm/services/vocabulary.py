@@ -185,6 +185,29 @@ def reset(*, removed: Removed = "", user: User | None) -> VocabularyChange | Non
     )
 
 
+def follow(
+    *, before: tuple[Entry, ...], renamed: dict[str, str], removed: Removed = "", text: str, user: User | None
+) -> VocabularyChange | None:
+    """Let tags, answers and conditions follow what was written into the rows within this transaction (Django's admin does).
+
+    The store does its part once the transaction is over. Raises as :func:`save`: then let the transaction fail.
+    """
+    for old, new in renamed.items():
+        Dimension.objects.filter(only_dimension=old).update(only_dimension=new)
+    return _replace(before, entries(), text=text, removed=removed, user=user, renamed=renamed, is_written=True)
+
+
+def check_words(*, words: Sequence[str], but: int | None) -> None:
+    """Raise ``VocabularyError`` if one of ``words`` is a word of a dimension other than the row ``but``."""
+    owners = Word.objects.exclude(dimension=but).values_list("text", "dimension__name")
+    owner = {text.casefold(): name for text, name in owners}
+    for word in words:
+        if word.casefold() in owner:
+            raise VocabularyError(
+                f"“{word}” is a word of “{owner[word.casefold()]}”, too: a tag must say which question it answers."
+            )
+
+
 def move(*, name: str, by: int, user: User | None) -> VocabularyChange | None:
     """Move a dimension up (negative) or down in the order."""
     before = entries()
@@ -318,6 +341,7 @@ def _replace(
     removed: Removed,
     user: User | None,
     renamed: dict[str, str] | None = None,
+    is_written: bool = False,
 ) -> VocabularyChange | None:
     """Put ``after`` in the place of ``before``, and do with the tags of words that go what ``removed`` says."""
     if before == after:
@@ -339,7 +363,7 @@ def _replace(
     if counts:
         steps.append({"do": "remove words", "words": list(counts), "keep": removed == "keep"})
         text += f"; tags of {', '.join(counts)} {'kept as own tags' if removed == 'keep' else 'taken away'}"
-    return _change(before, after, text=text, user=user, steps=steps, renamed=names)
+    return _change(before, after, text=text, user=user, steps=steps, renamed=names, is_written=is_written)
 
 
 def _change(
@@ -351,6 +375,7 @@ def _change(
     steps: Sequence[Step],
     renamed: dict[str, str] | None = None,
     undoing: VocabularyChange | None = None,
+    is_written: bool = False,
 ) -> VocabularyChange:
     check_vocabulary(found.dimension for found in after)
     made: list[VocabularyChange] = []
@@ -361,9 +386,10 @@ def _change(
             raise VocabularyBusy(
                 f"Run {active.pk} is active, and tags with these words. Wait for its end, or cancel it."
             )
-        if entries() != before:
+        if not is_written and entries() != before:
             raise errands.ChangeUnderWay("The vocabulary was edited meanwhile. Look again, then try again.")
-        _write(after)
+        if not is_written:
+            _write(after)
         _rename_in_runs(following)
         made.append(
             VocabularyChange.objects.create(
@@ -386,7 +412,10 @@ def _change(
         if undoing is not None:
             VocabularyChange.objects.filter(pk=undoing.pk).update(undone=None)
 
-    if steps or _conditions(before) != _conditions(after):
+    concerns_store = bool(steps) or _conditions(before) != _conditions(after)
+    if is_written and concerns_store:
+        errands.leave("vocabulary", about=errands.VOCABULARY, values=change())
+    elif concerns_store:
         edits = errands.carry_out("vocabulary", about=errands.VOCABULARY, change=change, undo=undo)
         made[0].edits = edits
     else:
