@@ -1,7 +1,7 @@
 """What a format is, to be read or to be written; ``vlm.formats.registry`` lists them all."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +81,7 @@ class ExportRow:
     annotations: tuple[Annotation, ...]
     tags: tuple[Tag, ...]
     measures: Measures | None = None
+    values: Mapping[str, float | bool | str] = field(default_factory=dict)  # of the columns, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class ExportContext:
     imported: datetime | None = None
     dimensions: tuple[str, ...] = ()  # of the vocabulary, in its order
     measured: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)  # that users brought along: name → number, boolean or word
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,19 @@ def measure_object(row: ExportRow) -> dict[str, float | str] | None:
         return None
     numbers: dict[str, float | str] = {name: float(f"{getattr(row.measures, name):.6g}") for name in MEASURES}
     return numbers | {"phash": f"{row.measures.phash:016x}"}
+
+
+def column_heads(context: ExportContext, taken: Iterable[str]) -> dict[str, str]:
+    """Return column → what a table calls it: its name, or “column NAME” where the table has one of that name already."""
+    there = {name.casefold() for name in taken}
+    heads = {}
+    for name in context.columns:
+        head = name
+        while head.casefold() in there:
+            head = f"column {head}"
+        there.add(head.casefold())
+        heads[name] = head
+    return heads
 
 
 def size_of(row: ExportRow, context: ExportContext) -> tuple[int, int]:

@@ -11,8 +11,10 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, BinaryIO, TextIO
 
 from vlm.errors import Refusal
 from vlm.formats.matching import Ambiguous, best, fold, name_of, readings
@@ -20,6 +22,8 @@ from vlm.formats.matching import Ambiguous, best, fold, name_of, readings
 MAX_BYTES = 100_000_000
 MAX_COLUMNS = 200
 MAX_CELL = 10_000  # characters
+MAX_HEADER = 1_000_000  # likewise, of the line that names the columns
+PIECE = 1 << 20  # bytes
 MAX_PROBLEMS = 10_000  # the rest is counted only
 DELIMITERS = (",", ";", "\t", "|")
 FILE_COLUMNS = (
@@ -123,13 +127,46 @@ def read_table(content: bytes, *, key: Sequence[str] = ()) -> Table:
     """
     if len(content) > MAX_BYTES:
         raise TableBroken(f"The table has {len(content):,} bytes, more than the {MAX_BYTES:,} that are read. Split it.")
-    text, encoding = _decoded(content)
-    delimiter = ""
-    if match := _SEPARATOR_LINE.match(text):
-        delimiter, text = match[1], text[match.end() :]
-    first_line = 2 if match else 1
-    delimiter = delimiter or _delimiter(text)
-    cells = _cells(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    with reading(io.BytesIO(content)) as (table, usable):
+        table.key = tuple(table.column(name) for name in key)
+        seen: dict[tuple[str, ...], int] = {}
+        for row in usable:
+            identity = (row.file, *(fold(row.values[name]) for name in table.key))
+            if identity in seen:
+                table.complain(row.line, f"it repeats line {seen[identity]:,}, which counts")
+                continue
+            seen[identity] = row.line
+            table.rows.append(row)
+    return table
+
+
+@contextmanager
+def reading(source: BinaryIO) -> Iterator[tuple[Table, Iterator[Row]]]:
+    """Read a table from its beginning; gives the table, without rows, and its usable rows one by one. ``source`` stays open.
+
+    Raises:
+        TableBroken: it is no text, or has no header; or, while rows are read, its quotes do not match.
+    """
+    encoding = encoding_of(source)
+    source.seek(0)
+    file = io.TextIOWrapper(source, encoding, newline="")
+    try:
+        yield _begin(file, encoding)
+    finally:
+        file.detach()
+
+
+def _begin(file: TextIO, encoding: str) -> tuple[Table, Iterator[Row]]:
+    head = file.readline(MAX_HEADER)
+    match = _SEPARATOR_LINE.fullmatch(head)
+    delimiter = match[1] if match else ""
+    before = [] if match else [head]
+    while not delimiter:
+        if not (line := before[-1]).strip() and line:
+            before.append(file.readline(MAX_HEADER))
+            continue
+        delimiter = _delimiter(line)
+    cells = _cells(csv.reader(chain(before, file), delimiter=delimiter))
     header = next(cells, None)
     names = [name.strip() for name in header[1]] if header else []
     if not any(names):
@@ -146,10 +183,20 @@ def read_table(content: bytes, *, key: Sequence[str] = ()) -> Table:
         )
     others = [(place, name) for place, name in enumerate(names) if place != file_place and name]
     table = Table(tuple(name for _, name in others), names[file_place], encoding, delimiter)
-    table.key = tuple(table.column(name) for name in key)
-    seen: dict[tuple[str, ...], int] = {}
+    return table, _usable(table, cells, names, file_place, others, 1 if match else 0)
+
+
+def _usable(
+    table: Table,
+    cells: Iterator[tuple[int, list[str]]],
+    names: Sequence[str],
+    file_place: int,
+    others: Sequence[tuple[int, str]],
+    above: int,
+) -> Iterator[Row]:
+    """Yield the rows that can be used; ``above`` lines stand before what is numbered 1."""
     for number, row in cells:
-        line = number + first_line - 1
+        line = number + above
         if not any(cell.strip() for cell in row):
             continue
         if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
@@ -163,14 +210,7 @@ def read_table(content: bytes, *, key: Sequence[str] = ()) -> Table:
         if any(len(cell) > MAX_CELL for cell in row):
             table.complain(line, f"a cell has more than {MAX_CELL:,} characters")
             continue
-        values = {name: row[place] for place, name in others}
-        identity = (file, *(fold(values[name]) for name in table.key))
-        if identity in seen:
-            table.complain(line, f"it repeats line {seen[identity]:,}, which counts")
-            continue
-        seen[identity] = line
-        table.rows.append(Row(line, file, values))
-    return table
+        yield Row(line, file, {name: row[place] for place, name in others})
 
 
 def number(text: str, *, decimal_comma: bool = False) -> float:
@@ -249,25 +289,35 @@ def _by_end(written: str, by_name: dict[str, dict[str, int]]) -> int | None:
     return None
 
 
-def _decoded(content: bytes) -> tuple[str, str]:
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            try:
-                return content.decode(encoding), encoding
-            except UnicodeDecodeError as error:
+def encoding_of(file: BinaryIO) -> str:
+    """Return the encoding of a text, read from its beginning to its end a piece at a time.
+
+    Raises:
+        TableBroken: it is no text.
+    """
+    file.seek(0)
+    head = file.read(4096)
+    marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "")
+    if not marked and b"\0" in head:
+        raise TableBroken("The table is no text. Save it as CSV (UTF-8), not as a workbook or a picture.")
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):  # the last is what Excel writes in western Europe
+        file.seek(0)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        read = 0
+        try:
+            while piece := file.read(PIECE):
+                decoder.decode(piece)
+                read += len(piece)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            if marked:
                 raise TableBroken(
                     f"The table is no {encoding.upper()} text, though it begins so. Save it as UTF-8."
                 ) from error
-    if b"\0" in content[:4096]:
-        raise TableBroken("The table is no text. Save it as CSV (UTF-8), not as a workbook or a picture.")
-    try:
-        return content.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    try:
-        return content.decode("cp1252"), "cp1252"  # what Excel writes in western Europe
-    except UnicodeDecodeError as error:
-        raise TableBroken(f"The table is no UTF-8 text (byte {error.start + 1:,}). Save it as CSV (UTF-8).") from error
+            broken = error, read + error.start + 1
+        else:
+            return encoding
+    raise TableBroken(f"The table is no UTF-8 text (byte {broken[1]:,}). Save it as CSV (UTF-8).") from broken[0]
 
 
 def _delimiter(text: str) -> str:

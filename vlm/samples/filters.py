@@ -134,6 +134,10 @@ def _all_of(values: Sequence[str], _: Chosen) -> Condition:
     return " and ".join(["list_contains(s.tags, ?)"] * len(values)), list(values)
 
 
+def _every_category(values: Sequence[str], _: Chosen) -> Condition:
+    return " and ".join(["list_contains(s.categories, ?)"] * len(values)), list(values)
+
+
 def _none_of(values: Sequence[str], _: Chosen) -> Condition:
     return f"not {_any('tags', values)}", list(values)
 
@@ -186,12 +190,12 @@ _RANGE = re.compile(r"(?P<low>[-+.0-9e]*?)\.\.(?P<below><?)(?P<high>[-+.0-9e]*)"
 
 
 def span_of(text: str) -> tuple[float, float] | None:
-    """Return the bounds of a range such as ``0.5..2``, ``0.5..<2``, ``..3`` or ``7..``; ``None`` if ``text`` is none.
+    """Return the bounds of a range such as ``0.5..2``, ``0.5..<2``, ``..3``, ``7..`` or ``..`` (any number); ``None`` if ``text`` is none.
 
     Both bounds belong to the range; ``..<2`` ends with the number before 2.
     """
     found = _RANGE.fullmatch(text.strip())
-    if found is None or not (found["low"] or found["high"]):
+    if found is None or (found["below"] and not found["high"]):
         return None
     try:
         low = float(found["low"]) if found["low"] else float("-inf")
@@ -208,6 +212,24 @@ def _among(ids: Sequence[int], _: Chosen) -> Condition:
 def column_of(part: str) -> str:
     """Return the column that a part such as ``error:0..1`` is about."""
     return part.partition(":")[0]
+
+
+def said_range(text: str) -> str:
+    """Return a range as people read it: “below 0.5”, “0.5 to 1”, “from 1 on”; another value as it is."""
+    low, dots, high = text.partition("..")
+    high = high.removeprefix("<")
+    if not dots or span_of(text) is None:
+        return text
+    if not (low or high):
+        return "known"
+    if not low:
+        return f"below {high}" if "<" in text else f"up to {high}"
+    return f"{low} to {high}" if high else f"from {low} on"
+
+
+def _said_column(part: str, _: "SampleFilter") -> str:
+    name, value = part.split(":", 1) if ":" in part else (part, "")
+    return f"{name} {said_range(value)}" if span_of(value) else f"{name}: {value}"
 
 
 def _columns(values: Sequence[str], chosen: Chosen) -> Condition:
@@ -349,7 +371,7 @@ class SampleFilter:
 
     Attributes:
         text: part of the file name, in any case, however accents are written.
-        splits, categories: any of them.
+        splits, categories: any of them; every_category: all of them.
         all_of, any_of, none_of: tags.
         lacking: dimensions of which the sample has no word (see :func:`where`).
         state: one of ``STATES``.
@@ -380,6 +402,7 @@ class SampleFilter:
         "split", _all, lambda v, _: (f"s.split in ({', '.join('?' * len(v))})", list(v)), "split {}", each=True
     )
     categories: tuple[str, ...] = part("category", _all, _listed("categories"), "shows {}", each=True)
+    every_category: tuple[str, ...] = part("shows", _all, _every_category, "shows {}", each=True)
     all_of: tuple[str, ...] = part("all", _all, _all_of, "{}", each=True)
     any_of: tuple[str, ...] = part("any", _all, _listed("tags"), lambda values, _: " or ".join(values))
     none_of: tuple[str, ...] = part("none", _all, _none_of, "not {}", each=True)
@@ -389,7 +412,7 @@ class SampleFilter:
     dimension: str = part("dimension", _last, None, None, dear=True)
     min_probability: float | None = part("pmin", _probability, None, None, dear=True)
     max_probability: float | None = part("pmax", _probability, None, None, dear=True)
-    columns: tuple[str, ...] = part("column", _all, _columns, "{}", each=True, dear=True)
+    columns: tuple[str, ...] = part("column", _all, _columns, _said_column, each=True, dear=True)
     no_value: tuple[str, ...] = part("novalue", _all, _no_value, "no value of {}", each=True, dear=True)
     measures: tuple[str, ...] = part("measure", _all, _measures, _said_measure, each=True, dear=True)
     labelled: tuple[str, ...] = part("labelled", _all, _labels("in"), "labelled {}", each=True, dear=True)

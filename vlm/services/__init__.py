@@ -6,6 +6,7 @@ Everything takes keywords. Reading functions open the store themselves; writing 
 from vlm.services import (
     accuracy,
     backups,
+    columns,
     datasets,
     exports,
     pixels,
@@ -23,6 +24,7 @@ from vlm.services import (
 __all__ = [
     "accuracy",
     "backups",
+    "columns",
     "datasets",
     "exports",
     "pixels",

@@ -12,7 +12,7 @@ from django.utils.text import slugify
 from vlm.formats import EXPORTS, ExportContext, ExportRow, export_rows
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import SampleFilter, reading, values, where
+from vlm.samples import SampleFilter, columns, reading, values, where
 
 _LONGEST_PART = 60  # characters of a part of the file's name
 
@@ -55,8 +55,9 @@ def make(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "")
     where(dataset.pk, filter, words)  # a bad filter is told before the long writing
     with sample_store().read() as cursor:
         measured = values.has_measures(cursor, dataset.pk)
+        brought = {column.name: column.kind for column in columns.columns(cursor, dataset.pk)}
     root = Path(dataset.root)
-    context = ExportContext(dataset.name, root, dataset.format, dataset.imported, tuple(words), measured)
+    context = ExportContext(dataset.name, root, dataset.format, dataset.imported, tuple(words), measured, brought)
     pieces = export_rows(_rows(dataset, filter, words), format=format, context=context)
     file = tempfile.TemporaryFile(prefix="datavisor-export-")  # noqa: SIM115 - its reader closes it
     try:
@@ -83,7 +84,9 @@ def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ..
         # The store is let go between pages, so that a long export holds up nobody.
         with sample_store().read() as cursor:
             rows, after = reading.export_page(cursor, dataset.pk, filter, words, after=after)
-            measures = values.measures_of(cursor, dataset.pk, ids=[row[0].id for row in rows])
+            ids = [row[0].id for row in rows]
+            measures = values.measures_of(cursor, dataset.pk, ids=ids)
+            brought = columns.values_of(cursor, dataset.pk, ids)
         for sample, categories, external_id, source_file, annotations in rows:
             yield ExportRow(
                 id=sample.id,
@@ -98,6 +101,7 @@ def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ..
                 annotations=annotations,
                 tags=sample.tags,
                 measures=measures.get(sample.id),
+                values=brought.get(sample.id, {}),
             )
         if not after:
             return

@@ -82,7 +82,7 @@ def facets(*, dataset: Dataset, filter: SampleFilter) -> Facets:
     """
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        memory = _counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
+        memory = counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
         return counting.facets(cursor, dataset.pk, filter, words, memory)
 
 
@@ -154,7 +154,7 @@ def image(*, dataset: Dataset, sample_id: int) -> Thumbnail | None:
     return thumbnail(dataset=dataset, sample_id=sample_id, size=VIEW_SIZE)
 
 
-def _counts_known(dataset_id: int, words: dict[str, tuple[str, ...]], revision: int) -> dict[Any, Any]:
+def counts_known(dataset_id: int, words: dict[str, tuple[str, ...]], revision: int) -> dict[Any, Any]:
     """Return the counts that :func:`facets` made at this revision of the store."""
     key = (str(settings.DUCKDB_PATH), dataset_id, tuple(words.items()))
     with _counts_lock:

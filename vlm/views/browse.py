@@ -27,6 +27,7 @@ from vlm.samples import MARK_ORDERS, MEASURE_ORDERS, ORDERS, DatasetStats, Facet
 from vlm.samples.filters import MEASURES
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
+from vlm.views.columns_sidebar import column_facets, column_orders
 from vlm.views.place import SIZES, Place
 from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import sidebar
@@ -65,7 +66,13 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
     measured = services.pixels.is_measured(dataset=dataset)
-    orders = ORDERS | (MARK_ORDERS if facets.marks else {}) | (MEASURE_ORDERS if measured else {})
+    column_counts = services.columns.facets(dataset=dataset, filter=place.filter)
+    orders = (
+        ORDERS
+        | (MARK_ORDERS if facets.marks else {})
+        | column_orders(facet.column for facet in column_counts)
+        | (MEASURE_ORDERS if measured else {})
+    )
     user = request.user
     values = {
         "dataset": dataset,
@@ -80,13 +87,15 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
         "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in orders.items()],
         "contradicting": services.pixels.contradicting(dataset=dataset),
-        "order_label": orders.get(place.order, place.order),
+        "order_label": orders.get(place.order, place.order.partition(":")[2]),
         "measures": MEASURES if measured else {},
         "measure_keeps": _kept(place),
+        "column_facets": column_facets(dataset.pk, place, column_counts),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
         "frozen": services.slices.listed(dataset=dataset),
+        "column_keeps": _kept(place),
         "saved": services.datasets.saved_views(dataset=dataset, user=user),
         "exports": [(name, place.url(dataset.pk, "export", format=name)) for name in EXPORTS],
         "can_tag": user.has_perm(TAG),

@@ -58,6 +58,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
         "stroke": max(row.width or 0, row.height or 0) / 400,
         "letters": max(row.width or 0, row.height or 0) / 50,
+        "columns": services.columns.of_sample(dataset=dataset, sample_id=sample_id),
         "place": place,
         "previous": address(before),
         "next": address(after),

@@ -254,8 +254,9 @@ def _assembled(sources: list[_Source], context: ExportContext) -> Iterator[bytes
 
 def told_of(row: ExportRow, context: ExportContext) -> dict[str, Any]:
     """Return what an image record says of its sample beside what COCO knows."""
-    told = {"tags": tag_objects(row), "datavisor_id": row.id}
-    return told | {"measures": measure_object(row)} if context.measured else told
+    told: dict[str, Any] = {"tags": tag_objects(row), "datavisor_id": row.id}
+    told |= {"measures": measure_object(row)} if context.measured else {}
+    return told | {"columns": dict(row.values)} if row.values else told
 
 
 def _mark(context: ExportContext) -> bytes:
@@ -412,7 +413,7 @@ def _shape(annotation: Annotation, width: int, height: int) -> dict[str, Any]:
 FORMAT = ExportFormat(
     "coco",
     "COCO JSON of just these samples; where the data set came from COCO JSONs, images and annotations as they were there "
-    "(segmentation, crowds, attributes, ids where they are unique), with `tags` in the image records",
+    "(segmentation, crowds, attributes, ids where they are unique), with `tags` and your `columns` in the image records",
     "application/json",
     ".json",
     _coco,

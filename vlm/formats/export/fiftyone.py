@@ -26,8 +26,8 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
     which is written here. Images are referred to by their absolute paths and are not copied.
 
     Samples get their tags as FiftyOne's ``tags``, their split as ``split``, every dimension's word as a classification
-    ``tag_DIMENSION`` with its confidence and who gave it, when and how, each measure as a field of its name, and the data
-    set's own annotations as ``ground_truth`` (with boxes) and ``categories`` (without).
+    ``tag_DIMENSION`` with its confidence and who gave it, when and how, each measure as a field of its name, each column's
+    value as ``column_NAME``, and the data set's own annotations as ``ground_truth`` (with boxes) and ``categories`` (without).
     """
     sink = _Sink()
     root = context.root.resolve()
@@ -62,6 +62,8 @@ def _fiftyone_sample(row: ExportRow, root: Path, context: ExportContext) -> dict
             given = {"user": tag.user, "time": said_time(tag), "way": tag.way, "run": tag.run}
             label |= {name: value for name, value in given.items() if value}
             sample.setdefault(f"tag_{_NOT_A_FIELD.sub('_', tag.dimension)}", label)
+    for name, value in row.values.items():
+        sample.setdefault(f"column_{_NOT_A_FIELD.sub('_', name)}", value)
     detections = [
         {"_cls": "Detection", "label": annotation.category, "bounding_box": box}
         for annotation in row.annotations

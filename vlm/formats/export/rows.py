@@ -17,10 +17,15 @@ from vlm.formats.base import (
     ExportContext,
     ExportFormat,
     ExportRow,
+    column_heads,
     json_bytes,
     measure_object,
     tag_objects,
 )
+from vlm.samples.columns import plain
+
+FIELDS = ("id", "file_name", "split", "tags")
+TYPES = {"number": "DOUBLE", "boolean": "BOOLEAN", "word": "VARCHAR"}
 
 
 def _plain(row: ExportRow, context: ExportContext) -> dict[str, Any]:
@@ -40,13 +45,23 @@ def _measured_names(context: ExportContext) -> tuple[str, ...]:
     return MEASURED if context.measured else ()
 
 
+def _cell(value: float | bool | str | None) -> str:
+    """Return a column's value as a cell: empty for none, “true” and “false” for flags, numbers in full."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else plain(value)
+
+
 def _csv(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)  # the excel dialect is that of RFC 4180
-    writer.writerow(("id", "file_name", "split", "tags", *_measured_names(context)))
+    head = (*FIELDS, *_measured_names(context))
+    writer.writerow((*head, *column_heads(context, head).values()))
     for row in rows:
         tags = json.dumps(tag_objects(row), ensure_ascii=False)
-        writer.writerow((row.id, row.file_name, row.split, tags, *_measured(row, context)))
+        writer.writerow((row.id, row.file_name, row.split, tags, *_measured(row, context), *_cells(row, context)))
         if buffer.tell() >= CHUNK:
             yield buffer.getvalue().encode()
             buffer.seek(0)
@@ -54,18 +69,27 @@ def _csv(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     yield buffer.getvalue().encode()
 
 
+def _cells(row: ExportRow, context: ExportContext) -> list[str]:
+    return [_cell(row.values.get(name)) for name in context.columns]
+
+
 def _spreadsheet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     """Write a CSV that may be opened without a thought: a column per dimension, and no cell that is taken for a formula."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     dimensions = list(context.dimensions)
-    writer.writerow(("id", "file_name", "split", *map(_harmless, dimensions), "other tags", *_measured_names(context)))
+    head = ("id", "file_name", "split", *dimensions, "other tags", *_measured_names(context))
+    writer.writerow(map(_harmless, (*head, *column_heads(context, head).values())))
     yield codecs.BOM_UTF8
     for row in rows:
         words = {tag.dimension: tag.tag for tag in reversed(row.tags) if tag.dimension in context.dimensions}
         others = ", ".join(tag.tag for tag in row.tags if tag.dimension not in context.dimensions)
         cells = (row.file_name, row.split, *(words.get(name, "") for name in dimensions), others)
-        writer.writerow((row.id, *map(_harmless, cells), *_measured(row, context)))
+        own = (
+            _harmless(cell) if context.columns[name] == "word" else cell
+            for name, cell in zip(context.columns, _cells(row, context), strict=True)
+        )
+        writer.writerow((row.id, *map(_harmless, cells), *_measured(row, context), *own))
         if buffer.tell() >= CHUNK:
             yield buffer.getvalue().encode()
             buffer.seek(0)
@@ -79,15 +103,22 @@ def _harmless(cell: str) -> str:
 
 def _jsonl(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     for row in rows:
-        yield json_bytes(_plain(row, context)) + b"\n"
+        own = {"columns": dict(row.values)} if context.columns else {}
+        yield json_bytes(_plain(row, context) | own) + b"\n"
 
 
 def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
-    """Let DuckDB turn the lines of ``jsonl`` into Parquet, from one temporary file to another."""
+    """Let DuckDB turn lines of JSON into Parquet, from one temporary file to another."""
+    keys = {name: f"column_{place}" for place, name in enumerate(context.columns)}
+    heads = column_heads(context, (*FIELDS, "measures"))
+    types = "".join(f", {key}: '{TYPES[context.columns[name]]}'" for name, key in keys.items())
+    selected = "".join(f", {key} AS {_quoted(heads[name])}" for name, key in keys.items())
     with tempfile.TemporaryDirectory(prefix="datavisor-export-") as folder:
         lines, target = Path(folder, "rows.jsonl"), Path(folder, "rows.parquet")
         with lines.open("wb") as file:
-            file.writelines(_jsonl(rows, context))
+            for row in rows:
+                values = {keys[name]: value for name, value in row.values.items() if name in keys}
+                file.write(json_bytes(_plain(row, context) | values) + b"\n")
         settings: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": folder,
             "memory_limit": "1GB",
@@ -99,15 +130,17 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
             connection.execute(
                 f"""
                 COPY (
-                    SELECT * FROM read_json($lines, format = 'newline_delimited', columns = {{
+                    SELECT id, file_name, split, tags{", measures" if measures else ""}{selected}
+                    FROM read_json($lines, format = 'newline_delimited', columns = {{
                         id: 'BIGINT',
                         file_name: 'VARCHAR',
                         split: 'VARCHAR',
                         tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT,
-                            "user" VARCHAR, "time" TIMESTAMP, way VARCHAR)[]'{measures}
+                            "user" VARCHAR, "time" TIMESTAMP, way VARCHAR)[]'
+                        {measures}{types}
                     }})
                 ) TO $target (FORMAT parquet, COMPRESSION zstd)
-                """,  # noqa: S608  (names of measures)
+                """,  # noqa: S608  (names of measures; and of columns, which are quoted)
                 {"lines": str(lines), "target": str(target)},
             )
         lines.unlink()
@@ -116,21 +149,31 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
                 yield piece
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 SPREADSHEET = ExportFormat(
     "csv-spreadsheet",
-    "for Excel and the like: a column per dimension, a byte order mark, and an apostrophe before a cell that begins with "
-    "`=`, `+`, `-` or `@`",
+    "for Excel and the like: a column per dimension and per column of yours, a byte order mark, and an apostrophe before a "
+    "word that begins with `=`, `+`, `-` or `@`",
     "text/csv; charset=utf-8",
     ".csv",
     _spreadsheet,
 )
 CSV = ExportFormat(
     "csv",
-    "`id`, `file_name`, `split`, `tags` (a JSON list) and, where images were measured, a column per measure; names are never "
-    "altered, so a spreadsheet may take one for a formula",
+    "`id`, `file_name`, `split`, `tags` (a JSON list), a column per measure where images were measured, then your columns; names "
+    "are never altered, so a spreadsheet may take one for a formula",
     "text/csv; charset=utf-8",
     ".csv",
     _csv,
 )
-JSONL = ExportFormat("jsonl", "one object per sample, with the same fields", "application/x-ndjson", ".jsonl", _jsonl)
+JSONL = ExportFormat(
+    "jsonl",
+    "one object per sample, with the same fields; your columns below `columns`",
+    "application/x-ndjson",
+    ".jsonl",
+    _jsonl,
+)
 PARQUET = ExportFormat("parquet", "the same as typed columns", "application/vnd.apache.parquet", ".parquet", _parquet)
