@@ -199,6 +199,47 @@ def test_the_page_shows_decides_and_measures(ada: Client, dataset: Dataset) -> N
         csv.reader(io.StringIO(ada.get(reverse("accuracy_csv", args=[dataset.pk])).content.decode("utf-8-sig")))
     )
     assert table[1][:3] == [DIMENSION, "", "accuracy"]
+    figures = {row[2] for row in table[1:]}
+    assert {"share", "labels said > right", "log loss", "right", "tagged", "more labels for 0.95"} <= figures
+    assert all(len(row) == len(table[0]) for row in table)
+
+
+def test_all_dimensions_are_reviewed_in_turn(ada: Client, dataset: Dataset) -> None:
+    execute(dataset, dimensions=("weather",))
+    drawn = ada.post(reverse("review_draw", args=[dataset.pk]), {"turn": "1", "size": "2"})
+    assert drawn["location"].endswith("?turn=1")
+    address, seen = reverse("review", args=[dataset.pk]) + "?turn=1", []
+    while (state := ada.get(address, headers={"accept": "application/json"}).json())["next"]:
+        seen.append(state["dimension"])
+        posted = {"turn": "1", "dimension": state["dimension"], "batch": state["batch"], "action": "unknown"}
+        posted["sample"] = state["next"][0]["sample"]
+        assert ada.post(reverse("review_decide", args=[dataset.pk]), posted)["location"].endswith("?turn=1")
+    order = [name for name in services.vocabulary.words() if name in ("weather", DIMENSION)]
+    assert seen == [name for name in order for _ in range(2)]
+    assert "of every dimension" in ada.get(address).content.decode()
+    ada.post(reverse("review_decide", args=[dataset.pk]), {"turn": "1", "dimension": order[0], "action": "undo"})
+    assert ada.get(address, headers={"accept": "application/json"}).json()["dimension"] == order[-1]
+    with pytest.raises(NothingToReview, match="any dimension"):
+        services.review.draw_in_turn(dataset=dataset, filter=SampleFilter(text="no such file"))
+
+
+def test_near_duplicates_count_as_one(dataset: Dataset) -> None:
+    services.review.draw(dataset=dataset, dimension=DIMENSION, size=16, seed=1)
+    truth = {
+        sample: wrong(word) if place // 4 % 3 == 0 else word for place, (sample, word) in enumerate(said().items())
+    }
+    decide_all(dataset, truth)  # of a group all are right or all are wrong
+    alone = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION).evaluation
+    alike = [Mark(sample, member_of=place // 4) for place, sample in enumerate(said())]
+    with sample_store().write() as cursor:
+        values.marks_put(cursor, dataset_id=dataset.pk, kind="near", marks=alike)
+    grouped = services.accuracy.evaluate(dataset=dataset, dimension=DIMENSION).evaluation
+    assert alone is not None
+    assert grouped is not None
+    assert alone.accuracy is not None
+    assert grouped.accuracy is not None
+    assert grouped.accuracy.effective < 0.6 * alone.accuracy.effective
+    assert grouped.accuracy.high - grouped.accuracy.low > alone.accuracy.high - alone.accuracy.low
 
 
 @pytest.mark.parametrize(

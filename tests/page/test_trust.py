@@ -1,14 +1,15 @@
 """A question of one's own, from the draft to the facets, and a review by keyboard, in a real browser."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.children import PATIENCE
-from tests.page.conftest import Server, Visitor, draw_images
+from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
 from tests.page.test_browser import start
 
 expect.set_options(timeout=1000 * PATIENCE)
@@ -92,3 +93,71 @@ def test_a_review_by_keyboard_with_an_undo(visitor: Visitor, folder: Path) -> No
     expect(page.locator("#setting")).to_contain_text("14 of 14 labels count")
     expect(page.locator("#setting .figure")).to_contain_text("right")
     assert visitor.complaints == []
+
+
+def test_two_people_review_and_a_promise_is_kept_by_one_click(
+    visitor: Visitor, folder: Path, server: Server, browser: Browser
+) -> None:
+    """Nobody gets what the other has at hand; and what they decide lets the page tag by a threshold."""
+    page = visitor.log_in()
+    dataset = visitor.imported(draw_images(folder, 20))
+    page.goto(dataset)
+    start(page)
+    expect(page.locator("#live")).to_contain_text("completed", ignore_case=True)
+    lines = page.request.get(f"{dataset}export?format=jsonl").text().splitlines()
+    rows = {row["file_name"]: row["tags"] for row in map(json.loads, lines)}
+    said = {name: next(t["tag"] for t in tags if t["dimension"] == "setting") for name, tags in rows.items()}
+    page.get_by_role("link", name="Review", exact=True).click()
+    page.goto(f"{dataset}review?dimension=setting")
+    page.get_by_label("Images", exact=True).fill("20")
+    page.get_by_role("button", name="Draw and begin").click()
+    status = page.locator("#review [role=status]")
+    expect(status).to_have_text("0 of 20")
+
+    server.python(
+        "import django; django.setup()\n"
+        "from django.contrib.auth.models import User\n"
+        f"User.objects.create_superuser('bob', password={PASSWORD!r})\n"
+    )
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    other = context.new_page()
+    other.goto(f"{dataset}review?dimension=setting")
+    other.get_by_label("User name").fill("bob")
+    other.get_by_label("Password").fill(PASSWORD)
+    other.get_by_role("button", name="Log in").click()
+    expect(other.locator("#review [role=status]")).to_have_text("0 of 20")
+
+    def shown(of: Page) -> set[str]:
+        return {(of.locator("#review .stage img").get_attribute("alt") or "")}
+
+    def at_hand(of: Page) -> set[str]:
+        pictures = of.locator("#review img").evaluate_all("all => all.map(one => one.src)")
+        assert len(pictures) == 6  # the next five are there already
+        return set(pictures)
+
+    assert not at_hand(page) & at_hand(other)
+    (name,) = shown(other)
+    other.locator(f"#review button[value={said[name]}]").tap()
+    expect(other.locator("#review [role=status]")).to_have_text("1 of 20")
+    context.close()  # what is at hand there comes back to the others once it is decided there, or by and by
+    server.python(
+        "import django; django.setup()\n"
+        "from vlm.process import sample_store\n"
+        "with sample_store().write() as cursor:\n"
+        '    cursor.execute("update draws set claimed_by = null").fetchall()\n'
+    )
+    page.reload()
+    for done in range(2, 20):
+        (name,) = shown(page)
+        page.locator(f"#review button[value={said[name]}]").click()
+        expect(status).to_have_text(f"{done} of 20")
+    (name,) = shown(page)
+    page.locator(f"#review button[value={said[name]}]").click()
+    expect(page.locator("#review")).to_contain_text("All decided")
+
+    page.goto(f"{dataset}accuracy?dimension=setting&target=0.8")
+    expect(page.locator("#setting .notice")).to_contain_text("Kept, with 95 % confidence")
+    page.get_by_role("button", name="What would change").first.click()
+    expect(page.locator("#setting [role=status]")).to_contain_text("Nothing has been changed yet")
+    page.get_by_role("button", name="Tag setting by it").click()
+    expect(page.locator(".message")).to_contain_text("Tagged setting by the promise")

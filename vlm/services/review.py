@@ -142,12 +142,13 @@ def draw_in_turn(
 
 
 def turn(*, dataset: Dataset) -> str:
-    """Return the dimension that is reviewed next where all are in turn: the first with an open draw, else the first of all."""
+    """Return the dimension that is reviewed next where all are in turn: the first with an open draw, else with any."""
     names = list(words_by_dimension())
     with sample_store().read() as cursor:
         left = drawing.draws_left(cursor, dataset.pk)
     waiting = {dimension for (dimension, _), (drawn, done) in left.items() if done < drawn}
-    return next((name for name in names if name in waiting), names[0] if names else "")
+    chosen = waiting or {dimension for dimension, _ in left}
+    return next((name for name in names if name in chosen), names[0] if names else "")
 
 
 def queue(*, dataset: Dataset, dimension: str, who: str) -> Queue:

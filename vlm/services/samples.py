@@ -19,7 +19,7 @@ from vlm.samples import history as history_of
 
 logger = logging.getLogger(__name__)
 
-THUMBNAIL_SIZES = (160, 320, 640)
+THUMBNAIL_SIZES = (160, 320, 640, 1280)  # the last for review: a third of the work of a picture in full
 KEPT_COUNTS, KEPT_DATASETS = 1000, 20  # of the facets, in memory
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 VIEW_SIZE = 2560  # pixels of the long side of the picture on a sample's page

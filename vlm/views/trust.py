@@ -18,6 +18,8 @@ from vlm.models import Dataset
 from vlm.permissions import EDIT, TAG, VIEW
 from vlm.services.accuracy import TARGET, Accuracy
 from vlm.statistics import plots
+from vlm.statistics.intervals import Estimate
+from vlm.statistics.thresholds import Kept
 from vlm.views.access import Request, get_dataset, get_run
 from vlm.views.problems import Problem, wants_json
 from vlm.vocabulary import VocabularyError
@@ -168,10 +170,11 @@ def _accuracy_page(
 def accuracy_csv(request: Request, dataset_id: int) -> HttpResponse:
     """Give every figure of the accuracy page as a table."""
     dataset = get_dataset(request, dataset_id)
+    target = _share(request.GET.get("target", ""), TARGET)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(["dimension", "word", "figure", "value", "low", "high", "labels"])
-    for one in services.accuracy.overview(dataset=dataset):
+    writer.writerow(["dimension", "of", "figure", "value", "low", "high", "labels"])
+    for one in services.accuracy.overview(dataset=dataset, target=target):
         for row in figures_of(one):
             writer.writerow(row)
     name = f"accuracy-{dataset.pk}.csv"
@@ -202,27 +205,44 @@ def runs_compared(request: Request, run_id: int, other_id: int) -> HttpResponse:
 
 
 def figures_of(one: Accuracy) -> list[list[Any]]:
-    """Return the rows that a table of a dimension's figures has."""
-    if one.evaluation is None:
-        return []
+    """Return the rows that a table of a dimension's figures has; ``of`` is a word, or whatever else a figure is of."""
     rows: list[list[Any]] = []
 
-    def add(word: str, figure: str, estimate: Any) -> None:
-        if estimate is not None:
+    def add(of: str, figure: str, value: float | None, low: Any = "", high: Any = "", labels: Any = "") -> None:
+        if value is not None:
             rows.append(
-                [
-                    one.dimension,
-                    word,
-                    figure,
-                    *(round(v, 6) for v in (estimate.value, estimate.low, estimate.high)),
-                    estimate.labels,
-                ]
+                [one.dimension, of, figure, *(round(v, 6) if v != "" else "" for v in (value, low, high)), labels]
             )
 
-    add("", "accuracy", one.evaluation.accuracy)
+    def add_estimate(of: str, figure: str, estimate: Estimate | None) -> None:
+        if estimate is not None:
+            add(of, figure, estimate.value, estimate.low, estimate.high, estimate.labels)
+
+    if one.evaluation is None:
+        return rows
+    add_estimate("", "accuracy", one.evaluation.accuracy)
+    add("", "more labels for 5 percent", one.evaluation.more)
     for word in one.evaluation.words:
         for figure, estimate in (("precision", word.precision), ("recall", word.recall), ("share", word.share)):
-            add(word.word or "no", figure, estimate)
+            add_estimate(word.word or "no", figure, estimate)
+        add(word.word or "no", "model's share", word.said)
+    for said, counts in zip(one.words, one.evaluation.confusion, strict=True):
+        for right, count in zip(one.words, counts, strict=True):
+            add(f"{said or 'no'} > {right or 'no'}", "labels said > right", count)
+    if one.quality is not None:
+        add("", "log loss", one.quality.log_loss)
+        add("", "expected calibration error", one.quality.ece)
+    for bin in one.reliability:
+        add_estimate(f"said {bin.said:.6f}", "right", bin.right)
+    for point in one.curve:
+        add(f"from {point.threshold:.6f}", "tagged", point.tagged)
+        add_estimate(f"from {point.threshold:.6f}", "right", point.accuracy)
+    for of, promise in [("", one.promise), *((word or "no", own) for word, own in one.word_promises.items())]:
+        if isinstance(promise, Kept):
+            add(of, f"threshold for {promise.target:g}", promise.threshold)
+            add(of, f"tagged by the threshold for {promise.target:g}", promise.tagged)
+        elif promise is not None and promise.more is not None:
+            add(of, f"more labels for {promise.target:g}", promise.more)
     return rows
 
 
