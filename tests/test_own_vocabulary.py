@@ -275,8 +275,17 @@ def test_a_question_is_tried_from_the_command_line(dataset: Dataset) -> None:
     assert found["summary"]["mean"]["log_loss"] > 0
     assert rows("select count(*) from answers") == [(0,)]
     text = StringIO()
-    call_command("try_question", "photos", "--dimension", "setting", "--orders", "--limit", "2", stdout=text)
+    asked = ("photos", "--dimension", "setting", "--orders", "--limit", "2")
+    with pytest.raises(VocabularyError, match="from 1 to 2"):
+        services.trials.chosen(dimension=Dimension.from_json(found["dimension"]), choice="3")
+    call_command("try_question", *asked, "--save", "2", stdout=text)
     assert "Agreement of each pair" in text.getvalue()
+    saved = services.vocabulary.entry(name="setting")
+    assert saved is not None
+    assert (saved.dimension.question, saved.dimension.wordings) == (
+        "Is this scene outdoor or indoor? One word only.",
+        (),
+    )
     with pytest.raises(CommandError, match="--dimension"):
         call_command("try_question", "photos", stdout=StringIO())
 
@@ -372,6 +381,31 @@ def test_a_draft_is_tried_and_nothing_is_saved(editor: Client, dataset: Dataset)
     assert (found["status"], found["done"], len(found["images"])) == ("completed", COUNT, COUNT)
     assert services.vocabulary.entry(name="vehicle") is None
     assert rows("select count(*) from answers") == [(0,)]
+    choose, tried = reverse("trial_choose", args=[trial.pk]), Dimension.from_json(trial.tried_with)
+    assert choose in page
+    for wrong in ("0", "9", "", "x", "²"):
+        assert editor.post(choose, {"wording": wrong}).status_code == 400
+    assert services.vocabulary.entry(name="vehicle") is None
+    assert editor.post(choose, {"wording": "2"}).status_code == 302
+    assert services.vocabulary.entry(name="vehicle") == Entry(replace(VEHICLE, question=tried.questions[1]))
+
+
+def test_all_wordings_of_a_trial_are_kept_for_their_mean(editor: Client, dataset: Dataset) -> None:
+    wording = "Which of car, truck, bus and none do you see?"
+    trial = Trial.objects.create(
+        dataset=dataset,
+        name="vehicle",
+        asked=VEHICLE.to_json(),
+        tried_with=replace(VEHICLE, wordings=(wording,)).to_json(),
+        status=Trial.Status.COMPLETED,
+    )
+    answer = editor.post(
+        reverse("trial_choose", args=[trial.pk]), {"wording": "mean"}, headers={"accept": "application/json"}
+    )
+    assert answer.json()["dimensions"][-1]["wordings"] == [wording]
+    found = services.vocabulary.entry(name="vehicle")
+    assert found is not None
+    assert found.dimension.wordings == (wording,)
 
 
 def test_a_trial_whose_process_is_gone_does_not_go_on_for_ever(dataset: Dataset) -> None:

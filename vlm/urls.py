@@ -77,6 +77,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("vocabulary/reset", vocabulary.vocabulary_reset, name="vocabulary_reset"),
     path("vocabulary/changes/<id:change_id>/undo", vocabulary.vocabulary_undo, name="vocabulary_undo"),
     path("vocabulary/trials/<id:trial_id>/", vocabulary.trial, name="trial"),
+    path("vocabulary/trials/<id:trial_id>/choose", vocabulary.trial_choose, name="trial_choose"),
     path("vocabulary/dimensions/<slug:name>/", vocabulary.dimension, name="dimension"),
     path("vocabulary/dimensions/<slug:name>/rename", vocabulary.word_rename, name="word_rename"),
     path("vocabulary/dimensions/<slug:name>/remove", vocabulary.dimension_remove, name="dimension_remove"),

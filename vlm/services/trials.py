@@ -79,6 +79,20 @@ def with_orders(dimension: Dimension) -> Dimension:
     return replace(dimension, wordings=(*dimension.wordings, *more))
 
 
+def chosen(*, dimension: Dimension, choice: str) -> Dimension:
+    """Return a dimension that was tried with the wording that was chosen alone (its number, from 1), or with “mean”, all of them.
+
+    Raises ``VocabularyError`` where there is no such wording.
+    """
+    if choice == "mean":
+        return dimension
+    if not choice.isascii() or not choice.isdecimal() or not 0 < int(choice[:4]) <= len(dimension.questions):
+        raise VocabularyError(
+            f"Choose a wording by its number, from 1 to {len(dimension.questions)}, or “mean” for all."
+        )
+    return replace(dimension, question=dimension.questions[int(choice[:4]) - 1], wordings=())
+
+
 def samples_of(
     *, dataset: Dataset, ids: list[int] | None = None, filter: SampleFilter | None = None, limit: int = TRIED_SAMPLES
 ) -> list[SampleRow]:

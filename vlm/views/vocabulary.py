@@ -168,6 +168,27 @@ def trial(request: Request, trial_id: int) -> HttpResponse:
     return render(request, "vlm/_trial.html" if request.htmx else "vlm/trial.html", values)
 
 
+@require_POST
+def trial_choose(request: Request, trial_id: int) -> HttpResponse:
+    """Save the question that was tried with the wording that was chosen, or with all of them."""
+    require(request, VOCABULARY)
+    found = services.trials.get(trial_id=trial_id)
+    if found is None:
+        raise Http404("There is no such trial any more.")
+    tried = Dimension.from_json(found.tried_with)
+    dimension = services.trials.chosen(dimension=tried, choice=request.POST.get("wording", ""))
+    there = services.vocabulary.entry(name=found.replaces) if found.replaces else None
+
+    def save(removed: Removed) -> HttpResponse:
+        entry = Entry(dimension, there is None or there.enabled)
+        services.vocabulary.save(entry=entry, name=found.replaces, removed=removed, user=request.user)
+        if wants_json(request):
+            return JsonResponse(as_json(services.vocabulary.entries()))
+        return redirect("vocabulary")
+
+    return _asking(request, save)
+
+
 @require_http_methods(["POST"])
 def word_rename(request: Request, name: str) -> HttpResponse:
     """Rename a word, or merge it into another, after saying how many images have it."""

@@ -1,4 +1,4 @@
-"""``try_question``: ask a question, saved or not, of some images, and see how its wordings agree; nothing is kept."""
+"""``try_question``: ask a question, saved or not, of some images, and see how its wordings agree; one can be saved."""
 
 from argparse import ArgumentParser
 from dataclasses import replace
@@ -22,12 +22,13 @@ from vlm.management.commands._shared import (
 from vlm.management.commands.vocabulary import read_vocabulary
 from vlm.runs.options import RunOptions
 from vlm.vocabulary import Dimension
+from vlm.vocabulary_file import Entry
 
 
 class Command(DoorCommand):
     help = (
         "Ask one question of some images with all of its wordings, and print how often the answer flips, how each pair agrees, "
-        "and, where labels are, accuracy and log loss of each wording and of their mean. Nothing is saved."
+        "and, where labels are, accuracy and log loss of each wording and of their mean. Nothing is saved without --save."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -44,12 +45,18 @@ class Command(DoorCommand):
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
         parser.add_argument("--detail", choices=["full", "low"], help="full: all crops; low: one crop per image")
+        parser.add_argument(
+            "--save",
+            metavar="WHICH",
+            help="put the question into the vocabulary: in one wording (1, 2, …), or “mean” for all",
+        )
         parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
         dimension = self._dimension(options)
+        saved = services.trials.chosen(dimension=dimension, choice=options["save"]) if options["save"] else None
         samples = services.trials.samples_of(
             dataset=dataset, filter=read_filter(options["filter"]), limit=options["limit"]
         )
@@ -62,6 +69,11 @@ class Command(DoorCommand):
                 dataset=dataset, dimension=dimension, samples=samples, options=asked, report=report
             )
         found = services.trials.summary(dataset=dataset, dimension=dimension, tried=tried)
+        if saved is not None:
+            there = services.vocabulary.entry(name=saved.name)
+            services.vocabulary.save(
+                entry=Entry(saved, there is None or there.enabled), name=saved.name if there else "", user=None
+            )
         if options["json"]:
             self.stdout.write(
                 to_json(
