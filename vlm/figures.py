@@ -37,3 +37,25 @@ def share(part: int, whole: int) -> str:
     if 0 < percent < 1:
         return "< 1 %"
     return f"{min(round(percent), 99) if part < whole else 100} %"
+
+
+def figure(value: float | None) -> str:
+    """Return a number in four digits: “0.3125”, “1,240”; a dash for one that is not known."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent_1(value: float | None) -> str:
+    """Return a share with one digit behind the point: “12.5 %”."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """Return a difference of shares in percentage points, with its sign: “+4.2”."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def rate(value: float) -> str:
+    """Return a false discovery rate or p-value: “0.012”, “< 0.001”."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

@@ -190,12 +190,12 @@ _RANGE = re.compile(r"(?P<low>[-+.0-9e]*?)\.\.(?P<below><?)(?P<high>[-+.0-9e]*)"
 
 
 def span_of(text: str) -> tuple[float, float] | None:
-    """Return the bounds of a range such as ``0.5..2``, ``0.5..<2``, ``..3``, ``7..`` or ``..`` (any number); ``None`` if ``text`` is none.
+    """Return the bounds of a range such as ``0.5..2``, ``0.5..<2``, ``..3`` or ``7..``; ``None`` if ``text`` is none.
 
     Both bounds belong to the range; ``..<2`` ends with the number before 2.
     """
     found = _RANGE.fullmatch(text.strip())
-    if found is None or (found["below"] and not found["high"]):
+    if found is None or not (found["low"] or found["high"]):
         return None
     try:
         low = float(found["low"]) if found["low"] else float("-inf")
@@ -220,8 +220,6 @@ def said_range(text: str) -> str:
     high = high.removeprefix("<")
     if not dots or span_of(text) is None:
         return text
-    if not (low or high):
-        return "known"
     if not low:
         return f"below {high}" if "<" in text else f"up to {high}"
     return f"{low} to {high}" if high else f"from {low} on"
@@ -255,12 +253,15 @@ def _columns(values: Sequence[str], chosen: Chosen) -> Condition:
     return " and ".join(parts), given
 
 
-def _no_value(names: Sequence[str], chosen: Chosen) -> Condition:
+def _valued(sign: str) -> Callable[[Sequence[str], Chosen], Condition]:
     part = (
-        "s.id not in (select v.sample_id from column_values v join columns c on c.id = v.column_id "
+        f"s.id {sign} (select v.sample_id from column_values v join columns c on c.id = v.column_id "
         "where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ?)"
     )
-    return " and ".join([part] * len(names)), [value for name in names for value in (chosen[1], name)]
+    return lambda names, chosen: (
+        " and ".join([part] * len(names)),
+        [value for name in names for value in (chosen[1], name)],
+    )
 
 
 def _measures(values: Sequence[str], chosen: Chosen) -> Condition:
@@ -380,7 +381,7 @@ class SampleFilter:
             (without a dimension) of the sample's least certain answer.
         columns: of the values that users brought along: ``error:0.5..1``, ``flag:yes``, ``camera:front``; of one column
             any of the values, of several columns all.
-        no_value: columns that have no value for the sample.
+        has_value, no_value: columns that have a value for the sample, or none.
         measures: of what the pixels say: ``luminance:0.2..0.4``.
         labelled, unlabelled: dimensions in which somebody decided, or nobody; ``weather:sunny`` for a decision.
         edited_by, edit: what that user changed by hand, what that edit changed.
@@ -413,7 +414,8 @@ class SampleFilter:
     min_probability: float | None = part("pmin", _probability, None, None, dear=True)
     max_probability: float | None = part("pmax", _probability, None, None, dear=True)
     columns: tuple[str, ...] = part("column", _all, _columns, _said_column, each=True, dear=True)
-    no_value: tuple[str, ...] = part("novalue", _all, _no_value, "no value of {}", each=True, dear=True)
+    has_value: tuple[str, ...] = part("hasvalue", _all, _valued("in"), "has a value of {}", each=True, dear=True)
+    no_value: tuple[str, ...] = part("novalue", _all, _valued("not in"), "no value of {}", each=True, dear=True)
     measures: tuple[str, ...] = part("measure", _all, _measures, _said_measure, each=True, dear=True)
     labelled: tuple[str, ...] = part("labelled", _all, _labels("in"), "labelled {}", each=True, dear=True)
     unlabelled: tuple[str, ...] = part("unlabelled", _all, _labels("not in"), "not labelled {}", each=True, dear=True)

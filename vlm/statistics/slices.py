@@ -7,6 +7,7 @@ length of slice gets the same share of the budget, so that a triple, one of thou
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,20 @@ def explain(
         made = replace(made, p_value=float(p[place]), discovery_rate=float(rates[place]))
         slices[members] = replace(made, corrected=_corrected(made, total, quality, flag))
     return Explanation(total, base, len(p), _fold(slices, places, counted, test, features.shape[1]))
+
+
+def work(groups: Sequence[int], samples: int, *, flag: bool, longest: int) -> int:
+    """Return about how many words of 64 samples :func:`explain` goes through for all slices of up to ``longest`` features.
+
+    Args:
+        groups: sizes of the groups of features of which a sample has one at most, so that they are not extended together.
+    """
+    single, together = sum(groups), [1, 0, 0, 0]  # ways to take one feature of each of so many groups
+    for size in groups:
+        for length in (3, 2, 1):
+            together[length] += size * together[length - 1]
+    slices = (single, single + comb(single, 2), single + comb(single, 2) + together[3])[longest - 1]
+    return slices * -(-samples // 64) * (2 if flag else 1 + (LEVELS - 1).bit_length())
 
 
 def _levels(values: FloatArray) -> IntArray:

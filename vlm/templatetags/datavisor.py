@@ -14,6 +14,10 @@ register = template.Library()
 register.filter("number", figures.number)
 register.filter("duration", figures.duration)
 register.filter("pace", figures.pace)
+register.filter("figure", figures.figure)
+register.filter("percent_1", figures.percent_1)
+register.filter("points", figures.points)
+register.filter("rate", figures.rate)
 
 
 @register.filter

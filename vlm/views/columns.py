@@ -31,7 +31,6 @@ def columns(request: Request, dataset_id: int) -> HttpResponse:
             "dataset": dataset,
             "columns": [(column, _shows(dataset.pk, column.name, column.kind)) for column in there],
             "can_edit": request.user.has_perm(EDIT),
-            "most": services.columns.MOST_FACETS,
         }
         return render(request, "vlm/columns.html", values)
     dataset = get_dataset(request, dataset_id, EDIT)
