@@ -29,6 +29,7 @@ from vlm.samples.ingest import import_rows, staged
 from vlm.samples.merging import merge_batch
 from vlm.samples.progress import Wanted, pending, pending_count, run_counts
 from vlm.samples.reading import page_cursor, samples_page
+from vlm.samples.trust import flips
 
 BATCH = 256
 UNDONE = 100_000  # samples of the bulk edit that is taken back
@@ -135,6 +136,7 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
         figures |= measure_asking(cursor)
     figures |= measure_undo(store, min(UNDONE, samples))
     figures |= measure_merging(store, answered, chance)
+    figures |= measure_comparing(store, answered / samples)
     store.close()
     figures["file, MB"] = round((folder / "samples.duckdb").stat().st_size / 1e6)
     return figures
@@ -159,6 +161,14 @@ def measure_asking(cursor: Cursor) -> dict[str, Any]:
         figures[f"what lacks an answer, the next 256: {name}, ms"] = median_ms(page)
     figures["a run's counts, ms"] = median_ms(lambda: run_counts(cursor, 1))
     return figures
+
+
+def measure_comparing(store: SampleStore, share: float) -> dict[str, Any]:
+    """Compare two runs that answered the same samples."""
+    answered = answer_samples(store, 1, 3, share)
+    with store.read() as cursor:
+        took = median_ms(lambda: flips(cursor, 1, 3), repeat=5)
+    return {f"two runs compared, {answered:,} samples, {len(WORDS)} dimensions, ms": took}
 
 
 def measure_undo(store: SampleStore, samples: int) -> dict[str, Any]:

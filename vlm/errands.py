@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,19 @@ from vlm.errors import Refusal
 from vlm.imaging import remove_thumbnails
 from vlm.models import Dataset, Errand, TaggingRun, VocabularyChange
 from vlm.process import sample_store
-from vlm.samples import Cursor, StoreBusy, StoreError, StoreFull, ingest, merging, progress, rewording
+from vlm.samples import (
+    Cursor,
+    Edit,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    calibrating,
+    ingest,
+    merging,
+    progress,
+    rewording,
+)
+from vlm.samples.calibrating import Scaling
 from vlm.samples.errands import errand_keep, errand_result
 
 logger = logging.getLogger(__name__)
@@ -39,6 +51,12 @@ RETRY_SECONDS = 5.0
 PAUSE_SECONDS = 60.0  # after an errand that failed as the store was opened
 
 VOCABULARY = "vocabulary"  # what an edit of the vocabulary is about
+
+
+def calibrations_of(dataset_id: int) -> str:
+    """Return what a change of a data set's calibrations is about."""
+    return f"calibrations of data set {dataset_id}"
+
 
 _finishing = threading.Lock()
 _paused_until = 0.0
@@ -84,6 +102,41 @@ def _keep_counts(values: dict[str, Any], result: dict[str, Any]) -> None:
     TaggingRun.objects.filter(pk=values["run"]).update(**result["counts"])
 
 
+def _calibrate(cursor: Cursor, values: dict[str, Any]) -> dict[str, Any]:
+    decisions = {int(run): (dict(words), mass) for run, (words, mass) in values["decisions"].items()}
+    scaling, by = Scaling.from_json(values["scaling"]), Edit(**values["by"])
+    done = calibrating.apply(cursor, values["dataset"], scaling, decisions, by)
+    return {"done": asdict(done), "counts": _counts(cursor, decisions), "before": {}}
+
+
+def _end_calibration(cursor: Cursor, values: dict[str, Any]) -> dict[str, Any]:
+    dataset_id, dimension = values["dataset"], values["dimension"]
+    before = calibrating.in_force(cursor, dataset_id)[dimension].before
+    runs = calibrating.runs_calibrated(cursor, dataset_id, dimension)
+    done = calibrating.end(cursor, dataset_id, dimension)
+    return {"done": asdict(done), "counts": _counts(cursor, runs), "before": {str(run): before[run] for run in before}}
+
+
+def _counts(cursor: Cursor, runs: Iterable[int]) -> dict[str, dict[str, int]]:
+    found = {run: progress.run_counts(cursor, run) for run in runs}
+    return {str(run): {"tagged": tagged, "discarded": discarded} for run, (_, tagged, discarded, _) in found.items()}
+
+
+def _keep_calibrated(values: dict[str, Any], result: dict[str, Any]) -> None:
+    """Write down the counts, and the thresholds of the dimension as they were before the calibration that has ended."""
+    dimension = values["dimension"]
+    for run in TaggingRun.objects.filter(pk__in=result["counts"]):
+        changes: dict[str, Any] = dict(result["counts"][str(run.pk)])
+        before = result["before"].get(str(run.pk))
+        if before is not None:  # else it began under the calibration, or one begins
+            own = {key: least for key, least in before.items() if key}
+            if dimension not in own and before[""] != run.min_probability:
+                own[dimension] = before[""]
+            others = {key: least for key, least in run.thresholds.items() if key.partition(":")[0] != dimension}
+            changes["thresholds"] = others | own
+        TaggingRun.objects.filter(pk=run.pk).update(**changes)
+
+
 def _reword(cursor: Cursor, values: dict[str, Any]) -> list[int]:
     return rewording.carry_out(cursor, **values["store"])
 
@@ -108,6 +161,8 @@ def _relocate(cursor: Cursor, values: dict[str, Any]) -> None:
 KINDS: dict[str, Kind] = {
     "revert": Kind(_revert),
     "thresholds": Kind(_reapply, _keep_counts),
+    "calibrate": Kind(_calibrate, _keep_calibrated),
+    "end calibration": Kind(_end_calibration, _keep_calibrated),
     "vocabulary": Kind(_reword, _keep_edits),
     "forget": Kind(_forget, _forget_pictures),
     "relocate": Kind(_relocate),

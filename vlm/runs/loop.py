@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, read_picture
 from vlm.measures import Measures
@@ -24,10 +26,11 @@ from vlm.moondream import EngineError
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode
-from vlm.samples import Answer, Merged, Pending, Question, Result, SampleStore
+from vlm.samples import Answer, Merged, Pending, Question, Raw, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
 from vlm.samples.progress import Wanted, pending
 from vlm.samples.refining import refine_batch, uncertain
+from vlm.statistics.calibration import Calibration
 from vlm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Job:
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
         thresholds: dimension, or ``dimension:word``, → its own least probability.
+        calibrations: dimension → the one in force for just these answers.
     """
 
     dataset_id: int
@@ -79,6 +83,7 @@ class Job:
     max_pixels: int
     full_share: float = 0
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def decided(self, dimension: str, word: str, probability: float, mass: float) -> str:
         """Return why an answer does not become a tag, or an empty text if it does."""
@@ -390,7 +395,29 @@ def _scored(job: Job, place: int, score: DimensionScore) -> Answer:
     said = (tags, score.probabilities, score.mass, word, probability)
     others = [other.best[0] != answer for other in score.wordings]
     disagreement = sum(others) / len(others) if others else None
-    return Answer(job.run_id, dimension.name, place, *said, not reason, reason, disagreement=disagreement)
+    answered = Answer(job.run_id, dimension.name, place, *said, not reason, reason, disagreement=disagreement)
+    calibration = job.calibrations.get(dimension.name)
+    return answered if calibration is None else _calibrated(job, answered, calibration)
+
+
+def _calibrated(job: Job, answer: Answer, calibration: Calibration) -> Answer:
+    """Return the answer by calibrated probabilities, with what the model said itself beside it."""
+    assert answer.probability is not None and answer.mass is not None  # noqa: S101, PT018 - it was scored
+    raw = Raw(answer.probabilities, answer.word, answer.probability, answer.accepted, answer.reason)
+    kept = np.array([answer.probabilities], dtype=np.float32)  # as the store will have them
+    probabilities = tuple(calibration.apply(kept.astype(np.float64), calibration.key)[0].tolist())
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    word, probability = answer.words[best], probabilities[best]
+    reason = job.decided(answer.dimension, word, probability, answer.mass)
+    return replace(
+        answer,
+        probabilities=probabilities,
+        word=word,
+        probability=probability,
+        accepted=not reason,
+        reason=reason,
+        raw=raw,
+    )
 
 
 def _generated(job: Job, place: int, text: str) -> Answer:

@@ -14,6 +14,7 @@ from vlm import errands
 from vlm.models import Dataset, TaggingRun
 from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import scope
+from vlm.runs.calibrating import for_job
 from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import NEVER, RunOptions, check_thresholds
@@ -62,6 +63,8 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
             run.save()
             if errands.is_under_way(errands.VOCABULARY):
                 raise errands.ChangeUnderWay("The vocabulary is being edited. Start again in a moment.")
+            if errands.is_under_way(errands.calibrations_of(dataset.pk)):
+                raise errands.ChangeUnderWay("A calibration is being changed. Start again in a moment.")
     except IntegrityError:
         raise RunActive(TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) from None
     return run
@@ -249,6 +252,8 @@ def preview(
     previews = []
     if waiting:
         with keeper.use(scope.spec(run), progress=lambda part: report(part.stage, part.done, part.total)) as tagger:
+            with sample_store().read() as cursor:
+                job = replace(job, calibrations=for_job(cursor, job, dtype=tagger.dtype, detail=run.detail))
             for number, item in enumerate(waiting):
                 report("ask", number, len(waiting))
                 (found,) = answer_batch([decode(item, job, tagger)], job, tagger)

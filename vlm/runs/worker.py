@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, OperationalError
@@ -22,6 +23,7 @@ from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.blind import LEAST_IMAGES, grey_answers, run_priors
+from vlm.runs.calibrating import for_job
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
 from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, progress
@@ -136,6 +138,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
     with keeper.use(spec, waiting=check, loading=loading, progress=tell) as tagger:
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
+            job = replace(job, calibrations=for_job(cursor, job, dtype=tagger.dtype, detail=run.detail))
             done = progress.run_counts(cursor, run.pk)
             left = progress.pending_count(cursor, job.wanted, run_id=run.pk)
         run.processed, run.tagged, run.discarded, run.failed = done

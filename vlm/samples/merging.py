@@ -4,6 +4,7 @@ All inside ``SampleStore.write()``; every function derives exactly the samples t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
 
 from .asking import questions_keep
@@ -203,12 +204,7 @@ def apply_thresholds(
     ).fetchall()
     accepted_keep(cursor, run_id)
     derive(cursor)
-    cursor.execute(
-        "update run_totals set tagged = a.tagged, discarded = a.discarded from (select "
-        "count(distinct sample_id) filter (accepted) as tagged, count(*) filter (not accepted) as discarded "
-        "from answers where run_id = $run) a where run_id = $run",
-        {"run": run_id},
-    ).fetchall()
+    totals_keep(cursor, run_id)
     for dataset_id in column(cursor, "select dataset_id from run_totals where run_id = ?", [run_id]):
         changed(cursor, dataset_id)
     return _reapplied(cursor, touched)
@@ -256,6 +252,7 @@ def answers_keep(
             True,
             questions.get(answer.dimension),
             False,
+            None if answer.raw is None else asdict(answer.raw),
         )
         for sample_id, answer in answers
     )
@@ -263,14 +260,25 @@ def answers_keep(
     _wordings_keep(cursor, dataset_id, answers)
 
 
-def accepted_keep(cursor: Cursor, run_id: int) -> None:
-    """Write the accepted answers that a run gave about the touched samples into the ledger."""
+def totals_keep(cursor: Cursor, run_id: int) -> None:
+    """Count a run's tagged samples and discarded answers anew."""
+    cursor.execute(
+        "update run_totals set tagged = a.tagged, discarded = a.discarded from (select "
+        "count(distinct sample_id) filter (accepted) as tagged, count(*) filter (not accepted) as discarded "
+        "from answers where run_id = $run) a where run_id = $run",
+        {"run": run_id},
+    ).fetchall()
+
+
+def accepted_keep(cursor: Cursor, run_id: int, dimension: str = "") -> None:
+    """Write the accepted answers that a run gave about the touched samples into the ledger, of one ``dimension`` or of all."""
     if (span := touched_span(cursor)) is not None:
         cursor.execute(
             "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, probability, run_id, place) "
             "select dataset_id, sample_id, word, dimension, 'model', probability, run_id, place from answers "
-            f"where run_id = $run and accepted and word <> '' and not stale and {IN_TOUCH} and {WORD_IS_THERE}",
-            {"run": run_id, **span},
+            f"where run_id = $run and accepted and word <> '' and not stale and {IN_TOUCH} and {WORD_IS_THERE} "
+            "and ($dimension = '' or dimension = $dimension)",
+            {"run": run_id, "dimension": dimension, **span},
         ).fetchall()
 
 

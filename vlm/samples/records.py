@@ -217,6 +217,17 @@ class DatasetStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """What the model said itself, where an answer is calibrated."""
+
+    probabilities: tuple[float, ...]
+    word: str
+    probability: float
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said about one dimension of one image.
 
@@ -230,6 +241,7 @@ class Answer:
         reason: says why.
         text: the generated text.
         disagreement: the share of the question's other wordings that say another word; ``None`` where it has one wording.
+        raw: what the model said itself, where probabilities, word and decision are calibrated.
     """
 
     run: int
@@ -244,6 +256,7 @@ class Answer:
     reason: str
     text: str = ""
     disagreement: float | None = None
+    raw: Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,17 @@ def rename_dimension(cursor: Cursor, *, old: str, new: str) -> None:
     ).fetchall():
         there = Question.of(model=model, revision=revision, mode=mode, dimension=new, asked=json.loads(asked))
         cursor.execute("update questions set key = ? where id = ?", [there.key, question_id]).fetchall()
-    for table in ("answers", "sample_tags", "labels", "draws", "questions", "answer_images", "edits", "conditions"):
+    for table in (
+        "answers",
+        "sample_tags",
+        "labels",
+        "draws",
+        "questions",
+        "answer_images",
+        "edits",
+        "conditions",
+        "calibrations",
+    ):
         cursor.execute(f"update {table} set dimension = ? where dimension = ?", [new, old]).fetchall()
     for dataset_id in _datasets(cursor):
         dataset_changed(cursor, dataset_id)

@@ -185,6 +185,17 @@ VERSION_7 = """
     );
 """
 
+VERSION_8 = """
+    create table calibrations (          -- in force: one for a dimension of a data set; see calibrating
+        dataset_id bigint not null, dimension varchar not null, question_id bigint not null, dtype varchar not null,
+        detail varchar not null, slope double not null, bias double[] not null, least double not null, record json not null,
+        before json not null, user_id bigint, user_name varchar not null,
+        created timestamp not null default current_timestamp::timestamp
+    );
+    alter table answers add column raw struct(probabilities float[], word varchar, probability double, accepted boolean,
+        reason varchar);                 -- what the model said itself; null: the answer is that
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
@@ -192,7 +203,7 @@ SAMPLE_TABLES = (
 )
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
-    *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions", "findings"),
+    *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions", "findings", "calibrations"),
 )
 RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt")
 EDITED_TABLES = ("sample_tags", "rejections", "labels")
@@ -225,6 +236,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_5,),
     (VERSION_6,),
     (VERSION_7,),
+    (VERSION_8,),
 ]
 
 

@@ -210,6 +210,22 @@ def decided(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str
     )
 
 
+def raw_scores(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str], ids: Ints) -> Floats:
+    """Return (n, words) what the model said itself of some samples, where the answers of the dimension are calibrated."""
+    rows = cursor.execute(
+        "select sample_id, words, coalesce(raw.probabilities, probabilities) from answers where dataset_id = ? "
+        "and dimension = ? and current and sample_id in (select unnest(?::bigint[]))",
+        [dataset_id, dimension, ids.tolist()],
+    ).fetchall()
+    places, order = {word: place for place, word in enumerate(words)}, {int(one): row for row, one in enumerate(ids)}
+    scores = np.zeros((len(ids), len(words)))
+    for sample_id, of, probabilities in rows:
+        for word, value in zip(of, probabilities, strict=True):
+            if word in places:
+                scores[order[sample_id], places[word]] = value
+    return scores
+
+
 def answer_keys(cursor: Cursor, dataset_id: int, dimension: str) -> list[AnswerKey]:
     """Return whose answers the current ones are, most frequent first."""
     rows = cursor.execute(
@@ -251,7 +267,8 @@ def prior_sums(
         least: what counts as the smallest probability whose logarithm is taken.
     """
     names = [f"p{place}" for place in range(words)]
-    columns = ", ".join(f"a.probabilities[{place + 1}]::double as {name}" for place, name in enumerate(names))
+    own = "coalesce(a.raw.probabilities, a.probabilities)"  # not what a calibration makes of it
+    columns = ", ".join(f"{own}[{place + 1}]::double as {name}" for place, name in enumerate(names))
     terms = [
         f"greatest({name}, {least}) * ln(greatest({name}, {least}) / {max(grey, least)!r})"
         for name, grey in zip(names, blind or (), strict=False)
@@ -269,12 +286,30 @@ def prior_sums(
 
 def flips(cursor: Cursor, first: int, second: int) -> Mapping[str, list[tuple[str, str, int]]]:
     """Return, per dimension that both runs asked, (first's word, second's word, samples that both answered)."""
+    places = {run: _places(cursor, run) for run in (first, second)}
+    names = [name for name in places[first] if name in places[second]]
+    if not names:
+        return {}
+    # One number for sample and dimension: joining by that takes a fifth of the time that joining by both takes.
+    sides = []
+    for run in (first, second):
+        cases = " ".join(f"when {places[run][name]} then {number}" for number, name in enumerate(names))
+        number = f"sample_id * {len(names)} + case place {cases} end"
+        sides.append(f"(select {number} as number, word from answers where run_id = {run:d})")
     rows = cursor.execute(
-        "select a.dimension, a.word, b.word, count(*) from answers a join answers b on b.sample_id = a.sample_id "
-        "and b.dimension = a.dimension where a.run_id = ? and b.run_id = ? group by all order by min(a.place), 4 desc",
-        [first, second],
+        f"select a.number % {len(names)}, a.word, b.word, count(*) from {sides[0]} a join {sides[1]} b on a.number = b.number "
+        "group by all order by 1, 4 desc, 2, 3"
     ).fetchall()
     found: dict[str, list[tuple[str, str, int]]] = {}
-    for dimension, before, after, count in rows:
-        found.setdefault(dimension, []).append((before, after, count))
+    for of, before, after, count in rows:
+        found.setdefault(names[of], []).append((before, after, count))
     return found
+
+
+def _places(cursor: Cursor, run_id: int) -> dict[str, int]:
+    """Return dimension → its place in what a run asked, in that order."""
+    return dict(
+        cursor.execute(
+            "select any_value(dimension), place from answers where run_id = ? group by place order by place", [run_id]
+        ).fetchall()
+    )

@@ -6,6 +6,7 @@ Everything takes keywords. Reading functions open the store themselves; writing 
 from vlm.services import (
     accuracy,
     backups,
+    calibrations,
     columns,
     datasets,
     exports,
@@ -25,6 +26,7 @@ from vlm.services import (
 __all__ = [
     "accuracy",
     "backups",
+    "calibrations",
     "columns",
     "datasets",
     "exports",

@@ -4,7 +4,7 @@ The statistics are ``vlm.statistics``; here they meet the store. A figure that w
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from vlm.errors import Refusal
 from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import Cursor, SampleFilter, drawing, trust
+from vlm.runs.calibrating import calibration_of
+from vlm.samples import Cursor, SampleFilter, calibrating, drawing, trust
 from vlm.samples.trust import AnswerKey, Decided, Floats, Steps
 from vlm.services import known
 from vlm.statistics import accuracy, agreement, calibration, thresholds
@@ -43,11 +44,13 @@ class Accuracy:
         labels: labels in force, and
         random_labels: those drawn with a known probability, on which every figure rests.
         evaluation: accuracy, words, confusion; ``None`` without any such label.
-        quality: log loss and expected calibration error of the model's probabilities.
+        quality: log loss and expected calibration error of the probabilities; calibrated ones are rated by labels that the fit
+            had not seen.
         mixed: the current answers are of more than one model, format or detail, so that there is no calibration.
         promise: the threshold from which on a share of the tags is right, or why there is none.
         word_promises: word → the same for the tags that are this word; each holds by itself.
         runs: whose answers the current ones are.
+        applied: the calibration in force, by which answers are decided and all figures are made.
     """
 
     dimension: str
@@ -64,6 +67,7 @@ class Accuracy:
     curve: tuple[Point, ...]
     runs: tuple[int, ...]
     word_promises: Mapping[str, Kept | NotReachable]
+    applied: Calibration | None = None
 
     @property
     def any_word_kept(self) -> bool:
@@ -90,6 +94,7 @@ class Accuracy:
             "ece": self.quality and self.quality.ece,
             "reliability": [one.to_json() for one in self.reliability],
             "calibration": self.calibration and self.calibration.to_json(),
+            "calibrated": self.applied is not None,
             "threshold_for": self.promise and self.promise.to_json(),
             "curve": [one.to_json() for one in self.curve],
         }
@@ -128,7 +133,9 @@ def evaluate(*, dataset: Dataset, dimension: str, target: float = TARGET) -> Acc
             for (of, batch), (number, _) in drawing.draws_left(cursor, dataset.pk).items()
             if of == dimension
         }
-    result = kept.results[dimension, words, target] = _evaluated(dimension, words, answers, found, drawn, target)
+        scaled = answers.applied is not None
+        raw = trust.raw_scores(cursor, dataset.pk, dimension, words, found.ids) if scaled else found.scores
+    result = kept.results[dimension, words, target] = _evaluated(dimension, words, answers, found, raw, drawn, target)
     return result
 
 
@@ -140,12 +147,15 @@ class _Answers:
     steps: Steps
     keys: list[AnswerKey]
     runs: list[int]
+    applied: Calibration | None
 
     @classmethod
     def of(cls, cursor: Cursor, dataset_id: int, dimension: str, words: tuple[str, ...]) -> "_Answers":
         counts, sums, steps = trust.totals(cursor, dataset_id, dimension, words)
         keys = trust.answer_keys(cursor, dataset_id, dimension)
-        return cls(Population(counts, sums), steps, keys, trust.runs_of(cursor, dataset_id, dimension))
+        scaling = calibrating.in_force(cursor, dataset_id).get(dimension)
+        applied = calibration_of(scaling) if scaling is not None else None
+        return cls(Population(counts, sums), steps, keys, trust.runs_of(cursor, dataset_id, dimension), applied)
 
 
 def _evaluated(
@@ -153,6 +163,7 @@ def _evaluated(
     words: tuple[str, ...],
     answers: _Answers,
     found: Decided,
+    raw: Floats,
     drawn: Mapping[str, int],
     target: float,
 ) -> Accuracy:
@@ -160,7 +171,8 @@ def _evaluated(
     labels, said_probability = random_labels(found, drawn)
     told = labels.where(labels.truth >= 0)
     any_told = len(told) > 0
-    calibrated = _calibrate(told, words, keys) if any_told else None
+    said_itself = random_labels(replace(found, scores=raw), drawn)[0]
+    calibrated = _calibrate(said_itself.where(labels.truth >= 0), words, keys) if any_told else None
     spread = Spread.of_steps(steps.step, steps.probability, steps.samples)
     reached = len(spread.edges) > 0
     return Accuracy(
@@ -170,7 +182,7 @@ def _evaluated(
         labels=len(found.ids),
         random_labels=len(labels),
         evaluation=accuracy.evaluate(labels, population, words) if any_told else None,
-        quality=calibration.quality(_scores(told), told.truth, told.weight) if len(told) >= accuracy.FEWEST else None,
+        quality=_quality(told, answers.applied),
         reliability=calibration.reliability(labels) if any_told else (),
         calibration=calibrated,
         mixed=len(keys) > 1,
@@ -178,6 +190,7 @@ def _evaluated(
         curve=thresholds.curve(labels, said_probability, spread) if any_told and reached else (),
         runs=tuple(answers.runs),
         word_promises=_word_promises(labels, said_probability, steps, words, target) if any_told else {},
+        applied=answers.applied,
     )
 
 
@@ -277,6 +290,14 @@ def _word_promises(
             spread = Spread.of_steps(steps.step[of], steps.probability[of], steps.samples[of])
             found[word] = thresholds.promise(labels.where(mine), said_probability[mine], spread, target=target)
     return found
+
+
+def _quality(labels: Labels, applied: Calibration | None) -> Quality | None:
+    if applied is not None:
+        return applied.after
+    if len(labels) < accuracy.FEWEST:
+        return None
+    return calibration.quality(_scores(labels), labels.truth, labels.weight)
 
 
 def _scores(labels: Labels) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -15,8 +15,9 @@ from django.utils import timezone
 
 from vlm import errands
 from vlm.errors import Refusal
-from vlm.models import Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
+from vlm.models import Dataset, Dimension, TaggingRun, VocabularyChange, Word, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
+from vlm.runs import calibrating
 from vlm.samples import SampleDetail, rewording
 from vlm.services.who import edit_by
 from vlm.vocabulary import (
@@ -238,7 +239,8 @@ def remove(*, name: str, removed: Removed = "", user: User | None) -> Vocabulary
 def rename_word(*, name: str, old: str, new: str, user: User | None) -> VocabularyChange:
     """Call a word of the dimension ``name`` otherwise, in all tags and answers; or merge it into another of its words.
 
-    What the model answered stays an answer: ``old`` becomes a spelling of ``new``, and nothing is asked again.
+    What the model answered stays an answer: ``old`` becomes a spelling of ``new``, and nothing is asked again. A calibration of the
+    dimension is taken back.
 
     Raises:
         VocabularyError: there is no such word, or the new one cannot be.
@@ -258,6 +260,7 @@ def rename_word(*, name: str, old: str, new: str, user: User | None) -> Vocabula
     merged = new in found.dimension.words
     text = f"Merged {name}: {old} into {new}" if merged else f"Renamed {name}: {old} to {new}"
 
+    _end_calibrations([name])
     step = {
         "do": "rename word",
         "before": found.dimension.to_json(),
@@ -288,6 +291,8 @@ def undo(*, change: VocabularyChange, user: User | None) -> VocabularyChange:
             )
     after = tuple(_from_json(value) for value in change.before)
 
+    if change.edits:
+        _end_calibrations([one.dimension.name for one in before if one not in after])
     steps: list[Step] = [{"do": "undo", "edits": change.edits}] if change.edits else []
     steps += [{"do": "rename dimension", "old": new, "new": old} for old, new in change.renamed.items()]
     return _change(before, after, text=f"Took back: {change.text}", user=user, steps=steps, undoing=change)
@@ -366,6 +371,18 @@ def _replace(
     return _change(before, after, text=text, user=user, steps=steps, renamed=names, is_written=is_written)
 
 
+def _end_calibrations(dimensions: Sequence[str]) -> None:
+    """Take back the calibrations of dimensions whose words are about to be others: they were fitted for these."""
+    _check_idle()
+    for dataset_id, dimension in calibrating.calibrated(dimensions):
+        calibrating.end(dataset=Dataset.objects.get(pk=dataset_id), dimension=dimension)
+
+
+def _check_idle() -> None:
+    if (active := TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).first()) is not None:
+        raise VocabularyBusy(f"Run {active.pk} is active, and tags with these words. Wait for its end, or cancel it.")
+
+
 def _change(
     before: tuple[Entry, ...],
     after: tuple[Entry, ...],
@@ -382,10 +399,8 @@ def _change(
     following = renamed or {new: old for old, new in (undoing.renamed if undoing else {}).items()}
 
     def change() -> dict[str, Any]:
-        if steps and (active := TaggingRun.objects.filter(status__in=TaggingRun.ACTIVE).first()) is not None:
-            raise VocabularyBusy(
-                f"Run {active.pk} is active, and tags with these words. Wait for its end, or cancel it."
-            )
+        if steps:
+            _check_idle()
         if not is_written and entries() != before:
             raise errands.ChangeUnderWay("The vocabulary was edited meanwhile. Look again, then try again.")
         if not is_written:

@@ -81,6 +81,14 @@ class Calibration:
             )
         return scaled(probabilities, 1 / self.temperature, np.array(self.bias))
 
+    @property
+    def has_bias(self) -> bool:
+        return any(self.bias)
+
+    @property
+    def biases(self) -> list[tuple[str, float]]:
+        return list(zip(self.words, self.bias, strict=True))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "key": asdict(self.key),
