@@ -1,7 +1,6 @@
-"""What the statistics of insights need of the store: features of samples beside a score, and how often values meet.
+"""What the statistics of insights need of the store: features of samples beside a score.
 
-All inside ``SampleStore.read()``. A dimension here is whatever sorts samples: one of the vocabulary, users' own tags, splits,
-categories, or a column (see :class:`Sorting`).
+All inside ``SampleStore.read()``.
 """
 
 from collections.abc import Sequence
@@ -37,11 +36,6 @@ class Sorting:
     values: tuple[str, ...]
     column: Column | None = None
     edges: tuple[float, ...] = ()
-
-    @property
-    def is_single(self) -> bool:
-        """Whether a sample has one value at most."""
-        return self.kind in ("split", "column")
 
 
 @dataclass(frozen=True)
@@ -124,60 +118,6 @@ def features(
     for place in range(len(parts)):
         has[:, place] = found[f"f{place}"]
     return Features(has, scores)
-
-
-def counts(cursor: Cursor, target: Condition, sortings: Sequence[Sorting]) -> dict[tuple[int, ...], int]:
-    """Count how often values of one or two sortings meet in a filter: places of values → samples; -1 is “none of them”.
-
-    A sample with several values of a sorting (categories, several users' words) counts with each of them.
-    """
-    condition, given = target
-    joins, joined, selected = [], [], []
-    for number, sorting in enumerate(sortings):
-        relation, own = _relation(sorting)
-        joins.append(f"left join ({relation}) r{number} on r{number}.id = s.id")
-        joined += own
-        selected.append(f"coalesce(r{number}.place, -1)")
-    rows = cursor.execute(
-        f"with scope as (select s.id, s.tags, s.split, s.categories from samples s where {condition}) "
-        f"select {', '.join(selected)}, count(*) from scope s {' '.join(joins)} group by all",
-        [*given, *joined],
-    ).fetchall()
-    return {tuple(row[:-1]): row[-1] for row in rows}
-
-
-def _relation(sorting: Sorting) -> tuple[str, list[Any]]:
-    """Return SQL for (id, place of a value), a row for each value that a sample of ``scope`` has."""
-    listed = list(sorting.values)
-    if sorting.kind in ("dimension", "own", "category"):
-        source = "categories" if sorting.kind == "category" else "tags"
-        return (
-            f"select id, list_position(?::varchar[], value) - 1 as place from (select id, unnest({source}) as value from scope) "
-            "where list_contains(?::varchar[], value)",
-            [listed, listed],
-        )
-    if sorting.kind == "split":
-        return (
-            "select id, list_position(?::varchar[], split) - 1 as place from scope where list_contains(?::varchar[], split)",
-            [listed, listed],
-        )
-    if sorting.column is None:
-        raise ValueError("A sorting by a column needs the column.")
-    if sorting.column.kind == "word":
-        return (
-            "select sample_id as id, list_position(?::varchar[], word) - 1 as place from column_values "
-            "where column_id = ? and list_contains(?::varchar[], word)",
-            [listed, sorting.column.id, listed],
-        )
-    if sorting.column.kind == "boolean":
-        return (
-            "select sample_id as id, list_position(?::varchar[], case number when 1 then 'yes' else 'no' end) - 1 as place "
-            "from column_values where column_id = ?",
-            [listed, sorting.column.id],
-        )
-    steps = " ".join(f"when number < {float(edge)!r}::double then {place}" for place, edge in enumerate(sorting.edges))
-    place = f"case {steps} else {len(sorting.edges)} end" if steps else "0"
-    return f"select sample_id as id, {place} as place from column_values where column_id = ?", [sorting.column.id]
 
 
 def _test(sorting: Sorting, place: int, value: str, alias: str) -> tuple[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Insights: which tags explain a score, how values are distributed, and where two sets differ.
+"""Insights: which tags, splits, categories and columns explain a score.
 
 The statistics are ``vlm.statistics``; here they meet the store, and every figure gets the filter that shows its images.
 """
@@ -225,17 +225,13 @@ def explain(
 
 
 def narrowed(filter: SampleFilter, sorting: Sorting, value: str) -> SampleFilter:
-    """Return a filter narrowed to the samples that have a value; an empty one to those that have none."""
-    if sorting.kind == "dimension" and not value:
-        return replace(filter, lacking=(*filter.lacking, sorting.name))
+    """Return a filter narrowed to the samples that have a value."""
     if sorting.kind in ("dimension", "own"):
         return replace(filter, all_of=(*filter.all_of, value))
     if sorting.kind == "split":
         return replace(filter, splits=(value,))
     if sorting.kind == "category":
         return replace(filter, every_category=(*filter.every_category, value))
-    if not value:
-        return replace(filter, no_value=(*filter.no_value, sorting.name))
     others = tuple(part for part in filter.columns if column_of(part) != sorting.name)
     return replace(filter, columns=(*others, f"{sorting.name}:{value}"))
 

@@ -14,7 +14,7 @@ from vlm.services.insights import AMONG, Explained, Found
 from vlm.views.access import Request, get_dataset
 from vlm.views.problems import wants_json
 
-OWN_KEYS = frozenset({"score", "lower", "among", "of", "by", "other", "with"})  # of these pages, and no filter
+OWN_KEYS = frozenset({"score", "lower", "among"})  # of these pages, and no filter
 
 
 @require_safe
@@ -78,7 +78,7 @@ def _scores(dataset: Dataset, there: list[Column]) -> list[str]:
 
 
 def _row(dataset: Dataset, explained: Explained, found: Found) -> dict[str, Any]:
-    """Return a slice with the addresses of its images, and where its bar and its interval lie, in percent."""
+    """Return a slice with the addresses of its images."""
     return {
         "found": found,
         "url": shown(dataset, found.filter),
