@@ -24,12 +24,15 @@ setup: $(VENV)/run.done
 run: $(VENV)/run.done
 	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
-# Two processes of pytest, each with its own data and database; a file's tests stay together, so a browser's server does.
+# Two processes of pytest, each with its own data and database; a file's tests stay together, so a browser's server does,
+# and tests/conftest.py says which files come first.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: browser $(VENV)/dev.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest $(SPREAD) $(PYTEST)
 
 test-fast: $(VENV)/dev.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not processes" $(PYTEST)
+	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not processes" $(PYTEST)
 
 # In front of the set-up, which takes minutes; it needs nothing but Python.
 browser: | $(BIN)/python

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.workshop import ROOT, Forked
+
 PATIENCE = 240.0  # seconds for what takes a few on an idle machine
+
+Child = subprocess.Popen[str] | Forked
 
 
 def environment(data: Path, **variables: str) -> dict[str, str]:
@@ -26,7 +29,7 @@ def environment(data: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def finish(child: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[str, str]:
+def finish(child: Child, seconds: float = PATIENCE) -> tuple[str, str]:
     """Wait for the end of ``child`` and return what it wrote; one that does not end is killed and told."""
     try:
         return child.communicate(timeout=seconds)
@@ -36,7 +39,7 @@ def finish(child: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[s
         raise AssertionError(f"{child.args!r} did not end in {seconds:g} s.\n{out}\n{errors}") from None
 
 
-def end(child: "subprocess.Popen[str]") -> None:
+def end(child: Child) -> None:
     """Make sure that ``child`` is gone and its pipes are closed, whatever became of the test."""
     if child.poll() is None:
         child.kill()

@@ -1,10 +1,15 @@
 """What all tests share: a data folder of their own, and an end that leaves nothing to the next test."""
 
+import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pytest_django
+from django.db import connection
+from django.test import TransactionTestCase
 
 from tests.brake import Brake, braked
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
@@ -13,11 +18,17 @@ BROWSER_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that drive a browser, and keep them together where tests are spread over processes."""
+    """Mark the tests that drive a browser, and begin with the files that take longest.
+
+    Where tests are spread over processes, a file's stay together; one that takes minutes and came last would keep a process
+    busy while the others have nothing left to do.
+    """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(BROWSER_SECONDS))
+    long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +39,36 @@ def own_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> Iterator[None]:
+    """Keep the fresh database, and put it back whole after each test that commits: emptying and filling it takes seconds."""
+    fresh = sqlite3.connect(":memory:", check_same_thread=False)
+    with django_db_blocker.unblock():
+        connection.ensure_connection()
+        connection.connection.backup(fresh)
+
+    def put_back(_: TransactionTestCase) -> None:
+        connection.ensure_connection()
+        fresh.backup(connection.connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", put_back)
+        yield
+    fresh.close()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without samples; its copies are ready at once, where a new one is brought up to date from version 1."""
+    from vlm.samples import SampleStore
+
+    store = SampleStore(tmp_path_factory.mktemp("store") / "samples.duckdb", memory_limit="512MB", threads=1)
+    with store.read():
+        pass
+    store.close()
+    return store.path
 
 
 @pytest.fixture
@@ -50,7 +91,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Path]:
+def data_dir(tmp_path: Path, settings: object, checkpoint: Path, empty_store: Path) -> Iterator[Path]:
     """Give the test a store, thumbnails and a model of its own."""
     from vlm.jobs import stop_all
     from vlm.process import keeper, sample_store
@@ -58,7 +99,7 @@ def data_dir(tmp_path: Path, settings: object, checkpoint: Path) -> Iterator[Pat
     folder = tmp_path / "data"
     folder.mkdir()
     settings.DATA_DIR = folder  # type: ignore[attr-defined]
-    settings.DUCKDB_PATH = folder / "samples.duckdb"  # type: ignore[attr-defined]
+    settings.DUCKDB_PATH = shutil.copy(empty_store, folder / "samples.duckdb")  # type: ignore[attr-defined]
     settings.THUMBNAIL_DIR = folder / "thumbnails"  # type: ignore[attr-defined]
     settings.IMPORT_ROOTS = [tmp_path]  # type: ignore[attr-defined]
     settings.VLM_MODEL = str(checkpoint)  # type: ignore[attr-defined]

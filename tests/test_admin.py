@@ -21,7 +21,7 @@ from vlm.process import sample_store
 from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 

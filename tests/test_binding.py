@@ -15,7 +15,7 @@ from vlm.models import Dataset, StoreBinding
 from vlm.process import sample_store
 from vlm.samples import SampleFilter, StoreForeign
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 
 def imported(tmp_path: Path, name: str, count: int) -> Dataset:

@@ -24,7 +24,7 @@ from vlm.runs import blind
 from vlm.runs.options import RunOptions
 from vlm.statistics.priors import HARDLY_DEPENDS, divergence_from
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 12
 DIMENSIONS = ("lighting", "setting")

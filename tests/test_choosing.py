@@ -19,7 +19,7 @@ from vlm.runs.options import RunOptions
 from vlm.samples import Label, SampleFilter
 from vlm.samples.editing import labels_add
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 8
 

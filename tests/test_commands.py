@@ -32,7 +32,7 @@ from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter, StoreFull
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 KEYS = [
     *("run", "status", "total", "processed", "tagged", "discarded", "failed", "seconds", "images_per_second", "tags"),

@@ -16,7 +16,7 @@ from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
 from vlm.samples.refining import uncertain
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 COUNT = 10
 

@@ -19,7 +19,7 @@ from vlm.process import sample_store
 from vlm.runs.options import RunOptions
 from vlm.samples import StoreBusy
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 IMAGES = 4
 TABLES = {

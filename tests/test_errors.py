@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from django.utils.html import escape
 
 import vlm
 from tests.images import make_images
+from tests.test_jobs import worker_of
 from vlm import services
 from vlm.errors import DatabaseUnusable, Refusal
 from vlm.models import Dataset, Dimension, TaggingRun
@@ -155,7 +157,7 @@ def test_the_admin(page: str, run: TaggingRun, admin: Client, monkeypatch: pytes
         assert "It rains &lt;in&gt;: take an umbrella." in answer.content.decode()
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 async def test_the_websocket(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays open; what waiting does not mend is told."""
     for error in ERRORS:
@@ -197,7 +199,7 @@ def test_a_generated_answer_has_a_page(db: None, data_dir: Path, tmp_path: Path,
 @pytest.mark.parametrize("state", ["reverted", "active"])
 def test_thresholds_of_a_run_that_stays_as_it_is(run: TaggingRun, admin: Client, action: str, state: str) -> None:
     if state == "active":
-        run.status, run.heartbeat = "running", timezone.now()
+        run.status, run.heartbeat, run.worker = "running", timezone.now(), worker_of(os.getppid())
     else:
         run.reverted = timezone.now()
     run.save()

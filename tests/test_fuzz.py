@@ -16,13 +16,14 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.page.conftest import admin, dataset  # noqa: F401  (fixtures)
 from vlm.models import Dataset, TaggingRun
 from vlm.routing import websocket_urlpatterns
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
-EXAMPLES = 400
+EXAMPLES = examples(120)
 LEFT_OUT = ("accounts/logout/", "admin/logout/", "admin/jsi18n/", "admin/autocomplete/")
 NAMES = (
     *("q", "split", "category", "all", "any", "none", "lacking", "state", "source", "dimension", "pmin", "pmax", "run"),

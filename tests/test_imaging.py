@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from tests.effort import examples
 from vlm import imaging
 from vlm.demo import DEMO_PHOTOS
 from vlm.imaging import ImageUnreadable, file_digest, image_size, read_image, read_picture, remove_thumbnails, thumbnail
@@ -254,7 +255,7 @@ def test_the_pixel_limit_is_exact(tmp_path: Path) -> None:
         read(tmp_path / "image.png", limit=1199)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_ends_as_anything_but_unreadable(tmp_path: Path, data: st.DataObject) -> None:
     suffix = data.draw(st.sampled_from([".jpg", ".png", ".gif", ".webp", ".tif", ".bmp", ".avif", ".jp2"]))

@@ -19,7 +19,7 @@ from vlm.moondream import EngineError, Tagger, identity
 from vlm.process import sample_store
 from vlm.runs.options import RunOptions
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 
 

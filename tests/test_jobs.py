@@ -21,7 +21,7 @@ from tests.images import make_images
 from vlm import jobs, services
 from vlm.models import Dataset, ImportJob, TaggingRun
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 HOUR = timedelta(hours=1)
 

@@ -11,7 +11,7 @@ from vlm.models import Dimension, Word
 FOLDER = Path(__file__).resolve().parent.parent / "vlm" / "migrations"
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("first", ["0001", "0002"])
 def test_back_and_forth(first: str) -> None:
     Dimension.objects.filter(name="setting").update(question="Inside or outside?")

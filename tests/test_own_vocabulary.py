@@ -27,7 +27,7 @@ from vlm.services.vocabulary import TagsAtStake, VocabularyBusy
 from vlm.vocabulary import DEFAULT_VOCABULARY, Dimension, Only, VocabularyError
 from vlm.vocabulary_file import Entry
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 VEHICLE = Dimension("vehicle", "Which vehicle: car, truck, bus or none? One word.", ("car", "truck", "bus", "none"))
 COUNT = 6

@@ -29,7 +29,7 @@ from vlm.runs.options import RunOptions
 from vlm.samples import Measures, SampleFilter, values
 from vlm.samples.filters import MEASURES
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 9
 

@@ -14,8 +14,9 @@ import pytest
 
 from tests.brake import Brake
 from tests.checkpoints import make_checkpoint
-from tests.children import PATIENCE, end, environment, finish, python, wait_for
+from tests.children import PATIENCE, end, environment, finish, wait_for
 from tests.images import make_images
+from tests.workshop import Forked, fork
 
 pytestmark = pytest.mark.processes
 
@@ -68,16 +69,16 @@ class Home:
             DATAVISOR_VLM_MIN_MASS="0",
             DATAVISOR_VLM_MIN_PROBABILITY="0",
         )
-        self.children: list[subprocess.Popen[str]] = []
+        self.children: list[Forked] = []
 
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        self.children.append(python(*arguments, env=self.environment, **options))
+    def start(self, *arguments: str, stdin: bool = False) -> Forked:
+        self.children.append(fork(*arguments, env=self.environment, stdin=stdin))
         return self.children[-1]
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         child = self.start("manage.py", *arguments)
         out, errors = finish(child)
-        return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
+        return subprocess.CompletedProcess(arguments, child.wait(), out, errors)
 
     def python(self, script: str) -> str:
         child = self.start("-c", "import django; django.setup()\n" + script)
@@ -157,7 +158,7 @@ def test_a_run_killed_ten_times_answers_everything_once(home: Home) -> None:
     """Each worker goes on where the last one was killed; the eleventh comes to the end."""
     expected, answers = json.loads(home.python(UNDISTURBED))
     assert [row[1:] for row in answers] == [[5, 5]] * IMAGES
-    workshop = home.start("-c", WORKSHOP, stdin=subprocess.PIPE)
+    workshop = home.start("-c", WORKSHOP, stdin=True)
     assert workshop.stdout is not None
     assert workshop.stdin is not None
     assert workshop.stdout.readline() == "ready\n", finish(workshop)[1]
@@ -214,6 +215,6 @@ def test_of_two_starts_at_once_one_wins(home: Home) -> None:
     both = [home.start("manage.py", "autotag", "photos", "--scope", "all", "--no-progress") for _ in range(2)]
     wait_for(lambda: any(child.poll() is not None for child in both), "The end of one of the two")
     home.brake.release()
-    ended = {child.returncode: errors for child in both for _, errors in [finish(child)]}
+    ended = {child.wait(): errors for child in both for _, errors in [finish(child)]}
     assert sorted(ended) == [0, 2]
     assert "is active" in ended[2]

@@ -119,7 +119,7 @@ def in_process(data_dir: Path, settings: Any) -> Path:
     return data_dir
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_a_model_that_is_not_there_is_told(
     in_process: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +133,7 @@ def test_a_model_that_is_not_there_is_told(
     assert TaggingRun.objects.get().status == TaggingRun.Status.FAILED
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_without_serving(
     in_process: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +165,7 @@ def test_without_serving(
     assert User.objects.filter(is_superuser=True).count() == 1
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", in_process):
         with pytest.raises(CommandError, match=r"Name the one|No image") as refusal:
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_imported_is_told(in_process: Path, tmp_path: Pa
     assert not Dataset.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("offline", [True, False])
 def test_what_will_be_fetched_is_said_before_it_is(
     in_process: Path, tmp_path: Path, offline: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -195,7 +195,7 @@ def test_what_will_be_fetched_is_said_before_it_is(
         assert "HF_HUB_OFFLINE=1" in told
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_model(None, None) == str(DEMO_CHECKPOINT)
     assert chosen_model(None, Path("photos")) == ""
@@ -206,7 +206,7 @@ def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatc
             assert chosen_model(None, None) == ""  # which leaves it to the settings
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_an_import_that_broke_off_is_taken_up_again(in_process: Path, tmp_path: Path, checkpoint: Path) -> None:
     photos = make_images(tmp_path / "photos", 2)
     Dataset.objects.create(name="mine", root=str(photos.resolve()))

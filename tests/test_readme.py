@@ -77,7 +77,7 @@ class Reader:
         Path("scores.csv").write_text("\n".join(["file,error,camera", *rows]))
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("data_dir")
 def test_every_command_works_in_the_order_in_which_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ from vlm.runs.options import RunOptions
 from vlm.samples import Merged, SampleFilter, StoreBusy, StoreReadOnly
 from vlm.samples.ingest import import_rows, staged
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 DAY = timedelta(days=1)
 

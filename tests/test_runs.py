@@ -17,7 +17,7 @@ from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
 from vlm.vocabulary import VocabularyError
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 
 

@@ -17,7 +17,7 @@ from vlm.process import sample_store
 from vlm.samples import SampleFilter
 from vlm.services.slices import SliceRefused
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 JSON = {"Accept": "application/json"}
 

@@ -24,7 +24,7 @@ def test_control_characters_are_written_out() -> None:
     assert "\x1b" not in HarmlessFormatter("{message}", style="{").format(record)
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_names_of_files_do_not_reach_the_terminal_as_they_are(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from vlm.services.accuracy import NotComparable
 from vlm.services.review import NothingToReview
 from vlm.vocabulary import VocabularyError
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 24
 DIMENSION = "setting"

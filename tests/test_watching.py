@@ -18,7 +18,7 @@ from vlm.datasets.watching import NotWatchable
 from vlm.models import Dataset, ImportJob, TaggingRun, Watch
 from vlm.runs.options import RunOptions
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from vlm.formats import json_stream
 from vlm.formats.json_stream import JSONBroken, stream_sections
 
@@ -30,7 +31,7 @@ def collect_file(file: io.StringIO) -> dict[str, Any]:
     return sections
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(content=OBJECTS, window=st.integers(1, 40), indent=st.none() | st.integers(0, 2))
 def test_it_is_what_json_reads(content: dict[str, Any], window: int, indent: int | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +39,7 @@ def test_it_is_what_json_reads(content: dict[str, Any], window: int, indent: int
         assert collect(json.dumps(content, indent=indent)) == content
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(content=OBJECTS, window=st.integers(1, 40), cut=st.floats(0, 1, exclude_max=True))
 def test_a_cut_text_is_broken(content: dict[str, Any], window: int, cut: float) -> None:
     text = json.dumps(content)

@@ -3,8 +3,6 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,8 +16,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from tests.brake import Brake
 from tests.browser import ARGUMENTS, find_chromium
-from tests.children import PATIENCE, environment, wait_for
+from tests.children import PATIENCE, environment, finish, wait_for
 from tests.outcome import failed
+from tests.workshop import Forked, fork
 from vlm import services
 from vlm.models import Dataset
 from vlm.samples import SampleFilter
@@ -97,23 +96,20 @@ class Server:
             DATAVISOR_VLM_MIN_MASS="0",
             DATAVISOR_VLM_BATCH_SIZE="1",
         )
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def python(self, code: str) -> None:
-        subprocess.run(
-            [sys.executable, "-c", code], env=self.environment, cwd=self.folder, check=True, timeout=PATIENCE
-        )
+        child = fork("-c", code, env=self.environment, cwd=self.folder)
+        out, errors = finish(child)
+        assert child.returncode == 0, out + errors
 
     @property
     def is_up(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "datavisor.asgi:application"], env=self.environment, cwd=self.folder, stdout=log, stderr=log
-            )
+        command = ("-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0", "datavisor.asgi:application")
+        self.process = fork(*command, env=self.environment, cwd=self.folder, log=self.folder / "server.log")
         wait_for(self._answers, "An answer of the server")
 
     def _answers(self) -> bool:

@@ -1,5 +1,6 @@
 """A real DuckDB file for every test."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,9 @@ def result(sample_id: int, *answers: Answer, error: str = "") -> Result:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SampleStore]:
-    store = SampleStore(tmp_path / "samples.duckdb", memory_limit="512MB", threads=2, wait=PATIENCE)
+def store(tmp_path: Path, empty_store: Path) -> Iterator[SampleStore]:
+    path = Path(shutil.copy(empty_store, tmp_path / "samples.duckdb"))
+    store = SampleStore(path, memory_limit="512MB", threads=2, wait=PATIENCE)
     yield store
     store.close()
 

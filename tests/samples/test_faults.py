@@ -13,13 +13,14 @@ import duckdb
 import pytest
 
 from tests.children import PATIENCE, end, environment, finish, python
+from tests.effort import examples
 from tests.queueing import wait_for_a_queue
 from vlm.samples import SampleStore, StoreBusy, StoreCorrupt, StoreError, merging, schema
 from vlm.samples.checking import check_store
 
 from .conftest import answer, fill, result
 
-KILLS = 30
+KILLS = examples(10)
 
 # Imports everything once, then forks a worker whenever it is told to. A worker merges batches, and says after each commit
 # which run it was, until the file beside the store is there.
@@ -115,7 +116,7 @@ def test_several_processes_take_turns(store: SampleStore, spawn: Spawn) -> None:
     fill(store, 50)
     children = [spawn(WORKSHOP, store.path, 1000 * index, 50) for index in (1, 2)]
     commits = [0, 0]
-    while min(commits) < 12:
+    while min(commits) < 6:
         with store.read() as cursor:
             assert cursor.execute("select count(*) from samples").fetchall() == [(50,)]
             runs = [row[0] for row in cursor.execute("select distinct run_id from answers").fetchall()]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from vlm.samples import FilterError, SampleFilter, SampleStore, where
 from vlm.samples.filters import MAX_LENGTH, MAX_PARTS, SOURCES, STATES
 from vlm.samples.reading import count, samples_page
@@ -39,7 +40,7 @@ filters = st.builds(SampleFilter, **{own.name: strategy(own.name, own.default) f
 
 
 @given(filters)
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @example(SampleFilter(text="v1.0"))
 @example(SampleFilter(all_of=("1.0", "a&b=c", "+", "é", "日本")))
 @example(SampleFilter(min_probability=1.0, max_probability=1e-9))

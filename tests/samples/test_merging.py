@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.effort import examples
 from vlm.samples import SampleFilter, SampleStore, TagError, editing, ingest, merging, where
 from vlm.samples.checking import check_store
 from vlm.samples.database import Cursor
@@ -284,7 +285,7 @@ def machine(store: SampleStore) -> type[TagMachine]:
 def test_any_order_of_edits_runs_and_reverts(machine: type[TagMachine]) -> None:
     case = machine.TestCase  # type: ignore[attr-defined]
     case.settings = settings(
-        max_examples=15,
+        max_examples=examples(6),
         stateful_step_count=14,
         deadline=None,
         suppress_health_check=list(HealthCheck),

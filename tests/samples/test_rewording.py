@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from vlm.samples import (
     Edit,
     EditError,
@@ -276,7 +277,7 @@ EDITS = st.sampled_from(["rename", "merge", "keep", "take", "dimension"])
 
 
 @given(STEPS, EDITS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_undoing_an_edit_of_words_is_exact(store: SampleStore, steps: list[tuple[Any, ...]], edit: str) -> None:
     with store.write() as cursor:
         ingest.dataset_delete(cursor, dataset_id=1)
