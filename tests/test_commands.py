@@ -35,7 +35,19 @@ from vlm.samples import SampleFilter, StoreFull
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 KEYS = [
-    *("run", "status", "total", "processed", "tagged", "discarded", "failed", "seconds", "images_per_second", "tags"),
+    *(
+        "run",
+        "status",
+        "total",
+        "processed",
+        "tagged",
+        "discarded",
+        "failed",
+        "seconds",
+        "images_per_second",
+        "tags",
+        "priors",
+    ),
 ]
 HOSTILE = "[red] :car: \\[bold] 100%.jpg"
 COMMANDS = [
