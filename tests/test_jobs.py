@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -192,3 +192,40 @@ def test_an_import_of_the_page_is_called_as_that_of_the_command(tmp_path: Path) 
     assert (job.status, job.error) == (ImportJob.Status.COMPLETED, "")
     assert job.dataset is not None
     assert (job.name, job.dataset.name) == ("mydata", "mydata")
+
+
+def test_how_a_job_ended_is_told_as_soon_as_the_database_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.01)
+    run = run_of("")
+    attempts: list[int] = []
+
+    def write() -> None:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OperationalError("database or disk is full")
+        TaggingRun.objects.filter(pk=run.pk).update(status=Status.FAILED, error="The disk is full.")
+
+    jobs.write_down(write, threading.Event())
+    run.refresh_from_db()
+    assert (len(attempts), run.status, run.error) == (3, Status.FAILED, "The disk is full.")
+    attempts.clear()
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(OperationalError):  # a process that is to stop does not wait for room
+        jobs.write_down(write, stop)
+
+
+def test_who_only_reads_is_not_kept_by_a_full_database(
+    process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(worker_of(process.pid))
+    process.kill()
+    process.wait()
+
+    def full(*args: object) -> int:
+        raise OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlm.runs.state._interrupt", full)
+        assert services.runs.fail_stale() == 0
+    assert services.runs.fail_stale() == 1
