@@ -221,6 +221,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "csp",
     "axes",
+    "knox",
     "vlm",
 ]
 
@@ -234,6 +235,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "vlm.middleware.TokenMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -265,6 +267,11 @@ AXES_VERBOSE = False
 # The log-in link that the quick start prints: good once, for ten minutes.
 SESAME_MAX_AGE = 600
 SESAME_ONE_TIME = True
+
+# The tokens of programs, which the model below keeps; REST framework, on which knox stands, does nothing else here.
+KNOX_TOKEN_MODEL = "vlm.ApiToken"  # noqa: S105  (no password)
+REST_KNOX = {"TOKEN_MODEL": KNOX_TOKEN_MODEL, "TOKEN_PREFIX": "dv_"}
+TOKEN_RATE = int(at_least("DATAVISOR_TOKEN_RATE", 1200, 0))  # requests a minute with one token; 0: any
 
 ROOT_URLCONF = "datavisor.urls"
 ASGI_APPLICATION = "datavisor.asgi.application"

@@ -1,6 +1,7 @@
 """Turns what goes wrong into a page, a message for htmx, or JSON: whichever was asked for."""
 
 import logging
+import math
 from collections.abc import Callable
 
 from django.conf import settings
@@ -9,21 +10,28 @@ from django.db import DatabaseError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
+from rest_framework.throttling import SimpleRateThrottle
 
-from vlm.views.problems import Problem, is_htmx, refused, told, wants_json
+from vlm import services
+from vlm.views.access import not_good_for
+from vlm.views.operations import operations_of
+from vlm.views.problems import Problem, is_htmx, refused, sent_token, told, wants_json
 
 logger = logging.getLogger(__name__)
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 LOGGED_OUT = "Your session is over, so nothing was changed. Log in again, then do it once more."
+UNKNOWN_TOKEN = "This token is unknown, revoked, or past its last day. Make a new one on the page “Tokens”."  # noqa: S105  (a sentence)
+CLOSED = "A token does not open this address. Log in with a browser."
+TOO_FAST = "This token has sent too many requests in a minute. Go on when the time in Retry-After is over."
 PLAIN = {
     403: "You may not do this. Ask an administrator for the permission.",
     404: "This is no longer here. Reload the page.",
     500: "Something broke. The server’s log says what; reload the page to go on.",
 }
 FOR_PROGRAMS = {
-    401: "Log in first and send the session’s cookie.",
-    403: "Refused: the user lacks the permission, or a POST came without the header X-CSRFToken.",
+    401: "Log in first: send a token (“Authorization: Bearer …”), or the session’s cookie.",
+    403: "Refused: the user lacks the permission, or a POST came without a token and without the header X-CSRFToken.",
     404: "There is nothing at this address.",
     405: "This address does not take this method.",
     500: "Something broke. The server’s log says what.",
@@ -76,6 +84,62 @@ def _is_logged_in(request: HttpRequest) -> bool:
         return bool(request.user.is_authenticated)
     except (AttributeError, DatabaseError):
         return False
+
+
+class _Pace(SimpleRateThrottle):  # type: ignore[misc]  # REST framework ships no types
+    """How many requests a minute one token may send."""
+
+    def get_rate(self) -> str | None:
+        return f"{settings.TOKEN_RATE}/min" if settings.TOKEN_RATE else None
+
+    def get_cache_key(self, request: HttpRequest, view: object) -> str:
+        return f"pace-{request.token.token_key}"  # type: ignore[attr-defined]
+
+
+class TokenMiddleware:
+    """Lets a program in that sends a token, as the token's user, and to nothing but what a view declares for programs.
+
+    Stands behind the session's user, whom it replaces, and before the log-in is asked for. A token is sent by whoever means
+    it, never by a browser on its own, so a POST with one needs no CSRF token.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request.token = None  # type: ignore[attr-defined]
+        if text := sent_token(request):
+            try:
+                token = services.tokens.find(text=text)
+            except DatabaseError as error:
+                if (answer := told(request, error)) is None:
+                    raise
+                return answer
+            if token is None:
+                answer = refused(request, Problem(UNKNOWN_TOKEN, 401, title="Not logged in"))
+                answer.headers["WWW-Authenticate"] = "Bearer"
+                return answer
+            request.token, request.user = token, token.user  # type: ignore[attr-defined]
+            request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]  # as REST framework does
+            pace = _Pace()
+            if not pace.allow_request(request, None):
+                answer = refused(request, Problem(TOO_FAST, 429, title="Too many requests"))
+                answer.headers["Retry-After"] = str(math.ceil(pace.wait() or 1))
+                return answer
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: object, *_: object) -> HttpResponse | None:
+        token = request.token  # type: ignore[attr-defined]
+        if token is None:
+            return None
+        declared = [one for one in operations_of(view) if one.tokens]
+        if not declared:
+            return refused(request, Problem(CLOSED, 403, title="Not with a token"))
+        method = "GET" if request.method == "HEAD" else request.method
+        asked = next((one for one in declared if one.method == method), None)
+        if asked is not None and asked.scope not in token.scopes:
+            return refused(request, not_good_for(asked.scope))
+        return None
 
 
 class LastingSessionMiddleware(SessionMiddleware):

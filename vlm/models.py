@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from knox.models import AbstractAuthToken
 
 from vlm.errors import Refusal
 from vlm.formats import import_choices
@@ -427,6 +428,20 @@ class FrozenSlice(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [models.UniqueConstraint("dataset", "name", name="frozen_slice_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiToken(AbstractAuthToken):  # type: ignore[misc]  # knox ships no types
+    """By which a program acts for a user: the hash, the beginning and the end come from knox, which never keeps the text."""
+
+    name = models.CharField(max_length=100)
+    scopes = models.JSONField(default=list)
+    last_used = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created"]
 
     def __str__(self) -> str:
         return self.name

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from typing import Literal
 
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
@@ -14,6 +15,27 @@ IMPORT = "vlm.import_dataset"
 VOCABULARY = "vlm.change_vocabulary"
 CHANGE = "vlm.change_dataset"
 DELETE = "vlm.delete_dataset"
+
+Scope = Literal["read", "edit", "run", "import", "vocabulary", "manage"]
+
+# What a token must be good for, so that its user's right counts: never more than the right itself.
+SCOPES: dict[str, Scope] = {
+    VIEW: "read",
+    EDIT: "edit",
+    TAG: "run",
+    IMPORT: "import",
+    VOCABULARY: "vocabulary",
+    CHANGE: "manage",
+    DELETE: "manage",
+}
+MEANINGS: dict[Scope, str] = {
+    "read": "look at data sets, runs and the vocabulary, and export",
+    "edit": "add and remove tags, review, bring labels in",
+    "run": "start, cancel, resume and take back runs",
+    "import": "import folders",
+    "vocabulary": "edit the vocabulary",
+    "manage": "rename, move and delete data sets",
+}
 
 REFUSALS = {
     VIEW: "You may not see data sets.",

@@ -13,11 +13,13 @@ from vlm.views import (
     importing,
     insights,
     media,
+    openapi,
     pixels,
     runs,
     samples,
     settings,
     slices,
+    tokens,
     trust,
     vocabulary,
 )
@@ -62,10 +64,13 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.datasets, name="datasets"),
+    path("openapi.json", openapi.openapi, name="openapi"),
     path("healthz", accounts.healthz, name="healthz"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("accounts/password/", accounts.ChangePassword.as_view(), name="change_password"),
+    path("accounts/tokens/", tokens.tokens, name="tokens"),
+    path("accounts/tokens/<slug:key>/revoke", tokens.token_revoke, name="token_revoke"),
     path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
     path("runs/", runs.active_runs, name="active_runs"),
     path("runs/<id:run_id>/", runs.run, name="run"),

@@ -21,7 +21,7 @@ from vlm.errors import Refusal
 from vlm.figures import pace
 from vlm.formats import asked_choices
 from vlm.forms import BIGGEST_COUNT, MOST_QUERY, read_filter
-from vlm.models import Dataset, ImportJob, SavedView, TaggingRun, Watch
+from vlm.models import ApiToken, Dataset, ImportJob, SavedView, TaggingRun, Watch
 from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
 
 admin.site.site_header = admin.site.site_title = "DataVisor"
@@ -353,6 +353,14 @@ class SavedViewAdmin(TellsRefusals):
     list_select_related = ["dataset", "user"]
     list_display = ["name", "dataset", "user", "query"]
     list_filter = ["dataset"]
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ReadOnlyAdmin):
+    """Who has which tokens; to delete one is to revoke it."""
+
+    list_display = fields = ["token_key", "user", "name", "scopes", "created", "expiry", "last_used"]  # type: ignore[assignment]
+    list_select_related = ["user"]
 
 
 @admin.register(Watch)

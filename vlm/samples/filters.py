@@ -46,7 +46,7 @@ MAX_LENGTH = 200  # characters of one value
 MAX_QUERY = 250_000  # characters of a filter's text: room for the ids
 MAX_FIELDS = 1000  # keys with their values in an address, what belongs to the page included
 PAGE_KEYS = frozenset(
-    {"order", "size", "after", "before", "at", "from", "loaded", "format", "ids"}
+    {"order", "size", "after", "before", "at", "from", "loaded", "limit", "format", "ids"}
 )  # of the page's address, and no filter
 
 Condition = tuple[str, list[Any]]
@@ -374,7 +374,7 @@ class SampleFilter:
         text: part of the file name, in any case, however accents are written.
         splits, categories: any of them; every_category: all of them.
         all_of, any_of, none_of: tags.
-        lacking: dimensions of which the sample has no word (see :func:`where`).
+        lacking: dimensions of which the sample has no word; only of the vocabulary’s.
         state: one of ``STATES``.
         source: one of ``SOURCES``.
         dimension, min_probability, max_probability: range of the best word's probability in that dimension, or
@@ -554,6 +554,30 @@ class SampleFilter:
 
 
 PARTS: list[tuple[Field[Any], Part]] = [(own, own.metadata["part"]) for own in fields(SampleFilter)]
+
+
+def described_parts() -> list[tuple[str, dict[str, Any], str]]:
+    """Return each key of the address, the JSON schema of its value, and what it chooses, as :class:`SampleFilter` says."""
+    said = dict(_ATTRIBUTE.findall(SampleFilter.__doc__ or ""))
+    meanings = {name: " ".join(text.split()) for names, text in said.items() for name in names.split(", ")}
+    return [(its.key, _schema(its), meanings.get(own.name, "")) for own, its in PARTS]
+
+
+def _schema(its: Part) -> dict[str, Any]:
+    number = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    text = {"type": "string", "maxLength": MAX_LENGTH}
+    known = {"state": STATES, "source": SOURCES}.get(its.key)
+    shapes: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (_all, {"type": "array", "items": text, "maxItems": MAX_PARTS}),
+        (_ids, {"type": "array", "items": number, "maxItems": MAX_IDS}),
+        (_number_of, number),
+        (_probability, {"type": "number", "minimum": 0, "maximum": 1}),
+    ]
+    plain = text | ({"enum": list(known)} if known else {})
+    return next((shape for read, shape in shapes if read is its.read), plain)
+
+
+_ATTRIBUTE = re.compile(r"^ {8}(\w+(?:, \w+)*): (.+(?:\n {12}.+)*)", re.MULTILINE)
 
 
 def where(dataset_id: int, chosen: SampleFilter, words: Words) -> Condition:

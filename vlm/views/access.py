@@ -10,8 +10,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 
 from vlm import services
-from vlm.models import Dataset, TaggingRun
-from vlm.permissions import REFUSALS, VIEW
+from vlm.models import ApiToken, Dataset, TaggingRun
+from vlm.permissions import REFUSALS, SCOPES, VIEW, Scope
+from vlm.views.problems import Problem
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ class Request(HttpRequest):
 
     user: User
     htmx: HtmxDetails
+    token: ApiToken | None
 
 
 def found(thing: T | None) -> T:
@@ -33,6 +35,17 @@ def found(thing: T | None) -> T:
 def require(request: Request, permission: str) -> None:
     if not request.user.has_perm(permission):
         raise PermissionDenied(f"{REFUSALS[permission]} Ask an administrator for the permission “{permission}”.")
+    if request.token is not None and SCOPES[permission] not in request.token.scopes:
+        raise not_good_for(SCOPES[permission])
+
+
+def not_good_for(scope: Scope) -> Problem:
+    """Return what a program is told whose token was not made for what it asks."""
+    return Problem(
+        f"This token is not good for “{scope}”. Make one that is, on the page “Tokens”.",
+        403,
+        title="Not with this token",
+    )
 
 
 def get_dataset(request: Request, dataset_id: int, permission: str = VIEW) -> Dataset:

@@ -14,15 +14,21 @@ from vlm.models import Dataset, TaggingRun
 from vlm.permissions import TAG
 from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
+from vlm.runs.state import RunState
 from vlm.samples import FilterError
+from vlm.views import answers
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import operation, respond
 from vlm.views.problems import Problem, told_at, wants_json
 from vlm.vocabulary import VocabularyError
 
+SELECTION = {"ids": list[int]}
 PROBLEM_PLACE = "#auto-tag-problem"
 ASK_ABOVE_SECONDS = 600  # a run that will take longer is asked about once
 
 
+@operation("GET", answers.RunChoices, "run")
+@operation("POST", answers.Started, "run", form=AutoTagForm, fields=SELECTION, status=202)
 @require_http_methods(["GET", "HEAD", "POST"])
 def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     """Start a run (POST), or show its options as a page (GET).
@@ -30,6 +36,8 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     A POST answers 202 with the run, 400 when there is nothing to do or an option is wrong, 409 while another run goes on.
     """
     dataset = get_dataset(request, dataset_id, TAG)
+    if request.method != "POST" and not request.htmx and wants_json(request):
+        return respond(_choices())
     if request.method != "POST" or "count" in request.POST:
         return _options_page(request, dataset)
     form = AutoTagForm(request.POST)
@@ -62,11 +70,11 @@ def started(request: Request, run: TaggingRun) -> HttpResponse:
         values = live.context(run.dataset_id, services.runs.state(run=run), True)
         return render(request, "vlm/_live.html", values, status=202)
     if wants_json(request):
-        progress = reverse("auto_tag_progress", args=[run.dataset_id])
-        return JsonResponse({"run": run.pk, "progress": progress}, status=202)
+        return respond(answers.Started(run.pk, reverse("auto_tag_progress", args=[run.dataset_id])), status=202)
     return redirect("dataset", run.dataset_id)
 
 
+@operation("GET", answers.Expected, "run", query_form=AutoTagForm, query=SELECTION)
 @require_safe
 def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
     """Say how many images the options in the address cover."""
@@ -83,16 +91,17 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
         asked = len(options.dimensions or form.dimension_list)
         values = {"count": count, "questions": asked, "seconds": seconds}
         return render(request, "vlm/_auto_tag_count.html", values)
-    return JsonResponse({"count": count, "seconds": seconds})
+    return respond(answers.Expected(count, seconds))
 
 
+@operation("GET", RunState | answers.NoRun)
 @never_cache
 @require_safe
-def auto_tag_progress(request: Request, dataset_id: int) -> JsonResponse:
+def auto_tag_progress(request: Request, dataset_id: int) -> HttpResponse:
     """Return the newest run's state as JSON, or ``{"run": null}``."""
     dataset = get_dataset(request, dataset_id)
     run = services.runs.current(dataset=dataset)
-    return JsonResponse(services.runs.state(run=run).to_json() if run else {"run": None})
+    return respond(services.runs.state(run=run)) if run else JsonResponse({"run": None})
 
 
 def _options_page(request: Request, dataset: Dataset, *, ask: bool = False) -> HttpResponse:
@@ -123,6 +132,19 @@ def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
         return {"count": count, "seconds": seconds}
     except (RunError, VocabularyError, FilterError) as error:
         return {"complaint": str(error)}
+
+
+def _choices() -> answers.RunChoices:
+    plain = RunOptions()
+    return answers.RunChoices(
+        dimensions=[dimension.name for dimension in services.vocabulary.enabled()],
+        scopes=list(TaggingRun.Scope.values),
+        details=[name for name, _ in AutoTagForm.DETAILS],
+        modes=list(TaggingRun.Mode.values),
+        min_probability=plain.min_probability,
+        min_mass=plain.min_mass,
+        detail=plain.detail,
+    )
 
 
 def option_choices() -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.http import HttpResponse, JsonResponse, QueryDict, StreamingHttpResponse
+from django.http import HttpResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -25,10 +25,12 @@ from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
 from vlm.samples import MARK_ORDERS, MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
 from vlm.samples.filters import MEASURES
+from vlm.views import answers
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.columns_sidebar import column_facets, column_orders
-from vlm.views.place import SIZES, Place
+from vlm.views.operations import File, operation, respond
+from vlm.views.place import LIMIT, PAGING, SIZES, Place, limit_of
 from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import sidebar
 
@@ -42,6 +44,7 @@ STEADY = ("name", "added")  # orders that no run changes
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
+@operation("GET", answers.DatasetList)
 @require_safe
 def datasets(request: Request) -> HttpResponse:
     """List the data sets; htmx asks for the bars of those that it shows."""
@@ -51,10 +54,13 @@ def datasets(request: Request) -> HttpResponse:
         if request.GET.get("shown", "") != ",".join(str(card.dataset.pk) for card in shown):
             return HttpResponse(headers={"HX-Refresh": "true"})  # one has come or gone
         return render(request, "vlm/_bars.html", {"bars": [(card.dataset.pk, card.state) for card in shown]})
+    if wants_json(request):
+        return respond(answers.dataset_list())
     values = {"cards": services.datasets.cards(pictures=CARD_PICTURES), "can_import": request.user.has_perm(IMPORT)}
     return render(request, "vlm/datasets.html", values)
 
 
+@operation("GET", answers.DatasetPage, query=PAGING, filter=True)
 @require_safe
 def dataset(request: Request, dataset_id: int) -> HttpResponse:
     """Draw the grid with its sidebar; for htmx only these, since the rest of the page stays."""
@@ -63,6 +69,8 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     if name := request.GET.get("measured"):  # the sidebar's form, which cannot write a range as one word
         span = f"{name}:{request.GET.get('least', '').strip()}..{request.GET.get('most', '').strip()}"
         return redirect(place.filtered(measures=(*place.filter.measures, span)).url(dataset.pk))
+    if not request.htmx and wants_json(request):
+        return _dataset_json(request, dataset, place)
     cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
     measured = services.pixels.is_measured(dataset=dataset)
@@ -113,27 +121,58 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     return response
 
 
+def _dataset_json(request: Request, dataset: Dataset, place: Place) -> HttpResponse:
+    page = _page(request, dataset, place, limit_of(request.GET))
+    facets = services.samples.facets(dataset=dataset, filter=place.filter)
+    told = answers.sample_page(dataset.pk, page.samples, page.next)
+    return respond(
+        answers.DatasetPage(
+            dataset=answers.described(dataset),
+            filter=place.filter.to_query(),
+            order=place.order,
+            total=facets.total,
+            facets=facets,
+            samples=told.samples,
+            next=told.next,
+        )
+    )
+
+
+def _page(request: Request, dataset: Dataset, place: Place, limit: int) -> Page:
+    return services.samples.page(
+        dataset=dataset,
+        filter=place.filter,
+        order=place.order,
+        after=request.GET.get("after", ""),
+        limit=limit,
+    )
+
+
+@operation("GET", answers.SamplePage, query=PAGING | {"ids": list[int]}, filter=True)
 @require_safe
 def cells(request: Request, dataset_id: int) -> HttpResponse:
-    """Draw the next cells of the grid, or the present tags of the cells that ``ids`` names."""
+    """Draw the next cells of the grid, or the present tags of the cells that ``ids`` names; as JSON, images page by page."""
     dataset = get_dataset(request, dataset_id)
+    as_json = not request.htmx and wants_json(request)
     if "ids" in request.GET:
         try:
-            ids = selected_ids(request.GET.getlist("ids"))[:MOST_LOADED]
+            ids = selected_ids(request.GET.getlist("ids"))[: LIMIT if as_json else MOST_LOADED]
         except ValidationError as error:
             raise Problem(str(error.message)) from error
+        if as_json:
+            return respond(answers.sample_page(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids), ""))
         return HttpResponse(live.cells_html(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids)))
     place = Place.of(request.GET)
+    if as_json:
+        page = _page(request, dataset, place, limit_of(request.GET))
+        return respond(answers.sample_page(dataset.pk, page.samples, page.next))
     if before := request.GET.get("before", ""):
         page = services.samples.earlier(
             dataset=dataset, filter=place.filter, order=place.order, before=before, limit=PAGE
         )
         values = _links(dataset, place, Page(page.samples, ""), page.next)
     else:
-        page = services.samples.page(
-            dataset=dataset, filter=place.filter, order=place.order, after=request.GET.get("after", ""), limit=PAGE
-        )
-        values = _links(dataset, place, page)
+        values = _links(dataset, place, _page(request, dataset, place, PAGE))
     return render(request, "vlm/_cells.html", values | {"dataset": dataset, "place": place})
 
 
@@ -163,10 +202,7 @@ def _cut(request: Request, dataset: Dataset, place: Place) -> dict[str, Any]:
             dataset=dataset, filter=place.filter, order=place.order, before=before, limit=limit
         )
         return _links(dataset, place, Page(page.samples, before), page.next)
-    page = services.samples.page(
-        dataset=dataset, filter=place.filter, order=place.order, after=get.get("after", ""), limit=limit
-    )
-    return _links(dataset, place, page)
+    return _links(dataset, place, _page(request, dataset, place, limit))
 
 
 def _links(dataset: Dataset, place: Place, page: Page, before: str = "") -> dict[str, Any]:
@@ -183,12 +219,16 @@ def _id(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
+@operation("GET", answers.Suggestions, "edit", query={"tag": str})
+@operation("POST", answers.Edited, "edit", form=TagsForm, fields={"ids": list[int]})
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     """Add, remove or confirm a tag on a selection or a whole filter, or go on to auto-tag it. GET: suggest tags."""
     if request.method != "POST":
         dataset = get_dataset(request, dataset_id, EDIT)
         tags = services.tags.suggestions(dataset=dataset, prefix=request.GET.get("tag", ""), limit=SUGGESTED)
+        if not request.htmx and wants_json(request):
+            return respond(answers.Suggestions(tags))
         return render(request, "vlm/_suggestions.html", {"tags": tags})
     if request.POST.get("action") == "auto-tag":
         return _to_auto_tag(request, dataset_id)
@@ -205,8 +245,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
         _said(action, tag.strip(), done),
         back,
         undo=reverse("edit_undo", args=[dataset.pk, done.edit]) if done.edit is not None else "",
-        changed=done.samples,
-        edit=done.edit,
+        change=done,
     )
 
 
@@ -220,22 +259,26 @@ def _said(action: str, typed: str, done: services.tags.Change) -> str:
     return f"{said}."
 
 
+@operation("GET", answers.EditList)
 @require_safe
 def edits(request: Request, dataset_id: int) -> HttpResponse:
     """Show what users have changed, newest first; each change can be taken back."""
     dataset = get_dataset(request, dataset_id)
     rows = services.tags.edits(dataset=dataset, limit=LISTED_EDITS)
+    if wants_json(request):
+        return respond(answers.EditList(rows))
     values = {"dataset": dataset, "rows": rows, "can_edit": request.user.has_perm(EDIT), "verbs": VERBS}
     return render(request, "vlm/edits.html", values)
 
 
+@operation("POST", answers.Edited, "edit")
 @require_POST
 def edit_undo(request: Request, dataset_id: int, edit_id: int) -> HttpResponse:
     """Take an edit back, exactly."""
     dataset = get_dataset(request, dataset_id, EDIT)
     done = services.tags.undo(dataset=dataset, edit=edit_id, user=request.user)
     said = f"Undone: {counted(done.samples, 'image')} {'is' if done.samples == 1 else 'are'} as before."
-    return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])))
+    return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])), change=done)
 
 
 def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
@@ -247,24 +290,42 @@ def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     return redirect(f"{reverse('auto_tag', args=[dataset_id])}?{urlencode(chosen)}")
 
 
-@require_POST
+@operation("GET", answers.ViewList)
+@operation("POST", answers.ViewList, form=SavedViewForm, fields={"forget": int})
+@require_http_methods(["GET", "HEAD", "POST"])
 def saved_views(request: Request, dataset_id: int) -> HttpResponse:
-    """Save the filter under a name, or forget a saved one."""
+    """Save the filter under a name, or forget a saved one; a program gets the list of those that its user has."""
     dataset = get_dataset(request, dataset_id)
+    if request.method != "POST":
+        if not wants_json(request):
+            return redirect("dataset", dataset.pk)
+        return respond(answers.view_list(services.datasets.saved_views(dataset=dataset, user=request.user)))
     back = back_to(request, reverse("dataset", args=[dataset.pk]))
     if forget := request.POST.get("forget", ""):
         if not forget.isdecimal() or len(forget) > 18:
             raise Problem("This saved view is no longer there. Reload the page.", 404)
         services.datasets.forget_view(dataset=dataset, user=request.user, view_id=int(forget))
-        return _done(request, "The saved view is gone.", back)
+        return _view_done(request, dataset, "The saved view is gone.", back)
     form = SavedViewForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form))
     query = Place.of(QueryDict(form.cleaned_data["query"])).query
     services.datasets.save_view(dataset=dataset, user=request.user, name=form.cleaned_data["name"], query=query)
-    return _done(request, f"Saved as “{form.cleaned_data['name']}”.", back)
+    return _view_done(request, dataset, f"Saved as “{form.cleaned_data['name']}”.", back)
 
 
+def _view_done(request: Request, dataset: Dataset, said: str, back: str) -> HttpResponse:
+    if not request.htmx and wants_json(request):
+        return respond(answers.view_list(services.datasets.saved_views(dataset=dataset, user=request.user)))
+    return _done(request, said, back)
+
+
+@operation(
+    "GET",
+    File(tuple(dict.fromkeys(format.mime for format in EXPORTS.values()))),
+    query={"format": Literal[tuple(EXPORTS)]},
+    filter=True,
+)
 @require_safe
 def export(request: Request, dataset_id: int) -> HttpResponseBase:
     """Send the samples of the filter as a file. It is made first: what fails is a page with a reason, no broken download."""
@@ -327,13 +388,15 @@ def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
     return [(key, value) for key, values in query.lists() if key not in dropped for value in values]
 
 
-def _done(request: Request, said: str, back: str, *, undo: str = "", **facts: int | None) -> HttpResponse:
-    """Say that it is done: in JSON with ``facts``, for htmx with the page's changing part drawn again, else by going back.
+def _done(
+    request: Request, said: str, back: str, *, undo: str = "", change: services.tags.Change | None = None
+) -> HttpResponse:
+    """Say that it is done: in JSON with the ``change``, for htmx with the page's changing part drawn again, else by going back.
 
     ``undo`` is the address that takes it back.
     """
-    if not request.htmx and wants_json(request):
-        return JsonResponse({"done": said, **facts})
+    if change is not None and not request.htmx and wants_json(request):
+        return respond(answers.Edited(said, change.samples, change.edit, change.tag, change.dimension, change.replaced))
     if not request.htmx:
         # The way back is in the message's extra tags, from where the next page takes it.
         messages.success(request, said, extra_tags=undo)

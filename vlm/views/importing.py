@@ -1,7 +1,7 @@
 """Import a folder: say where it is, see what was found, then watch it come in."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from django.http import HttpResponse, JsonResponse
@@ -13,10 +13,21 @@ from vlm import services
 from vlm.formats import ImportFailed, asked_choices
 from vlm.forms import ImportForm, first_error
 from vlm.permissions import IMPORT
+from vlm.views import answers
 from vlm.views.access import Request, found, require
+from vlm.views.operations import operation, respond
 from vlm.views.problems import Problem, wants_json
 
 
+@operation("GET", answers.ImportChoices, "import")
+@operation(
+    "POST",
+    answers.ImportFound | answers.ImportStarted,
+    "import",
+    form=ImportForm,
+    fields={"action": Literal["preview", "start"]},
+    status=(200, 202),
+)
 @require_http_methods(["GET", "HEAD", "POST"])
 def import_new(request: Request) -> HttpResponse:
     """Ask for the folder, show what it holds (nothing is written yet), and start."""
@@ -29,6 +40,14 @@ def import_new(request: Request) -> HttpResponse:
         "recent": services.datasets.recent_imports(limit=5),
     }
     if request.method != "POST":
+        if wants_json(request):
+            return JsonResponse(
+                {
+                    "roots": [str(root) for root in settings.IMPORT_ROOTS],
+                    "formats": [name for name, _ in asked_choices()],
+                    "recent": [answers.import_state(job) for job in values["recent"]],
+                }
+            )
         return render(request, "vlm/import_new.html", values | _listed(request.GET.get("path", "")))
     values |= _listed(request.POST.get("path", ""))
     form = ImportForm(request.POST)
@@ -50,6 +69,20 @@ def import_new(request: Request) -> HttpResponse:
         if wants_json(request):
             raise
         return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
+    if wants_json(request):
+        skipped: list[answers.Skipped] = [{"path": skip.path, "reason": skip.reason} for skip in preview.skips]
+        return respond(
+            answers.ImportFound(
+                name=preview.name,
+                root=str(preview.root),
+                format=preview.format,
+                total=preview.total,
+                examples=preview.examples,
+                skipped=skipped,
+                skip_count=preview.skip_count,
+                summary=preview.summary,
+            )
+        )
     return render(request, "vlm/import_new.html", values | {"preview": preview, "name": preview.name})
 
 
@@ -75,14 +108,12 @@ def _listed(path: str) -> dict[str, Any]:
         return {"refused": refusal.message}
 
 
+@operation("GET", answers.ImportState, "import")
 @require_safe
 def import_job(request: Request, job_id: int) -> HttpResponse:
     """Show how an import goes; htmx asks for the changing part each second until it is over."""
     require(request, IMPORT)
     job = found(services.datasets.import_job(job_id=job_id))
     if not request.htmx and wants_json(request):
-        fields = ("status", "done", "total", "skipped", "error")
-        return JsonResponse(
-            {"import": job.pk, "dataset": job.dataset_id} | {name: getattr(job, name) for name in fields}
-        )
+        return JsonResponse(answers.import_state(job))
     return render(request, "vlm/_import_job.html" if request.htmx else "vlm/import_job.html", {"job": job})

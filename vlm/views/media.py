@@ -8,8 +8,10 @@ from django.views.decorators.http import require_safe
 from vlm import services
 from vlm.imaging import ImageUnreadable
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import File, operation
 from vlm.views.problems import Problem
 
+PICTURE = File(("image/webp", "image/svg+xml"))
 YEAR = 60 * 60 * 24 * 365
 PLACEHOLDER = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 120" width="{size}">'
@@ -20,6 +22,7 @@ PLACEHOLDER = (
 )
 
 
+@operation("GET", PICTURE)
 @require_safe
 def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> HttpResponseBase:
     """Serve a thumbnail, or a drawing in its place when the file is gone or cannot be read."""
@@ -33,6 +36,7 @@ def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> H
     return _picture(request, found)
 
 
+@operation("GET", PICTURE)
 @require_safe
 def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase:
     """Serve the upright picture in a form that browsers read."""

@@ -16,12 +16,14 @@ from vlm.permissions import EDIT, TAG
 from vlm.samples.filters import MEASURES
 from vlm.services.pixels import FARTHEST, Contradictions
 from vlm.views.access import Request, found, get_dataset
+from vlm.views.operations import operation
 from vlm.views.problems import Problem, wants_json
 
 LISTED = 24  # groups on show
 PICTURES = 6  # of each
 
 
+@operation("GET", dict[str, Any])
 @require_safe
 def pixels(request: Request, dataset_id: int) -> HttpResponse:
     """Show how far a data set is measured, how the measures are spread, and what was found by them."""
@@ -57,6 +59,8 @@ def pixels(request: Request, dataset_id: int) -> HttpResponse:
     return render(request, "vlm/pixels.html", values)
 
 
+@operation("GET", dict[str, Any])
+@operation("POST", dict[str, Any], "run", status=202)
 @require_http_methods(["GET", "HEAD", "POST"])
 def measure(request: Request, dataset_id: int) -> HttpResponse:
     """Measure what nobody has measured (POST), or show how that goes; htmx asks each second until it is over."""
@@ -78,6 +82,7 @@ def measure(request: Request, dataset_id: int) -> HttpResponse:
     return redirect("pixels", dataset.pk)
 
 
+@operation("POST", dict[str, Any], "run")
 @require_POST
 def measure_cancel(request: Request, dataset_id: int) -> HttpResponse:
     """Ask the measuring to stop after the images at hand; what was measured stays."""

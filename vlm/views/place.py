@@ -1,17 +1,20 @@
 """Where the user is in a data set. The address holds all of it, so reloading, going back and sharing work."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.urls import reverse
+from pydantic import Field
 
 from vlm.samples import ORDERS, SampleFilter, is_order
 from vlm.samples.filters import PAGE_KEYS
 from vlm.views.problems import Problem
 
 # size -> what it is called, and the long side of its thumbnails in pixels
+LIMIT = 1000  # images that a program gets at once
+PAGING = {"order": str, "after": str, "limit": Annotated[int, Field(ge=1, le=LIMIT)]}
 SIZES = {"s": ("Small", 160), "m": ("Medium", 320), "l": ("Large", 640)}
 
 
@@ -54,3 +57,11 @@ class Place:
     def url(self, dataset_id: int, name: str = "dataset", **parameters: str) -> str:
         query = "&".join(filter(None, (self.query, urlencode(parameters))))
         return reverse(name, args=[dataset_id]) + (f"?{query}" if query else "")
+
+
+def limit_of(query: QueryDict) -> int:
+    """Return how many images a program asks for. Raises ``Problem``."""
+    asked = query.get("limit", "60")
+    if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:9]) <= LIMIT):
+        raise Problem(f"limit is how many images to give: 1 to {LIMIT:,}.")
+    return int(asked)

@@ -43,8 +43,18 @@ def is_htmx(request: HttpRequest) -> bool:
     return bool(getattr(request, "htmx", False))
 
 
+def sent_token(request: HttpRequest) -> str:
+    """Return the token that a program sent; empty for none."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
 def wants_json(request: HttpRequest) -> bool:
-    return request.get_preferred_type(["text/html", "application/json"]) == "application/json"
+    """Whether JSON is rather accepted than a page; with a token also where both are."""
+    if is_htmx(request):
+        return False
+    kinds = ["text/html", "application/json"]
+    return request.get_preferred_type(kinds[::-1] if sent_token(request) else kinds) == "application/json"
 
 
 def refused(request: HttpRequest, refusal: Refusal) -> HttpResponse:

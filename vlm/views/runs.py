@@ -1,10 +1,9 @@
 """The history of a data set's runs, and what can be done about one."""
 
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from django.contrib import messages
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -14,8 +13,12 @@ from vlm.figures import counted
 from vlm.forms import ThresholdsForm, first_error
 from vlm.models import TaggingRun
 from vlm.permissions import TAG, VIEW
+from vlm.runs.state import RunState
+from vlm.samples import Reapplied
+from vlm.views import answers
 from vlm.views.access import Request, back_to, get_dataset, get_run, require
 from vlm.views.autotag import started
+from vlm.views.operations import operation, respond
 from vlm.views.problems import Problem, wants_json
 
 PAGE = 50
@@ -23,6 +26,7 @@ LISTED = 200
 RECENT = 20
 
 
+@operation("GET", answers.RunList, query={"before": int})
 @require_safe
 def run_list(request: Request, dataset_id: int) -> HttpResponse:
     """List the runs of a data set, newest first."""
@@ -31,26 +35,32 @@ def run_list(request: Request, dataset_id: int) -> HttpResponse:
     older_than = int(before) if before.isdecimal() and len(before) < 12 else None
     runs = services.runs.history(dataset=dataset, before=older_than, limit=PAGE + 1)
     older = runs[PAGE - 1].pk if len(runs) > PAGE else None
+    if wants_json(request):
+        return respond(answers.RunList(answers.run_states(runs[:PAGE]), older))
     rows = [(run, services.runs.state(run=run)) for run in runs[:PAGE]]
     return render(request, "vlm/runs.html", {"dataset": dataset, "rows": rows, "older": older})
 
 
+@operation("GET", answers.RunsNow)
 @require_safe
 def active_runs(request: Request) -> HttpResponse:
     """Show who runs what on all data sets, and what waits for what; htmx asks for the list alone."""
     require(request, VIEW)
     rows = [(run, services.runs.state(run=run)) for run in services.runs.active()]
     recent = services.runs.ended(limit=RECENT)
+    if not request.htmx and wants_json(request):
+        return respond(answers.RunsNow([state for _, state in rows], answers.run_states(recent)))
     values = {"rows": rows, "recent": [] if request.htmx else [(r, services.runs.state(run=r)) for r in recent]}
     return render(request, "vlm/_active_runs.html" if request.htmx else "vlm/active_runs.html", values)
 
 
+@operation("GET", answers.RunFull)
 @require_safe
 def run(request: Request, run_id: int) -> HttpResponse:
     """Show one run: what it said, what it could not read, what was discarded."""
     run = get_run(request, run_id)
-    if wants_json(request):
-        return JsonResponse(services.runs.state(run=run).to_json() | {"priors": run.priors})
+    if not request.htmx and wants_json(request):
+        return respond(answers.run_full(run, listed=LISTED))
     return render(request, "vlm/run.html", _run_context(request, run))
 
 
@@ -73,6 +83,7 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
     }
 
 
+@operation("POST", RunState, "run")
 @require_POST
 def run_cancel(request: Request, run_id: int) -> HttpResponse:
     """Ask the run to stop after the batch at hand."""
@@ -82,13 +93,14 @@ def run_cancel(request: Request, run_id: int) -> HttpResponse:
     if not request.htmx and wants_json(request):
         if not stops:
             raise Problem(f"Run {run.pk} is not active: it is {run.get_status_display()}.", 409)
-        return JsonResponse(services.runs.state(run=run).to_json())
+        return respond(services.runs.state(run=run))
     if request.htmx:
         values = live.context(run.dataset_id, services.runs.state(run=run), True)
         return render(request, "vlm/_live.html", values)
     return redirect(back_to(request, reverse("run", args=[run.pk])))
 
 
+@operation("POST", answers.Started, "run", status=202)
 @require_POST
 def run_resume(request: Request, run_id: int) -> HttpResponse:
     """Go on where the run stopped."""
@@ -97,17 +109,19 @@ def run_resume(request: Request, run_id: int) -> HttpResponse:
     return started(request, run)
 
 
+@operation("POST", answers.Reverted, "run")
 @require_POST
 def run_revert(request: Request, run_id: int) -> HttpResponse:
     """Take back what the run tagged."""
     run = get_run(request, run_id, TAG)
     changed = services.runs.revert(run=run)
     if wants_json(request):
-        return JsonResponse({"run": run.pk, "changed": changed})
+        return respond(answers.Reverted(run.pk, changed))
     messages.success(request, f"Run {run.pk} is taken back: {counted(changed, 'image')} changed.")
     return redirect("run", run.pk)
 
 
+@operation("POST", Reapplied, "run", form=ThresholdsForm, fields={"action": Literal["preview", "apply"]})
 @require_POST
 def run_thresholds(request: Request, run_id: int) -> HttpResponse:
     """Show what other thresholds would change, or apply them: the answers are stored, so the model is not asked again."""
@@ -118,7 +132,7 @@ def run_thresholds(request: Request, run_id: int) -> HttpResponse:
     if request.POST.get("action") == "apply":
         done = services.runs.reapply(run=run, **form.cleaned_data)
         if wants_json(request):
-            return JsonResponse(asdict(done))
+            return respond(done)
         messages.success(
             request,
             f"Thresholds applied: {done.accepted:,} tags accepted, {done.discarded:,} answers discarded, "
@@ -127,6 +141,6 @@ def run_thresholds(request: Request, run_id: int) -> HttpResponse:
         return redirect("run", run.pk)
     preview = services.runs.reapply_preview(run=run, **form.cleaned_data)
     if wants_json(request):
-        return JsonResponse(asdict(preview))
+        return respond(preview)
     values = _run_context(request, run) | {"preview": preview, "asked": form.cleaned_data}
     return render(request, "vlm/run.html", values)

@@ -9,8 +9,11 @@ from vlm import services
 from vlm.permissions import EDIT
 from vlm.samples import Answer
 from vlm.samples.filters import MEASURES
+from vlm.views import answers
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import operation, respond
 from vlm.views.place import Place
+from vlm.views.problems import wants_json
 
 HISTORY = 60  # events that the page shows
 
@@ -20,8 +23,10 @@ def bars(answer: Answer) -> list[tuple[str, float]]:
     return list(zip(answer.words, answer.probabilities, strict=True)) if answer.probabilities else []
 
 
+@operation("GET", answers.SampleFull, query={"order": str}, filter=True)
 @require_safe
 def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
+    """Show an image, what the model said about it, and its tags; ``previous`` and ``next`` are those of the filter."""
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
     detail = services.samples.detail(dataset=dataset, sample_id=sample_id)
@@ -30,6 +35,8 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     before, after = services.samples.neighbours(
         dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id
     )
+    if not request.htmx and wants_json(request):
+        return respond(answers.sample_full(dataset.pk, detail, before, after))
     query = f"?{place.query}" if place.query else ""
 
     def address(neighbour: int | None) -> str:

@@ -3,13 +3,14 @@
 import csv
 import io
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from django.contrib import messages
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST, require_safe
+from pydantic import Field
 
 from vlm import services
 from vlm.figures import counted
@@ -20,14 +21,18 @@ from vlm.services.accuracy import TARGET, Accuracy
 from vlm.statistics import plots
 from vlm.statistics.intervals import Estimate
 from vlm.statistics.thresholds import Kept
+from vlm.views import answers
 from vlm.views.access import Request, get_dataset, get_run
+from vlm.views.operations import File, operation
 from vlm.views.problems import Problem, wants_json
 from vlm.vocabulary import VocabularyError
 
+DIMENSION = {"dimension": str}
 MOST_LABELS_FILE = 32 << 20  # bytes
 TARGETS = ((0.8, "80 %"), (0.9, "90 %"), (0.95, "95 %"), (0.98, "98 %"))
 
 
+@operation("GET", answers.ReviewState, "edit", query=DIMENSION)
 @require_safe
 def review(request: Request, dataset_id: int) -> HttpResponse:
     """Show the next picture to decide, or offer a draw."""
@@ -35,6 +40,13 @@ def review(request: Request, dataset_id: int) -> HttpResponse:
     return _review_page(request, dataset)
 
 
+@operation(
+    "POST",
+    answers.ReviewState,
+    "edit",
+    fields=DIMENSION | {"size": Annotated[int, Field(ge=1, le=services.review.MOST)], "filter": str},
+    needs=("size",),
+)
 @require_POST
 def review_draw(request: Request, dataset_id: int) -> HttpResponse:
     """Draw images to decide: of the whole data set, or for looking within a filter; of one dimension, or of all in turn."""
@@ -45,15 +57,24 @@ def review_draw(request: Request, dataset_id: int) -> HttpResponse:
     asked: dict[str, Any] = {
         "dataset": dataset,
         "size": int(size),
-        "filter": read_filter(request.POST.get("filter", "")),
+        "filter": SampleFilter.from_text(request.POST.get("filter", "")),
     }
     if _in_turn(request):
         services.review.draw_in_turn(**asked)
     else:
         services.review.draw(dimension=_dimension(request), **asked)
+    if wants_json(request):
+        return _review_page(request, dataset)
     return redirect(_review_address(request, dataset))
 
 
+@operation(
+    "POST",
+    answers.ReviewState,
+    "edit",
+    fields=DIMENSION
+    | {"action": Literal["decide", "unknown", "skip", "undo"], "batch": str, "sample": int, "word": str},
+)
 @require_POST
 def review_decide(request: Request, dataset_id: int) -> HttpResponse:
     """Keep a decision, skip an image or take the last decision back; answers with the next image."""
@@ -81,6 +102,7 @@ def review_decide(request: Request, dataset_id: int) -> HttpResponse:
     return redirect(_review_address(request, dataset))
 
 
+@operation("POST", answers.LabelsDone, "edit", files=("file",), fields={"random": Literal["", "1"]}, needs=("file",))
 @require_POST
 def labels_import(request: Request, dataset_id: int) -> HttpResponse:
     """Bring labels in from a table."""
@@ -106,6 +128,7 @@ def labels_import(request: Request, dataset_id: int) -> HttpResponse:
     return redirect("accuracy", dataset.pk)
 
 
+@operation("GET", answers.AccuracyInfo, query=DIMENSION | {"target": str})
 @require_safe
 def accuracy(request: Request, dataset_id: int) -> HttpResponse:
     """Show how right the tags are, dimension by dimension."""
@@ -166,6 +189,7 @@ def _accuracy_page(
     return render(request, "vlm/accuracy.html", values)
 
 
+@operation("GET", File(("text/csv",)))
 @require_GET
 def accuracy_csv(request: Request, dataset_id: int) -> HttpResponse:
     """Give every figure of the accuracy page as a table."""
@@ -182,6 +206,7 @@ def accuracy_csv(request: Request, dataset_id: int) -> HttpResponse:
     return HttpResponse("\ufeff" + buffer.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
 
 
+@operation("GET", dict[str, Any])
 @require_safe
 def runs_compared(request: Request, run_id: int, other_id: int) -> HttpResponse:
     """Show two runs side by side: agreement, and every kind of flip as a filter."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -10,14 +10,19 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from vlm import services, vocabulary_file
+from vlm.forms import first_error
 from vlm.permissions import VIEW, VOCABULARY
 from vlm.services.vocabulary import Removed, TagsAtStake
+from vlm.views import answers
 from vlm.views.access import Request, require
-from vlm.views.problems import wants_json
+from vlm.views.operations import File, operation, respond
+from vlm.views.problems import Problem, wants_json
 from vlm.vocabulary import Dimension, VocabularyError
 from vlm.vocabulary_file import Entry
 from vlm.vocabulary_forms import DimensionForm
 
+REMOVED = {"removed": Literal["", "keep", "take"]}
+SAVING = REMOVED | {"action": Literal["save", "try"], "dataset": int, "ids": list[int], "orders": Literal["", "1"]}
 OUTDOORS = ("setting", "outdoor")  # the condition that the page offers for weather
 
 
@@ -40,6 +45,8 @@ def from_json(value: object) -> tuple[Entry, ...]:
     )
 
 
+@operation("GET", answers.VocabularyInfo)
+@operation("POST", answers.VocabularyInfo, "vocabulary", body=answers.VocabularyWanted)
 @require_http_methods(["GET", "HEAD", "POST"])
 def vocabulary(request: Request) -> HttpResponse:
     """List the dimensions; a program gets, and with POST replaces, all of them as JSON."""
@@ -79,6 +86,14 @@ def vocabulary(request: Request) -> HttpResponse:
     return render(request, "vlm/vocabulary.html", values)
 
 
+@operation(
+    "POST",
+    answers.VocabularyInfo | answers.TrialStarted,
+    "vocabulary",
+    form=DimensionForm,
+    fields=SAVING,
+    status=(200, 202),
+)
 @require_http_methods(["GET", "HEAD", "POST"])
 def dimension_new(request: Request) -> HttpResponse:
     """Add a dimension."""
@@ -86,6 +101,15 @@ def dimension_new(request: Request) -> HttpResponse:
     return _edit(request, None)
 
 
+@operation("GET", answers.DimensionInfo, "vocabulary")
+@operation(
+    "POST",
+    answers.VocabularyInfo | answers.TrialStarted,
+    "vocabulary",
+    form=DimensionForm,
+    fields=SAVING,
+    status=(200, 202),
+)
 @require_http_methods(["GET", "HEAD", "POST"])
 def dimension(request: Request, name: str) -> HttpResponse:
     """Edit a dimension, or try the draft before it is saved."""
@@ -112,8 +136,12 @@ def _edit(request: Request, entry: Entry | None) -> HttpResponse:
         else {},
     }
     if request.method != "POST":
+        if entry and wants_json(request):
+            return JsonResponse(entry.dimension.to_json() | {"enabled": entry.enabled})
         return render(request, "vlm/dimension.html", values)
     if not form.is_valid():
+        if wants_json(request):
+            raise Problem(first_error(form))
         return render(request, "vlm/dimension.html", values, status=400)
     if request.POST.get("action") == "edit":
         return render(request, "vlm/dimension.html", values)
@@ -122,11 +150,13 @@ def _edit(request: Request, entry: Entry | None) -> HttpResponse:
 
     def save(removed: Removed) -> HttpResponse:
         services.vocabulary.save(entry=form.entry, name=name, removed=removed, user=request.user)
-        return redirect("vocabulary")
+        return _changed(request)
 
     try:
         return _asking(request, save)
     except VocabularyError as error:
+        if wants_json(request):
+            raise
         form.add_error(None, str(error))
         return render(request, "vlm/dimension.html", values, status=400)
 
@@ -143,11 +173,16 @@ def _try(request: Request, draft: Entry, values: dict[str, Any]) -> HttpResponse
             user=request.user,
         )
     except VocabularyError as error:
+        if wants_json(request):
+            raise
         values["form"].add_error(None, str(error))
         return render(request, "vlm/dimension.html", values, status=400)
+    if wants_json(request):
+        return respond(answers.TrialStarted(trial.pk, reverse("trial", args=[trial.pk])), status=202)
     return redirect("trial", trial.pk)
 
 
+@operation("GET", dict[str, Any], "vocabulary")
 @require_safe
 def trial(request: Request, trial_id: int) -> HttpResponse:
     """Show what a draft made of some images, beside what is stored; htmx asks for more until it is over."""
@@ -168,6 +203,7 @@ def trial(request: Request, trial_id: int) -> HttpResponse:
     return render(request, "vlm/_trial.html" if request.htmx else "vlm/trial.html", values)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields=REMOVED | {"wording": str})
 @require_POST
 def trial_choose(request: Request, trial_id: int) -> HttpResponse:
     """Save the question that was tried with the wording that was chosen, or with all of them."""
@@ -189,6 +225,13 @@ def trial_choose(request: Request, trial_id: int) -> HttpResponse:
     return _asking(request, save)
 
 
+@operation(
+    "POST",
+    answers.VocabularyInfo | answers.Stake,
+    "vocabulary",
+    fields={"old": str, "new": str, "action": Literal["preview", "confirm"]},
+    needs=("old", "new"),
+)
 @require_http_methods(["POST"])
 def word_rename(request: Request, name: str) -> HttpResponse:
     """Rename a word, or merge it into another, after saying how many images have it."""
@@ -206,11 +249,14 @@ def word_rename(request: Request, name: str) -> HttpResponse:
             "samples": stake.samples if stake else 0,
             "merging": new.strip() in entry.dimension.words,
         }
+        if wants_json(request):
+            return respond(answers.Stake(old, new.strip(), stake.samples if stake else 0, bool(values["merging"])))
         return render(request, "vlm/word_rename.html", values)
     services.vocabulary.rename_word(name=name, old=old, new=new, user=request.user)
-    return redirect("dimension", name)
+    return _changed(request) if wants_json(request) else redirect("dimension", name)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields=REMOVED)
 @require_POST
 def dimension_remove(request: Request, name: str) -> HttpResponse:
     """Take a dimension out; its tags are kept as users' own or go, as is said."""
@@ -218,25 +264,28 @@ def dimension_remove(request: Request, name: str) -> HttpResponse:
 
     def remove(removed: Removed) -> HttpResponse:
         services.vocabulary.remove(name=name, removed=removed, user=request.user)
-        return redirect("vocabulary")
+        return _changed(request)
 
     return _asking(request, remove)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields={"to": Literal["up", "down"]})
 @require_POST
 def dimension_move(request: Request, name: str) -> HttpResponse:
     require(request, VOCABULARY)
     services.vocabulary.move(name=name, by=-1 if request.POST.get("to") == "up" else 1, user=request.user)
-    return redirect("vocabulary")
+    return _changed(request)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields={"enabled": Literal["0", "1"]})
 @require_POST
 def dimension_switch(request: Request, name: str) -> HttpResponse:
     require(request, VOCABULARY)
     services.vocabulary.switch(name=name, enabled=request.POST.get("enabled") == "1", user=request.user)
-    return redirect("vocabulary")
+    return _changed(request)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields=REMOVED)
 @require_POST
 def vocabulary_reset(request: Request) -> HttpResponse:
     """Put the vocabulary back that DataVisor comes with."""
@@ -244,11 +293,12 @@ def vocabulary_reset(request: Request) -> HttpResponse:
 
     def reset(removed: Removed) -> HttpResponse:
         services.vocabulary.reset(removed=removed, user=request.user)
-        return redirect("vocabulary")
+        return _changed(request)
 
     return _asking(request, reset)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary")
 @require_POST
 def vocabulary_undo(request: Request, change_id: int) -> HttpResponse:
     require(request, VOCABULARY)
@@ -256,9 +306,10 @@ def vocabulary_undo(request: Request, change_id: int) -> HttpResponse:
     if change is None:
         raise Http404("There is no such edit.")
     services.vocabulary.undo(change=change, user=request.user)
-    return redirect("vocabulary")
+    return _changed(request)
 
 
+@operation("GET", File(("application/toml",)))
 @require_GET
 def vocabulary_export(request: Request) -> HttpResponse:
     require(request, VIEW)
@@ -267,6 +318,7 @@ def vocabulary_export(request: Request) -> HttpResponse:
     return HttpResponse(text, content_type="application/toml", headers=headers)
 
 
+@operation("POST", answers.VocabularyInfo, "vocabulary", fields=REMOVED | {"text": str}, files=("file",))
 @require_POST
 def vocabulary_import(request: Request) -> HttpResponse:
     """Replace the vocabulary by that of a TOML file."""
@@ -281,12 +333,19 @@ def vocabulary_import(request: Request) -> HttpResponse:
 
     def replace(removed: Removed) -> HttpResponse:
         services.vocabulary.replace_all(wanted=entries, removed=removed, user=request.user)
-        return redirect("vocabulary")
+        return _changed(request)
 
     return _asking(request, replace, also={"text": vocabulary_file.dump(entries)})
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+def _changed(request: HttpRequest) -> HttpResponse:
+    """Go back to the vocabulary; a program gets it as it is now."""
+    if wants_json(request):
+        return JsonResponse(as_json(services.vocabulary.entries()))
+    return redirect("vocabulary")
+
+
 def _entry(name: str) -> Entry:
     entry = services.vocabulary.entry(name=name)
     if entry is None:
