@@ -109,7 +109,7 @@ def test_nothing_exports_as_an_empty_file_of_its_kind(tmp_path: Path, format: st
         assert content == b"id,file_name,split,tags\r\n"
     elif format == "csv-spreadsheet":
         assert content.decode("utf-8-sig") == "id,file_name,split,other tags\r\n"
-    elif format == "jsonl":
+    elif format in ("jsonl", "files"):
         assert content == b""
     elif format == "parquet":
         (tmp_path / "export.parquet").write_bytes(content)
@@ -119,7 +119,11 @@ def test_nothing_exports_as_an_empty_file_of_its_kind(tmp_path: Path, format: st
     elif format.startswith("coco"):
         assert json.loads(content)["images"] == []
     else:
-        assert json.loads(zipfile.ZipFile(io.BytesIO(content)).read("samples.json")) == {"samples": []}
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        holding = {"fiftyone": ["metadata.json", "samples.json"], "yolo": ["data.yaml", "samples.csv"], "xmp": []}
+        assert archive.namelist() == holding.get(format, ["samples.csv"])
+        if format == "fiftyone":
+            assert json.loads(archive.read("samples.json")) == {"samples": []}
 
 
 @pytest.mark.parametrize("format", ["csv", "csv-spreadsheet", "jsonl", "coco-stored", "fiftyone"])
@@ -141,7 +145,7 @@ def test_exports_are_streams(tmp_path: Path, format: str) -> None:
 
 
 def test_an_unknown_format_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ExportFailed, match="csv, csv-spreadsheet, jsonl, parquet, coco, coco-stored, fiftyone"):
+    with pytest.raises(ExportFailed, match="csv, csv-spreadsheet, jsonl, parquet, coco, coco-stored, yolo, fiftyone"):
         export_rows([], format="xlsx", context=ExportContext("Street scenes", tmp_path, "folder"))
 
 

@@ -6,7 +6,8 @@ The choices of models, forms and commands, the README's tables and the page's me
 from vlm.formats import coco, folder, yolo
 from vlm.formats.base import ExportFormat, ImportFormat
 from vlm.formats.export import coco as coco_export
-from vlm.formats.export import fiftyone, rows
+from vlm.formats.export import fiftyone, pictures, rows, xmp
+from vlm.formats.export import yolo as yolo_export
 
 IMPORTS: dict[str, ImportFormat] = {
     format.name: format
@@ -25,7 +26,11 @@ EXPORTS: dict[str, ExportFormat] = {
         rows.PARQUET,
         coco_export.FORMAT,
         coco_export.STORED_FORMAT,
+        yolo_export.FORMAT,
         fiftyone.FORMAT,
+        pictures.PICTURES,
+        pictures.FILES,
+        xmp.FORMAT,
     )
 }
 AUTO = "auto"  # find out

@@ -78,6 +78,13 @@ def file_name(*, dataset: Dataset, filter: SampleFilter, format: str, view: str 
     return "-".join(part for part in parts if part) + EXPORTS[format].suffix
 
 
+def rows_of(dataset: Dataset, filter: SampleFilter) -> Iterator[ExportRow]:
+    """Return the samples of a filter as exports write them. Raises ``FilterError``."""
+    words = words_by_dimension()
+    where(dataset.pk, filter, words)
+    return _rows(dataset, filter, words)
+
+
 def _rows(dataset: Dataset, filter: SampleFilter, words: dict[str, tuple[str, ...]]) -> Iterator[ExportRow]:
     after = ""
     while True:

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from vlm import services
 from vlm.figures import counted
-from vlm.forms import read_filter
 from vlm.models import Dataset
 from vlm.permissions import EDIT, TAG, VIEW
+from vlm.samples import SampleFilter
 from vlm.services.accuracy import TARGET, Accuracy
 from vlm.statistics import plots
 from vlm.statistics.intervals import Estimate

@@ -1,6 +1,5 @@
 """FiftyOne: a zip of what its importer reads."""
 
-import io
 import json
 import re
 import zipfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.formats.base import ExportContext, ExportFormat, ExportRow, measure_object, said_time, size_of
+from vlm.formats.export.archive import Sink
 from vlm.formats.records import Annotation
 
 _NOT_A_FIELD = re.compile(r"\W+")
@@ -29,7 +29,7 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
     ``tag_DIMENSION`` with its confidence and who gave it, when and how, each measure as a field of its name, each column's
     value as ``column_NAME``, and the data set's own annotations as ``ground_truth`` (with boxes) and ``categories`` (without).
     """
-    sink = _Sink()
+    sink = Sink()
     root = context.root.resolve()
     metadata = {"name": context.dataset_name, "media_type": "image", "info": {"exported_by": "DataVisor"}}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -86,26 +86,6 @@ def _relative_box(annotation: Annotation, across: int, down: int) -> list[float]
         return None
     x, y, width, height = annotation.box
     return [x / across, y / down, width / across, height / down]
-
-
-class _Sink(io.RawIOBase):
-    """Takes what is written and gives it away again; it cannot seek, as a socket cannot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._pieces.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
-        return taken
 
 
 FORMAT = ExportFormat(

@@ -18,6 +18,7 @@ from rich.text import Text
 from datavisor.terminal import harmless, in_one_line
 from vlm import services
 from vlm.errors import DatabaseUnusable, Refusal
+from vlm.figures import counted
 from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
 
@@ -114,6 +115,14 @@ def read_filter(query: str) -> SampleFilter:
 
 def add_filter_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--filter", default="", metavar="QUERY", help=f"only these samples: {FILTER_HELP}")
+
+
+def tell_laid_out(command: BaseCommand, done: services.folders.LaidOut, what: str) -> None:
+    """Say what was made, what was there already, and what could not be done."""
+    for problem in done.problems:
+        command.stderr.write(problem)
+    kept = f"; {done.kept:,} were there already and stay as they are" if done.kept else ""
+    command.stdout.write(f"{counted(done.made, what)} made{kept}.")
 
 
 def positive(text: str) -> int:
