@@ -86,6 +86,7 @@ def import_new(request: Request) -> HttpResponse:
     return render(request, "vlm/import_new.html", values | {"preview": preview, "name": preview.name})
 
 
+@operation("GET", dict[str, Any], "import", query={"path": str})
 @require_safe
 def import_folders(request: Request) -> HttpResponse:
     """List what lies in a folder below the import roots, or what the end of a path could become while it is typed.

@@ -141,6 +141,13 @@ def accuracy(request: Request, dataset_id: int) -> HttpResponse:
     return _accuracy_page(request, dataset, chosen, target)
 
 
+@operation(
+    "POST",
+    dict[str, Any],
+    "run",
+    fields=DIMENSION
+    | {"action": Literal["preview", "apply"], "target": str, "by_word": Literal["", "1"], "drop": Literal["", "1"]},
+)
 @require_POST
 def promise(request: Request, dataset_id: int) -> HttpResponse:
     """Show what tagging by a promise would change, or do it: of a dimension, or word by word; the model is not asked again."""
