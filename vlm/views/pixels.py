@@ -95,6 +95,7 @@ def measure_cancel(request: Request, dataset_id: int) -> HttpResponse:
     return redirect("pixels", dataset.pk)
 
 
+@operation("POST", dict[str, Any], "run", fields={"distance": str, "beyond": str})
 @require_POST
 def find(request: Request, dataset_id: int) -> HttpResponse:
     """Look for contradictions and for images that are nearly the same, in place of what was found before."""
@@ -115,6 +116,7 @@ def find(request: Request, dataset_id: int) -> HttpResponse:
     return redirect("pixels", dataset.pk)
 
 
+@operation("POST", dict[str, Any], "edit", fields={"dimension": str}, needs=("dimension",))
 @require_POST
 def contradictions_review(request: Request, dataset_id: int) -> HttpResponse:
     """Put the contradictions of a dimension up for review, the strongest first, and go there."""

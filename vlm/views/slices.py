@@ -1,5 +1,7 @@
 """Frozen slices: freeze a filter's samples, list them, take the manifest, remove them."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpResponse, JsonResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -15,10 +17,13 @@ from vlm.permissions import EDIT
 from vlm.samples import SampleFilter
 from vlm.views.access import Request, found, get_dataset
 from vlm.views.browse import FileInPieces
+from vlm.views.operations import File, operation
 from vlm.views.place import Place
 from vlm.views.problems import Problem, wants_json
 
 
+@operation("GET", dict[str, Any])
+@operation("POST", dict[str, Any], "edit", fields={"name": str, "query": str}, needs=("name",), status=201)
 @require_http_methods(["GET", "HEAD", "POST"])
 def slices(request: Request, dataset_id: int) -> HttpResponse:
     """List the frozen slices, or freeze the samples that a filter has now (POST with ``name`` and ``query``)."""
@@ -38,6 +43,7 @@ def slices(request: Request, dataset_id: int) -> HttpResponse:
     return render(request, "vlm/slices.html", values)
 
 
+@operation("GET", File(("application/json",)))
 @require_safe
 def slice_manifest(request: Request, dataset_id: int, slice_id: int) -> HttpResponseBase:
     """Send a frozen slice as JSON that other tools can read."""
@@ -49,6 +55,7 @@ def slice_manifest(request: Request, dataset_id: int, slice_id: int) -> HttpResp
     return response
 
 
+@operation("POST", dict[str, Any], "edit")
 @require_POST
 def slice_remove(request: Request, dataset_id: int, slice_id: int) -> HttpResponse:
     """Forget a frozen slice; its images and tags stay."""
