@@ -31,7 +31,14 @@ from vlm.views.operations import File, operations_of
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
-FOR_PEOPLE = {"/healthz", "/accounts/enter/", "/accounts/login/", "/accounts/logout/", "/accounts/password/"}
+FOR_PEOPLE = {
+    "/datasets/<id:dataset_id>/columns/range",
+    "/healthz",
+    "/accounts/enter/",
+    "/accounts/login/",
+    "/accounts/logout/",
+    "/accounts/password/",
+}
 EXAMPLES = 3
 # What an answer promises. Whether what is made up is refused, and what happens without credentials, the tests below say.
 PROMISED: list[Any] = [

@@ -1,5 +1,6 @@
 """Columns: scores, flags and words that users bring along; listed, described, removed, and chosen from by a range."""
 
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -13,12 +14,15 @@ from vlm.figures import counted
 from vlm.permissions import EDIT
 from vlm.samples.filters import PAGE_KEYS, span_of
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import operation
 from vlm.views.place import Place
-from vlm.views.problems import Problem, wants_json
+from vlm.views.problems import Problem, not_used, wants_json
 
 LISTED_PROBLEMS = 200
 
 
+@operation("GET", dict[str, Any])
+@operation("POST", dict[str, Any], "edit", files=("file",), fields={"partly": Literal["", "1"]}, needs=("file",))
 @require_http_methods(["GET", "HEAD", "POST"])
 def columns(request: Request, dataset_id: int) -> HttpResponse:
     """List the columns of a data set; POST: bring some in from a table."""
@@ -45,7 +49,7 @@ def columns(request: Request, dataset_id: int) -> HttpResponse:
         user=request.user,
     )
     if wants_json(request):
-        return JsonResponse(done.to_json(), status=200 if done.columns else 400)
+        return JsonResponse(done.to_json()) if done.columns else not_used(done.to_json())
     if not done.columns:
         values = {"dataset": dataset, "done": done, "listed": done.problems[:LISTED_PROBLEMS]}
         return render(request, "vlm/columns_problems.html", values, status=400)
@@ -57,6 +61,13 @@ def columns(request: Request, dataset_id: int) -> HttpResponse:
     return redirect("columns", dataset.pk)
 
 
+@operation(
+    "POST",
+    dict[str, Any],
+    "edit",
+    fields={"name": str, "action": Literal["describe", "remove"], "description": str},
+    needs=("name", "action"),
+)
 @require_POST
 def column_change(request: Request, dataset_id: int) -> HttpResponse:
     """Describe a column, or remove it."""

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import DatabaseError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -100,6 +101,12 @@ def _told(request: HttpRequest, refusal: Refusal) -> HttpResponse:
         said = {"error": refusal.message, "title": refusal.title, "status": refusal.status}
         return JsonResponse(said, status=refusal.status)
     return render(request, "vlm/problem.html", {"problem": refusal}, status=refusal.status)
+
+
+def not_used(problems: dict[str, Any]) -> JsonResponse:
+    """Answer a program whose table cannot be used: as any refusal is told, with what is wrong line by line."""
+    sentence = "Lines of the table cannot be used, so nothing came in. “problems” has them: mend these."
+    return JsonResponse(problems | {"error": sentence, "title": "Nothing came in", "status": 400}, status=400)
 
 
 def broken(request: HttpRequest) -> HttpResponse:

@@ -24,7 +24,7 @@ from vlm.statistics.thresholds import Kept
 from vlm.views import answers
 from vlm.views.access import Request, get_dataset, get_run
 from vlm.views.operations import File, operation
-from vlm.views.problems import Problem, wants_json
+from vlm.views.problems import Problem, not_used, wants_json
 from vlm.vocabulary import VocabularyError
 
 DIMENSION = {"dimension": str}
@@ -118,10 +118,8 @@ def labels_import(request: Request, dataset_id: int) -> HttpResponse:
         user=request.user,
     )
     if wants_json(request):
-        status = 400 if done.problem_count else 200
-        return JsonResponse(
-            {"labels": done.labels, "problems": list(done.problems), "problem_count": done.problem_count}, status=status
-        )
+        told = {"labels": done.labels, "problems": list(done.problems), "problem_count": done.problem_count}
+        return not_used(told) if done.problem_count else JsonResponse(told)
     if done.problem_count:
         return render(request, "vlm/labels_problems.html", {"dataset": dataset, "done": done}, status=400)
     messages.success(request, f"{done.labels:,} label{'' if done.labels == 1 else 's'} came in.")
