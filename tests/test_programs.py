@@ -32,12 +32,12 @@ from vlm.views.operations import File, operations_of
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 FOR_PEOPLE = {
-    "/datasets/<id:dataset_id>/columns/range",
     "/healthz",
     "/accounts/enter/",
     "/accounts/login/",
     "/accounts/logout/",
     "/accounts/password/",
+    "/datasets/<id:dataset_id>/columns/range",  # of a form: it leads to an address that programs write themselves
 }
 EXAMPLES = 3
 # What an answer promises. Whether what is made up is refused, and what happens without credentials, the tests below say.
