@@ -14,9 +14,12 @@ from vlm.models import Dataset
 from vlm.permissions import TAG, VIEW
 from vlm.services.calibrations import NotCalibrated
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import operation
 from vlm.views.problems import Problem, wants_json
 
 
+@operation("GET", dict[str, Any], query={"dimension": str, "preview": str})
+@operation("POST", dict[str, Any], "run", fields={"dimension": str, "action": str}, needs=("dimension",))
 @require_http_methods(["GET", "HEAD", "POST"])
 def calibration(request: Request, dataset_id: int) -> HttpResponse:
     """Show a dimension's calibration and, with ``preview``, what it would change; a POST applies it or removes it."""

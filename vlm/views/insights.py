@@ -12,11 +12,13 @@ from vlm.models import Dataset
 from vlm.samples import Column, SampleFilter
 from vlm.services.insights import AMONG, Explained, Found
 from vlm.views.access import Request, get_dataset
+from vlm.views.operations import operation
 from vlm.views.problems import wants_json
 
 OWN_KEYS = frozenset({"score", "lower", "among"})  # of these pages, and no filter
 
 
+@operation("GET", dict[str, Any], query={"score": str, "lower": str, "among": list[str]}, filter=True)
 @require_safe
 def explain(request: Request, dataset_id: int) -> HttpResponse:
     """Show which tags, splits, categories and values of columns raise a score, or lower it."""
