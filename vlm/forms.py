@@ -22,6 +22,8 @@ INTERVALS = (
     (6 * 3600, "6 hours"),
     (24 * 3600, "day"),
 )  # seconds between two looks into a watched folder
+MOST_TAGS = 20  # that are given at once
+LONGEST_TAGS = 1200  # characters of a field that takes them
 MOST_QUERY = 8000  # characters of a saved filter; more would not fit into an address
 
 
@@ -64,12 +66,16 @@ def read_filter(query: str) -> SampleFilter:
 
 
 class TagsForm(forms.Form):
-    """Add, remove or confirm one tag: on the selected images, on all that a filter shows, or on a whole group."""
+    """Add, remove or confirm tags: on the selected images, on all that a filter shows, or on a whole group.
+
+    ``tag`` is one tag, whatever it holds; ``tags`` is what somebody typed, with commas between several.
+    """
 
     ACTIONS = (("add", "Add"), ("remove", "Remove"), ("confirm", "Confirm"))
 
-    action = forms.ChoiceField(choices=ACTIONS)
-    tag = forms.CharField(label="Tag", error_messages={"required": "Write the tag first."})
+    action = forms.ChoiceField(choices=ACTIONS, required=False)
+    tag = forms.CharField(label="Tag", required=False)
+    tags = forms.CharField(label="Tag", required=False)
     all = forms.BooleanField(required=False)
     filter = forms.CharField(required=False)
     group = forms.IntegerField(min_value=1, max_value=BIGGEST_ID, required=False, label="Group")
@@ -77,6 +83,13 @@ class TagsForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
         data = self.data
+        values["action"] = values.get("action") or "add"
+        given = [values.get("tag", "")] if values.get("tag") else values.get("tags", "").split(",")
+        values["tags"] = [tag for tag in given if tag.strip()]
+        if not values["tags"]:
+            raise forms.ValidationError("Write the tag first.")
+        if len(values["tags"]) > MOST_TAGS:
+            raise forms.ValidationError(f"At most {MOST_TAGS} tags at once.")
         ids = selected_ids(data.getlist("ids") if isinstance(data, QueryDict) else [])
         if group := values.get("group"):
             values["samples"] = SampleFilter(group=group)

@@ -135,10 +135,10 @@ def test_pages_and_neighbours_walk_every_order(order: str, filled: SampleStore) 
     assert chosen_ids(filled, SampleFilter(), order) == expected
     with filled.read() as cursor:
         for place in (0, 1, 50, 99):
-            before = expected[place - 1] if place else None
-            behind = expected[place + 1] if place < 99 else None
-            found = neighbours(cursor, 1, SampleFilter(), WORDS, order=order, sample_id=int(str(expected[place])))
-            assert found == (before, behind)
+            found = neighbours(
+                cursor, 1, SampleFilter(), WORDS, order=order, sample_id=int(str(expected[place])), each=3
+            )
+            assert found == (expected[max(0, place - 3) : place], expected[place + 1 : place + 4])
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_columns_are_filters_and_orders(store: SampleStore) -> None:
         assert ids_of(cursor, SampleFilter(), "column:error") == [c, a, b, d]
         assert ids_of(cursor, SampleFilter(), "-column:error") == [b, a, c, d]
         assert ids_of(cursor, SampleFilter(), "column:camera") == [a, b, c, d]
-        assert neighbours(cursor, 1, SampleFilter(), WORDS, order="-column:error", sample_id=a) == (b, c)
+        assert neighbours(cursor, 1, SampleFilter(), WORDS, order="-column:error", sample_id=a) == ([b], [c])
         assert column_values(cursor, 1, "flag", ids=[a, b, d]) == {a: True, d: False}
         assert values_of(cursor, 1, [a]) == {a: {"camera": "front: left", "error": 0.5, "flag": True}}
         column_put(cursor, dataset_id=1, name="error", kind="number", ids=[d], values=[1.0])  # in place of the first

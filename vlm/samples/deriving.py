@@ -22,6 +22,15 @@ def touch(cursor: Cursor, target: Condition) -> int:
     return int(cursor.execute("select count(*) from touched").fetchall()[0][0])
 
 
+def held(cursor: Cursor, target: Condition) -> Condition:
+    """Return a condition that goes on to mean the samples that ``target`` means now, however their tags change."""
+    condition, values = target
+    cursor.execute(
+        f"create or replace temp table held as select s.id from samples s where {condition}", values
+    ).fetchall()
+    return "s.id in (select id from held)", []
+
+
 def derive(cursor: Cursor, *, check_current: bool = False) -> None:
     """Make the touched samples say what the ledger and the answers say, a bounded number at a time.
 

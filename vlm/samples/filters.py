@@ -46,7 +46,7 @@ MAX_LENGTH = 200  # characters of one value
 MAX_QUERY = 250_000  # characters of a filter's text: room for the ids
 MAX_FIELDS = 1000  # keys with their values in an address, what belongs to the page included
 PAGE_KEYS = frozenset(
-    {"order", "size", "after", "before", "at", "from", "loaded", "limit", "format", "ids"}
+    {"order", "size", "shape", "after", "before", "at", "from", "loaded", "limit", "format", "ids"}
 )  # of the page's address, and no filter
 
 Condition = tuple[str, list[Any]]

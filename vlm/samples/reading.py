@@ -166,24 +166,24 @@ def count(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -
 
 
 def neighbours(
-    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, sample_id: int
-) -> tuple[int | None, int | None]:
-    """Return the samples before and behind one in the filter's order, ``None`` at either end."""
+    cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, sample_id: int, each: int = 1
+) -> tuple[list[int], list[int]]:
+    """Return up to ``each`` samples before and behind one in the filter's order, in that order."""
     key, _ = _key(cursor, dataset_id, order)
     at = cursor.execute(f"select {key} from samples s where s.id = ?", [sample_id]).fetchall()
     if not at:
-        return None, None
+        return [], []
     condition, values = where(dataset_id, chosen, words)
 
-    def beside(sign: str, direction: str) -> int | None:
+    def beside(sign: str, direction: str) -> list[int]:
         rows = cursor.execute(
             f"select s.id from samples s where {condition} and ({key}, s.id) {sign} (?, ?) "
-            f"order by {key} {direction}, s.id {direction} limit 1",
-            [*values, at[0][0], sample_id],
+            f"order by {key} {direction}, s.id {direction} limit ?",
+            [*values, at[0][0], sample_id, each],
         ).fetchall()
-        return rows[0][0] if rows else None
+        return [row[0] for row in rows]
 
-    return beside("<", "desc"), beside(">", "asc")
+    return beside("<", "desc")[::-1], beside(">", "asc")
 
 
 def some_paths(cursor: Cursor, dataset_id: int, limit: int) -> list[str]:

@@ -121,10 +121,17 @@ def history(*, dataset: Dataset, sample_id: int, limit: int = history_of.MOST) -
     return sorted(events, key=lambda event: event.time or EARLIEST, reverse=True)[:limit]
 
 
-def neighbours(*, dataset: Dataset, filter: SampleFilter, order: str, sample_id: int) -> tuple[int | None, int | None]:
+def neighbours(
+    *, dataset: Dataset, filter: SampleFilter, order: str, sample_id: int, each: int
+) -> tuple[list[SampleRow], list[SampleRow]]:
+    """Return up to ``each`` samples before and behind one in the filter's order, in that order."""
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        return reading.neighbours(cursor, dataset.pk, filter, words, order=order, sample_id=sample_id)
+        before, after = reading.neighbours(
+            cursor, dataset.pk, filter, words, order=order, sample_id=sample_id, each=each
+        )
+        rows = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [*before, *after])}
+    return [rows[i] for i in before if i in rows], [rows[i] for i in after if i in rows]
 
 
 def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | None:

@@ -1,16 +1,20 @@
 """Tags: what users add, take away, confirm and undo, on a sample or on a whole filter."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from django.contrib.auth.models import User
 
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs.state import notify
-from vlm.samples import Edited, EditError, EditRow, SampleFilter, Way, editing, reading, where
+from vlm.samples import Cursor, Edit, EditError, EditRow, SampleFilter, TagError, Way, deriving, editing, reading, where
+from vlm.samples.filters import Condition, Words
 from vlm.services.who import edit_by
+
+Action = Literal["add", "remove", "confirm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +54,55 @@ def add(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) 
 
     A word of a dimension takes the place of the user's other words of it. Raises ``TagError``.
     """
-    return _give(editing.tags_add, dataset, filter, tag, user)
+    return change(dataset=dataset, filter=filter, action="add", tags=[tag], user=user)[0]
 
 
 def remove(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     """Take a tag away from all samples of a filter that have it, for good."""
-    words, tag = words_by_dimension(), editing.clean_tag(tag)
-    meant, dimension = _meant(tag, words)
-    with sample_store().write() as cursor:
-        target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
-        done = editing.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
-        if not done.samples and meant != tag:
-            tag = meant
-            done = editing.tags_remove(cursor, dataset_id=dataset.pk, target=target, tag=tag, by=by)
-    _tell(dataset.pk)
-    return Change(done.id, done.samples, tag, dimension or "")
+    return change(dataset=dataset, filter=filter, action="remove", tags=[tag], user=user)[0]
 
 
 def confirm(*, dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
     """Make a model's tag the user's own wherever it stands in a filter and is not yet. Raises ``TagError``."""
-    return _give(editing.tags_confirm, dataset, filter, tag, user)
+    return change(dataset=dataset, filter=filter, action="confirm", tags=[tag], user=user)[0]
 
 
-def undo(*, dataset: Dataset, edit: int, user: User | None) -> Change:
-    """Take an edit back, exactly. Raises ``EditError``: it is none of this data set, or cannot be taken back (any more)."""
+def change(
+    *, dataset: Dataset, filter: SampleFilter, action: Action, tags: Sequence[str], user: User | None
+) -> list[Change]:
+    """Add, remove or confirm tags on the samples that a filter finds now: all of them, or none if one is refused.
+
+    Raises:
+        TagError: a tag cannot be one, or two of those to be given are words of one dimension.
+    """
+    words = words_by_dimension()
+    typed = list(dict.fromkeys(editing.clean_tag(tag) for tag in tags))
+    if action != "remove":
+        _check_dimensions(typed, words)
     with sample_store().write() as cursor:
-        if not (rows := [row for row in reading.edits_by_id(cursor, [edit]) if row.dataset_id == dataset.pk]):
-            raise EditError(f"There is no edit {edit} of this data set.")
-        done = editing.undo(cursor, edit, edit_by(user, "undo"))
+        target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
+        if len(typed) > 1:
+            target = deriving.held(cursor, target)  # the first tag may change what the filter finds
+        made = [_change(cursor, dataset.pk, target, action, tag, words, by) for tag in typed]
     _tell(dataset.pk)
-    return Change(done.id, done.samples, rows[0].tag, rows[0].dimension or "")
+    return made
+
+
+def undo(*, dataset: Dataset, edits: Sequence[int], user: User | None) -> Change:
+    """Take edits back, exactly, the last one first: all of them, or none if one is refused.
+
+    Raises:
+        EditError: one is none of this data set, or cannot be taken back (any more).
+    """
+    with sample_store().write() as cursor:
+        rows = {row.id: row for row in reading.edits_by_id(cursor, edits) if row.dataset_id == dataset.pk}
+        for edit in edits:
+            if edit not in rows:
+                raise EditError(f"There is no edit {edit} of this data set.")
+        done = [editing.undo(cursor, edit, edit_by(user, "undo")) for edit in sorted(rows, reverse=True)]
+    _tell(dataset.pk)
+    row = rows[edits[0]]
+    return Change(done[-1].id, max(one.samples for one in done), row.tag, row.dimension or "")
 
 
 def edits(*, dataset: Dataset, limit: int = 50) -> list[EditRow]:
@@ -93,14 +116,30 @@ def suggestions(*, dataset: Dataset, prefix: str, limit: int = 20) -> list[str]:
         return reading.tag_suggestions(cursor, dataset.pk, prefix, limit)
 
 
-def _give(edit: Callable[..., Edited], dataset: Dataset, filter: SampleFilter, tag: str, user: User | None) -> Change:
-    words = words_by_dimension()
-    tag, dimension = _meant(editing.clean_tag(tag), words)
-    with sample_store().write() as cursor:
-        target, by = where(dataset.pk, filter, words), edit_by(user, _way(filter))
-        done = edit(cursor, dataset_id=dataset.pk, target=target, tag=tag, dimension=dimension, by=by)
-    _tell(dataset.pk)
-    return Change(done.id, done.samples, tag, dimension or "", done.replaced)
+def _change(
+    cursor: Cursor, dataset_id: int, target: Condition, action: Action, tag: str, words: Words, by: Edit
+) -> Change:
+    meant, dimension = _meant(tag, words)
+    if action == "remove":
+        done = editing.tags_remove(cursor, dataset_id=dataset_id, target=target, tag=tag, by=by)
+        if done.samples or meant == tag:
+            meant = tag
+        else:
+            done = editing.tags_remove(cursor, dataset_id=dataset_id, target=target, tag=meant, by=by)
+    else:
+        give = editing.tags_add if action == "add" else editing.tags_confirm
+        done = give(cursor, dataset_id=dataset_id, target=target, tag=meant, dimension=dimension, by=by)
+    return Change(done.id, done.samples, meant, dimension or "", done.replaced)
+
+
+def _check_dimensions(tags: Sequence[str], words: Words) -> None:
+    """Raise ``TagError`` if two of the tags are words of one dimension, of which an image has one."""
+    seen: dict[str, str] = {}
+    for word, dimension in (_meant(tag, words) for tag in tags):
+        if dimension and seen.setdefault(dimension, word) != word:
+            raise TagError(
+                f"“{seen[dimension]}” and “{word}” are both words of {dimension}, and an image has one of them."
+            )
 
 
 def _way(filter: SampleFilter) -> Way:
@@ -109,7 +148,7 @@ def _way(filter: SampleFilter) -> Way:
     return "single" if len(filter.ids) == 1 else "bulk"
 
 
-def _meant(tag: str, words: Mapping[str, Sequence[str]]) -> tuple[str, str | None]:
+def _meant(tag: str, words: Words) -> tuple[str, str | None]:
     """Return the word of the vocabulary that ``tag`` spells, in any case, with its dimension; or the tag, which is one's own."""
     for same in (lambda word: word == tag, lambda word: word.casefold() == tag.casefold()):
         for dimension, of in words.items():

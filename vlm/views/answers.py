@@ -4,7 +4,7 @@ Records of the rooms below (a run's state, facets, tags, answers) are told as th
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import (
     Any,
@@ -124,7 +124,10 @@ class Suggestions:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """What an edit did; ``edit`` is by which it can be undone, ``None`` where there was nothing to change."""
+    """What an edit did; ``edit`` is by which it can be undone, ``None`` where there was nothing to change.
+
+    Several tags at once are as many edits: ``also`` names the further ones, as the address that undoes them takes them.
+    """
 
     done: str
     changed: int
@@ -132,6 +135,7 @@ class Edited:
     tag: str = ""
     dimension: str = ""
     replaced: int = 0
+    also: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Data sets and their grids: look, filter, select, edit tags, export."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import IO, Any, Literal
 from urllib.parse import urlencode
@@ -20,7 +20,7 @@ from django_htmx.http import trigger_client_event
 from vlm import live, services
 from vlm.figures import counted
 from vlm.formats import EXPORTS
-from vlm.forms import AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
+from vlm.forms import LONGEST_TAGS, AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
 from vlm.samples import MARK_ORDERS, MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
@@ -30,7 +30,7 @@ from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.columns_sidebar import column_facets, column_orders
 from vlm.views.operations import File, operation, respond
-from vlm.views.place import LIMIT, PAGING, SIZES, Place, limit_of
+from vlm.views.place import LIMIT, PAGING, SHAPES, SIZES, Place, limit_of
 from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import sidebar
 
@@ -100,6 +100,9 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "measure_keeps": _kept(place),
         "column_facets": column_facets(dataset.pk, place, column_counts),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
+        "shapes": [(s, label, replace(place, shape=s).url(dataset.pk)) for s, label in SHAPES.items()],
+        "words": {facet.name: [count.value for count in facet.words] for facet in facets.dimensions},
+        "longest_tags": LONGEST_TAGS,
         "search_keeps": _kept(place, "q"),
         "range_keeps": _kept(place, "dimension", "pmin", "pmax"),
         "frozen": services.slices.listed(dataset=dataset),
@@ -236,23 +239,35 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     form = TagsForm(request.POST)
     if not form.is_valid():
         raise Problem(first_error(form))
-    action, tag, samples = (form.cleaned_data[key] for key in ("action", "tag", "samples"))
-    change = {"add": services.tags.add, "remove": services.tags.remove, "confirm": services.tags.confirm}[action]
-    done = change(dataset=dataset, filter=samples, tag=tag, user=request.user)
+    action, tags, samples = (form.cleaned_data[key] for key in ("action", "tags", "samples"))
+    changes = services.tags.change(dataset=dataset, filter=samples, action=action, tags=tags, user=request.user)
     back = back_to(request, reverse("dataset", args=[dataset.pk]))
+    typed = {tag.strip() for tag in tags}
+    edits = [change.edit for change in changes if change.edit is not None]
     return _done(
         request,
-        _said(action, tag.strip(), done),
+        " ".join(_said(action, typed, change) for change in changes),
         back,
-        undo=reverse("edit_undo", args=[dataset.pk, done.edit]) if done.edit is not None else "",
-        change=done,
+        undo=_undo_address(dataset, edits),
+        change=replace(
+            changes[0], samples=max(change.samples for change in changes), edit=edits[0] if edits else None
+        ),
+        also=edits[1:],
     )
 
 
-def _said(action: str, typed: str, done: services.tags.Change) -> str:
+def _undo_address(dataset: Dataset, edits: list[int]) -> str:
+    """Return the address that takes edits back together, empty for none."""
+    if not edits:
+        return ""
+    also = f"?{urlencode({'also': ','.join(map(str, edits[1:]))})}" if edits[1:] else ""
+    return reverse("edit_undo", args=[dataset.pk, edits[0]]) + also
+
+
+def _said(action: str, typed: set[str], done: services.tags.Change) -> str:
     """Say what an edit did, in full: how many images, which word was meant, and what it took the place of."""
     said = f"“{done.tag}” {VERBS[action]} {counted(done.samples, 'image')}"
-    if done.tag != typed:
+    if done.tag not in typed:
         said += f", as the word of {done.dimension}"
     if done.replaced:
         said += f"; on {done.replaced:,} it took the place of another word of {done.dimension}"
@@ -274,9 +289,13 @@ def edits(request: Request, dataset_id: int) -> HttpResponse:
 @operation("POST", answers.Edited, "edit")
 @require_POST
 def edit_undo(request: Request, dataset_id: int, edit_id: int) -> HttpResponse:
-    """Take an edit back, exactly."""
+    """Take an edit back, exactly, with those that ``also`` names in the address."""
     dataset = get_dataset(request, dataset_id, EDIT)
-    done = services.tags.undo(dataset=dataset, edit=edit_id, user=request.user)
+    try:
+        also = selected_ids(request.GET.getlist("also"))
+    except ValidationError as error:
+        raise Problem("This address names edits that are none.") from error
+    done = services.tags.undo(dataset=dataset, edits=[edit_id, *also], user=request.user)
     said = f"Undone: {counted(done.samples, 'image')} {'is' if done.samples == 1 else 'are'} as before."
     return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])), change=done)
 
@@ -389,14 +408,21 @@ def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
 
 
 def _done(
-    request: Request, said: str, back: str, *, undo: str = "", change: services.tags.Change | None = None
+    request: Request,
+    said: str,
+    back: str,
+    *,
+    undo: str = "",
+    change: services.tags.Change | None = None,
+    also: Sequence[int] = (),
 ) -> HttpResponse:
-    """Say that it is done: in JSON with the ``change``, for htmx with the page's changing part drawn again, else by going back.
+    """Say that it is done: in JSON with the ``change`` and the edits made ``also``, for htmx with the page's changing part drawn again, else by going back.
 
     ``undo`` is the address that takes it back.
     """
     if change is not None and not request.htmx and wants_json(request):
-        return respond(answers.Edited(said, change.samples, change.edit, change.tag, change.dimension, change.replaced))
+        made = (change.samples, change.edit, change.tag, change.dimension, change.replaced)
+        return respond(answers.Edited(said, *made, also=list(also)))
     if not request.htmx:
         # The way back is in the message's extra tags, from where the next page takes it.
         messages.success(request, said, extra_tags=undo)

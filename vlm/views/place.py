@@ -16,6 +16,7 @@ from vlm.views.problems import Problem
 LIMIT = 1000  # images that a program gets at once
 PAGING = {"order": str, "after": str, "limit": Annotated[int, Field(ge=1, le=LIMIT)]}
 SIZES = {"s": ("Small", 160), "m": ("Medium", 320), "l": ("Large", 640)}
+SHAPES = {"crop": "Cropped", "whole": "Whole"}  # of the thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Place:
     filter: SampleFilter = field(default_factory=SampleFilter)
     order: str = "name"
     size: str = "m"
+    shape: str = "crop"
 
     @classmethod
     def of(cls, query: QueryDict) -> Self:
@@ -30,15 +32,17 @@ class Place:
 
         Raises:
             FilterError: a part of the filter cannot be read.
-            Problem: the order or the size is not one of ours.
+            Problem: the order, the size or the shape is not one of ours.
         """
-        order, size = query.get("order", "name"), query.get("size", "m")
+        order, size, shape = query.get("order", "name"), query.get("size", "m"), query.get("shape", "crop")
         if not is_order(order):
             raise Problem(f"There is no order “{order[:100]}”. There are: {', '.join(ORDERS)}.")
         if size not in SIZES:
             raise Problem(f"There is no size “{size}”. There are: {', '.join(SIZES)}.")
+        if shape not in SHAPES:
+            raise Problem(f"There is no shape “{shape}”. There are: {', '.join(SHAPES)}.")
         parts = {key: values for key, values in query.lists() if key not in PAGE_KEYS}
-        return cls(SampleFilter.from_query(parts), order, size)
+        return cls(SampleFilter.from_query(parts), order, size, shape)
 
     @property
     def pixels(self) -> int:
@@ -46,8 +50,8 @@ class Place:
 
     @property
     def query(self) -> str:
-        own = {"order": self.order, "size": self.size}
-        plain = {"order": "name", "size": "m"}
+        own = {"order": self.order, "size": self.size, "shape": self.shape}
+        plain = {"order": "name", "size": "m", "shape": "crop"}
         rest = urlencode({key: value for key, value in own.items() if value != plain[key]})
         return "&".join(filter(None, (self.filter.to_query(), rest)))
 

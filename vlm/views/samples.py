@@ -5,9 +5,10 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from vlm import services
-from vlm.permissions import EDIT
-from vlm.samples import Answer
+from vlm import live, services
+from vlm.forms import LONGEST_TAGS
+from vlm.permissions import EDIT, TAG
+from vlm.samples import Answer, SampleRow
 from vlm.samples.filters import MEASURES
 from vlm.views import answers
 from vlm.views.access import Request, get_dataset
@@ -16,6 +17,7 @@ from vlm.views.place import Place
 from vlm.views.problems import wants_json
 
 HISTORY = 60  # events that the page shows
+BESIDE = 6  # pictures of the filmstrip, before and behind the one on show
 
 
 def bars(answer: Answer) -> list[tuple[str, float]]:
@@ -33,14 +35,18 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     if detail is None:
         raise Http404("There is no such sample in this data set.")
     before, after = services.samples.neighbours(
-        dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id
+        dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id, each=BESIDE
     )
     if not request.htmx and wants_json(request):
         return respond(answers.sample_full(dataset.pk, detail, before, after))
     query = f"?{place.query}" if place.query else ""
 
-    def address(neighbour: int | None) -> str:
-        return reverse("sample", args=[dataset.pk, neighbour]) + query if neighbour is not None else ""
+    def address(neighbour: SampleRow) -> str:
+        return reverse("sample", args=[dataset.pk, neighbour.id]) + query
+
+    strip = [(one, address(one)) for one in (*before, detail.sample, *after)]
+    run = services.runs.current(dataset=dataset)
+    state = services.runs.state(run=run) if run else None
 
     answered = {answer.dimension: answer for answer in detail.answers}
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
@@ -67,12 +73,14 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "letters": max(row.width or 0, row.height or 0) / 50,
         "columns": services.columns.of_sample(dataset=dataset, sample_id=sample_id),
         "place": place,
-        "previous": address(before),
-        "next": address(after),
+        "previous": address(before[-1]) if before else "",
+        "next": address(after[0]) if after else "",
+        "strip": strip,
         "back": place.url(dataset.pk, at=str(sample_id)),
         "here": request.get_full_path(),
         "history": services.samples.history(dataset=dataset, sample_id=sample_id, limit=HISTORY),
-        "suggestions": [word for words in services.vocabulary.words().values() for word in words],
+        "words": services.vocabulary.words(),
+        "longest_tags": LONGEST_TAGS,
         "can_edit": request.user.has_perm(EDIT),
-    }
+    } | live.context(dataset.pk, state, request.user.has_perm(TAG))
     return render(request, "vlm/sample.html", values)

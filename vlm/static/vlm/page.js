@@ -2,6 +2,7 @@
 import "./toasts.js";
 import "./selection.js";
 import "./panel.js";
+import "./words.js";
 import "./roving.js";
 import "./keys.js";
 import "./place.js";

@@ -78,9 +78,14 @@ function patchGrid(fresh, gently) {
   if (!gently) {
     const order = [...known.values()];
     const lastKept = order.findLastIndex((cell) => here.has(cell.dataset.id));
-    for (const [index, cell] of order.entries()) {
-      if (!here.has(cell.dataset.id) && !(cut && index > lastKept)) cell.remove();
+    const stays = (cell, index) => here.has(cell.dataset.id) || (cut && index > lastKept);
+    const at = order.findIndex((cell) => cell.contains(document.activeElement));
+    if (at >= 0 && !stays(order[at], at)) {
+      // The picture that the keyboard is on no longer matches: it goes on to the next one.
+      const next = order.find((cell, index) => index > at && stays(cell, index)) ?? order.findLast((cell, index) => index < at && stays(cell, index));
+      if (next) $(".picture", next).focus({ preventScroll: true });
     }
+    for (const [index, cell] of order.entries()) if (!stays(cell, index)) cell.remove();
   }
   const more = $(":scope > .more:not(.earlier)", grid);
   if (!cut && !gently) {

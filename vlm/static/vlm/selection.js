@@ -85,7 +85,10 @@ document.addEventListener("htmx:configRequest", (event) => {
   const { parameters, elt } = event.detail;
   if (elt.id !== "selection") return;
   parameters.delete("ids");
-  if (!parameters.has("all")) parameters.append("ids", [...selected].join(","));
+  if (parameters.has("all")) return;
+  // With nothing ticked a key for a word means the picture that the keyboard is on.
+  const at = document.activeElement?.closest?.(".cell")?.dataset.id;
+  parameters.append("ids", selected.size || !at ? [...selected].join(",") : at);
 });
 
 document.addEventListener("htmx:afterRequest", (event) => {

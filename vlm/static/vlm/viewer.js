@@ -31,15 +31,16 @@ async function go() {
   if (going) return;
   going = true;
   while (steps.length) {
-    const link = $(`#sample-page a[rel=${steps.shift()}]`);
-    if (!link) { steps.length = 0; break; }
-    const address = link.href;
+    const step = steps.shift();
+    const address = ["next", "prev"].includes(step) ? $(`#sample-page a[rel=${step}]`)?.href : step;
+    if (!address) { steps.length = 0; break; }
     const found = await page(address);
     kept.delete(address);
     const fresh = found && $("#sample-page", found);
     if (!fresh) { location.assign(address); return; }
     const [boxes, mode] = [$("#boxes")?.checked, fit];
     const focused = document.activeElement?.id;
+    const onStrip = Boolean(document.activeElement?.closest(".filmstrip"));
     $("#sample-page").replaceWith(fresh);
     document.title = found.title;
     // One step back in the browser leads to the grid, not through every picture that was passed.
@@ -50,16 +51,17 @@ async function go() {
     drawn(fresh);
     show();
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    else if (onStrip) $(".filmstrip [aria-current]")?.focus({ preventScroll: true });
   }
   going = false;
   ahead();
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("#sample-page a[rel=next], #sample-page a[rel=prev]");
+  const link = event.target.closest("#sample-page a[rel=next], #sample-page a[rel=prev], .filmstrip a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  steps.push(link.rel);
+  steps.push(link.rel || link.href);
   go();
 });
 
@@ -99,6 +101,9 @@ function natural() {
 
 function show() {
   if (!stage()) return;
+  const strip = $(".filmstrip");
+  const now = strip && $("[aria-current]", strip);
+  if (now) strip.scrollLeft = now.offsetLeft - (strip.clientWidth - now.offsetWidth) / 2;
   stage().dataset.shown = fit;
   const picture = $("img", sheet());
   const draw = () => {

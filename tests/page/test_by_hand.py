@@ -1,0 +1,75 @@
+"""Looking and tagging by hand, each from its beginning to its end, in a real browser."""
+
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.children import PATIENCE
+from tests.page.conftest import Visitor, draw_images
+from tests.page.test_browser import mark, unreloaded
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+def test_a_key_for_every_word_and_several_tags_at_once(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 4))
+    page.goto(f"{address}?lacking=weather")
+    page.locator("#keys > summary").click()
+    page.locator("#keys select").select_option("weather")
+    page.keyboard.press("Escape")
+    mark(page)
+    page.locator(".cell .picture").first.focus()
+    # A picture that has its word leaves the filter, and the keyboard goes on to the next one.
+    for left, key in ((3, "1"), (2, "2")):
+        page.keyboard.press(key)
+        expect(page.locator(".cell")).to_have_count(left)
+        expect(page.locator(".cell .picture").first).to_be_focused()
+    page.locator(".pick input").nth(0).click()
+    page.locator(".pick input").nth(1).click()
+    page.locator("#selection").get_by_role("button", name="rainy").click()
+    expect(page.locator(".cell")).to_have_count(0)
+    assert unreloaded(page)
+
+    page.goto(address)
+    expect(page.locator(".cell .tag.user")).to_have_text(["sunny", "cloudy", "rainy", "rainy"])
+    page.locator("[data-select-all]").check()
+    page.locator("#bulk-tag").fill("odd, Foggy")
+    page.keyboard.press("Enter")
+    expect(page.locator("#messages .success").last).to_contain_text("as the word of weather; on 4 it took the place")
+    expect(page.locator(".cell .tag.user", has_text="odd")).to_have_count(4)
+    expect(page.locator(".cell .tag.user", has_text="foggy")).to_have_count(4)
+    page.locator("#bulk-tag").fill("sunny, rainy")
+    page.keyboard.press("Enter")
+    expect(page.locator("#messages .error")).to_contain_text("an image has one of them")
+    page.locator("#messages .success").last.get_by_role("button", name="Undo").click()
+    expect(page.locator(".cell .tag.user")).to_have_text(["sunny", "cloudy", "rainy", "rainy"])
+    visitor.complaints[:] = [text for text in visitor.complaints if "400" not in text]
+
+
+def test_pictures_whole_and_one_after_the_other(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 9)))
+    page.get_by_role("link", name="Whole", exact=True).click()
+    expect(page.locator("#grid.whole")).to_be_visible()
+    page.locator(".cell .picture").nth(2).click()
+    expect(page.locator("h1")).to_have_text("002.png")
+    mark(page)
+    page.locator(".filmstrip").get_by_role("link", name="007.png").click()
+    expect(page.locator("h1")).to_have_text("007.png")
+    expect(page.locator(".filmstrip [aria-current]")).to_be_focused()
+    assert unreloaded(page)
+    page.locator("#sample-page select").select_option("weather")
+    page.locator(".stage").focus()
+    page.keyboard.press("3")
+    expect(page.locator(".tag-list .tag.user")).to_have_text(["rainy"])
+    # What somebody does elsewhere is seen here.
+    other = visitor.page()
+    other.goto(page.url)
+    other.locator("#new-tag").fill("elsewhere")
+    other.keyboard.press("Enter")
+    expect(page.locator(".tag-list .tag.user")).to_have_text(["rainy", "elsewhere"])
+    assert unreloaded(page)
+    page.keyboard.press("Escape")
+    expect(page.locator(".cell .picture", has=page.get_by_alt_text("007.png"))).to_be_focused()
+    expect(page.locator("#grid.whole")).to_be_visible()
