@@ -10,6 +10,7 @@ from vlm.views import (
     browse,
     calibration,
     columns,
+    finding,
     importing,
     insights,
     media,
@@ -65,6 +66,7 @@ dataset_urlpatterns: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", browse.datasets, name="datasets"),
     path("openapi.json", openapi.openapi, name="openapi"),
+    path("find", finding.find, name="find"),
     path("healthz", accounts.healthz, name="healthz"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
@@ -72,6 +74,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/tokens/", tokens.tokens, name="tokens"),
     path("accounts/tokens/<slug:key>/revoke", tokens.token_revoke, name="token_revoke"),
     path("datasets/<id:dataset_id>/", include(dataset_urlpatterns)),
+    path("runs/queue", runs.queue, name="queue"),
     path("runs/", runs.active_runs, name="active_runs"),
     path("runs/<id:run_id>/", runs.run, name="run"),
     path("runs/<id:run_id>/against/<id:other_id>/", trust.runs_compared, name="runs_compared"),

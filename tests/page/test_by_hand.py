@@ -1,12 +1,13 @@
 """Looking and tagging by hand, each from its beginning to its end, in a real browser."""
 
+import re
 from pathlib import Path
 
 from playwright.sync_api import expect
 
 from tests.children import PATIENCE
-from tests.page.conftest import Visitor, draw_images
-from tests.page.test_browser import mark, unreloaded
+from tests.page.conftest import Server, Visitor, draw_images
+from tests.page.test_browser import SIDE, mark, start, unreloaded
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -73,3 +74,43 @@ def test_pictures_whole_and_one_after_the_other(visitor: Visitor, folder: Path) 
     page.keyboard.press("Escape")
     expect(page.locator(".cell .picture", has=page.get_by_alt_text("007.png"))).to_be_focused()
     expect(page.locator("#grid.whole")).to_be_visible()
+
+
+def test_anything_is_found_and_a_broken_off_run_goes_on(visitor: Visitor, folder: Path, server: Server) -> None:
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 3, size=SIDE))
+    page.goto(visitor.server.url)
+    page.keyboard.press("Control+k")
+    page.keyboard.type(folder.name)
+    page.locator("#found").get_by_text("data set", exact=True).wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_url(address)
+    page.keyboard.press("Control+k")
+    page.keyboard.type("import order")
+    expect(page.locator("#commands button")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{address}?order=added")
+    page.locator("[data-palette]").click()
+    page.locator("#palette-text").fill("foggy")
+    page.locator("#found").get_by_role("link", name="foggy images, weather").click()
+    page.wait_for_url(f"{address}?all=foggy")
+
+    page.goto(address)
+    server.brake.allow(1)
+    start(page)
+    server.brake.wait_until_reached()
+    page.reload()
+    page.locator("#queue > summary").click()
+    expect(page.locator("#queue-list a", has_text=folder.name)).to_contain_text("yours")
+    server.kill()
+    expect(page.locator("#messages .error")).to_be_visible()
+    server.brake.release()
+    server.start()
+    expect(page.locator("#messages .error")).to_have_count(0)
+    page.goto(visitor.server.url)
+    card = page.locator(".dataset-card", has_text=folder.name)
+    expect(card).to_contain_text("was interrupted at 1 of 3 images")
+    card.get_by_role("button", name="Go on").click()
+    expect(page.locator("#live.completed")).to_be_visible()
+    visitor.complaints[:] = [text for text in visitor.complaints if not re.search("WebSocket|Event|ERR_|htmx:", text)]

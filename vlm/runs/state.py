@@ -145,7 +145,7 @@ def current(*, dataset: Dataset) -> TaggingRun | None:
 def newest() -> dict[int, TaggingRun]:
     """Return the newest run of every data set that has one, by the data set's number."""
     last = TaggingRun.objects.order_by().values("dataset").annotate(last=Max("pk")).values("last")
-    return {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=last)}
+    return {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=last).select_related("dataset")}
 
 
 def fail_stale() -> int:

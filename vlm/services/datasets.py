@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 
 from vlm import errands
 from vlm.datasets import browsing, importing, moving
@@ -16,6 +18,8 @@ from vlm.runs import state as runs_state
 from vlm.runs.errors import RunActive
 from vlm.samples import Cursor, DatasetStats, SampleFilter, SampleRow, checking, ingest, progress, reading, rewording
 from vlm.services import vocabulary
+
+Named = TypeVar("Named", Dataset, SavedView)
 
 MOST_VIEWS = 100  # of one user, of one data set
 
@@ -55,6 +59,11 @@ def of_root(*, root: Path) -> Dataset | None:
 def name_of(*, root: Path) -> str:
     """Return what the data set of a folder is called where nobody names it."""
     return importing.name_of(root)
+
+
+def named(*, words: Iterable[str], limit: int) -> list[Dataset]:
+    """Return the data sets whose names have all of ``words`` in them, in any case."""
+    return list(_having(Dataset.objects.all(), words)[:limit])
 
 
 def names(*, beginning: str = "") -> list[str]:
@@ -228,6 +237,11 @@ def saved_views(*, dataset: Dataset, user: User) -> list[SavedView]:
     return list(SavedView.objects.filter(dataset=dataset, user=user))
 
 
+def views_named(*, user: User, words: Iterable[str], limit: int) -> list[SavedView]:
+    """Return the user's saved views, of all data sets, whose names have all of ``words`` in them."""
+    return list(_having(SavedView.objects.filter(user=user).select_related("dataset"), words)[:limit])
+
+
 def saved_view(*, dataset: Dataset, user: User, query: str) -> SavedView | None:
     """Return the saved view that has this very filter."""
     return SavedView.objects.filter(dataset=dataset, user=user, query=query).first()
@@ -242,3 +256,9 @@ def save_view(*, dataset: Dataset, user: User, name: str, query: str) -> None:
 
 def forget_view(*, dataset: Dataset, user: User, view_id: int) -> None:
     SavedView.objects.filter(pk=view_id, dataset=dataset, user=user).delete()
+
+
+def _having(rows: QuerySet[Named], words: Iterable[str]) -> QuerySet[Named]:
+    for word in words:
+        rows = rows.filter(name__icontains=word)
+    return rows

@@ -202,6 +202,12 @@ def last_unfinished(*, dataset: Dataset) -> TaggingRun | None:
     return TaggingRun.objects.filter(dataset=dataset, reverted=None, status__in=TaggingRun.RESUMABLE).first()
 
 
+def interrupted() -> list[TaggingRun]:
+    """Return the runs that ended with their process, each if it is its data set's newest and can go on."""
+    fail_stale()
+    return [run for run in states.newest().values() if run.status == TaggingRun.Status.INTERRUPTED and not run.reverted]
+
+
 def last_model() -> str:
     """Return the model of the newest run of all; empty if there was none."""
     return TaggingRun.objects.order_by("-pk").values_list("model", flat=True).first() or ""

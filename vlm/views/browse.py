@@ -56,7 +56,11 @@ def datasets(request: Request) -> HttpResponse:
         return render(request, "vlm/_bars.html", {"bars": [(card.dataset.pk, card.state) for card in shown]})
     if wants_json(request):
         return respond(answers.dataset_list())
-    values = {"cards": services.datasets.cards(pictures=CARD_PICTURES), "can_import": request.user.has_perm(IMPORT)}
+    values = {
+        "cards": services.datasets.cards(pictures=CARD_PICTURES),
+        "can_import": request.user.has_perm(IMPORT),
+        "can_tag": request.user.has_perm(TAG),
+    }
     return render(request, "vlm/datasets.html", values)
 
 

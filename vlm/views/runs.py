@@ -50,8 +50,21 @@ def active_runs(request: Request) -> HttpResponse:
     recent = services.runs.ended(limit=RECENT)
     if not request.htmx and wants_json(request):
         return respond(answers.RunsNow([state for _, state in rows], answers.run_states(recent)))
-    values = {"rows": rows, "recent": [] if request.htmx else [(r, services.runs.state(run=r)) for r in recent]}
+    broken_off = services.runs.interrupted() if request.user.has_perm(TAG) and not request.htmx else []
+    values = {
+        "rows": rows,
+        "interrupted": [(run, services.runs.state(run=run)) for run in broken_off],
+        "recent": [] if request.htmx else [(r, services.runs.state(run=r)) for r in recent],
+    }
     return render(request, "vlm/_active_runs.html" if request.htmx else "vlm/active_runs.html", values)
+
+
+@require_safe
+def queue(request: Request) -> HttpResponse:
+    """Draw the queue in the header: a word, and the list of active runs."""
+    require(request, VIEW)
+    rows = [(run, services.runs.state(run=run)) for run in services.runs.active()]
+    return render(request, "vlm/_queue.html", {"rows": rows})
 
 
 @operation("GET", answers.RunFull)

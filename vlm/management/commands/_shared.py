@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import DatabaseError
 from rich.console import Console
@@ -33,6 +34,11 @@ STAGES = {
 }
 
 FILTER_HELP = 'as in the page\'s address, such as "all=dark&none=indoor&q=cam1"'
+
+
+def program() -> str:
+    """Return how this very program is called on the command line."""
+    return "python manage.py" if settings.IS_CHECKOUT else "datavisor"
 
 
 class HarmlessOutput(OutputWrapper):

@@ -8,7 +8,6 @@ from argparse import ArgumentParser
 from types import FrameType
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connections
 from rich.progress import Progress, TaskID
@@ -27,6 +26,7 @@ from vlm.management.commands._shared import (
     gigabytes,
     positive,
     print_table,
+    program,
     progress_bar,
     progress_console,
     read_filter,
@@ -259,8 +259,7 @@ class Command(DoorCommand):
         if run.error:
             self.stderr.write(run.error)
         if run.status in TaggingRun.RESUMABLE:
-            program = "python manage.py" if settings.IS_CHECKOUT else "datavisor"
-            self.stderr.write(f"Go on with: {program} autotag {shlex.quote(run.dataset.name)} --resume")
+            self.stderr.write(f"Go on with: {program()} autotag {shlex.quote(run.dataset.name)} --resume")
 
     def _nothing(self, as_json: bool) -> None:
         if as_json:

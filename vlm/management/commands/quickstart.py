@@ -29,7 +29,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 from vlm import services
 from vlm.demo import DEMO_CHECKPOINT, DEMO_PHOTOS
 from vlm.errors import Refusal
-from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand
+from vlm.management.commands._shared import INTERRUPTED, SOME_FAILED, USAGE, DoorCommand, program
 from vlm.models import Dataset
 from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
@@ -169,11 +169,15 @@ class Command(DoorCommand):
                 "                 (good once, for ten minutes)",
             ]
         if password:
-            program = "manage.py" if settings.IS_CHECKOUT else "datavisor"
             lines += [
                 f"Administrator    {user.get_username()}",
                 f"Password         {password}",
-                f"                 (shown this once; `{program} changepassword` makes another)",
+                f"                 (shown this once; `{program()} changepassword` makes another)",
+            ]
+        for run in services.runs.interrupted():
+            lines += [
+                f"Interrupted      run {run.pk} of “{run.dataset.name}”, at {run.processed:,} of {run.total:,} images",
+                f"                 ({program()} autotag {run.dataset_id} --resume goes on, as does the page)",
             ]
         if lines:
             self.stdout.write("\n" + "\n".join(lines) + "\n\n")

@@ -4,6 +4,7 @@ import "./selection.js";
 import "./panel.js";
 import "./words.js";
 import "./roving.js";
+import "./palette.js";
 import "./keys.js";
 import "./place.js";
 import "./live.js";

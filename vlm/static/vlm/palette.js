@@ -1,0 +1,66 @@
+// The command palette (Ctrl+K): the server finds data sets, views, words and pages; what can be clicked here is found here.
+import { $, $$, visible } from "./dom.js";
+
+const dialog = $("#palette");
+const field = $("#palette-text");
+const MOST = 12;
+const lines = () => $$("#palette .found a, #palette .found button").filter(visible);
+
+/** What this page offers, by its name: the controls with data-command, also those in menus that are closed. */
+function commands() {
+  const parts = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = $$("[data-command]").filter((item) => parts.every((part) => item.dataset.command.toLowerCase().includes(part)));
+  const list = parts.length ? found.slice(0, MOST) : [];  // before anything is typed the places matter
+  $("#commands").replaceChildren(...list.map((item) => {
+    const line = document.createElement("li");
+    const button = document.createElement("button");
+    const kind = document.createElement("span");
+    button.type = "button";
+    button.append(item.dataset.command, " ", kind);
+    kind.className = "muted small";
+    kind.textContent = "action";
+    button.addEventListener("click", () => {
+      dialog.close();
+      if (item.matches("summary")) { item.parentElement.open = true; item.focus(); } else item.click();
+    });
+    line.append(button);
+    return line;
+  }));
+}
+
+function open() {
+  if (!dialog || dialog.open) return;
+  dialog.showModal();
+  field.select();
+  commands();
+  htmx.trigger(field, "opened");
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-palette]") && dialog && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    open();
+  } else if (event.target === dialog) dialog.close();  // beside it
+});
+
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    open();
+    return;
+  }
+  if (!dialog?.open) return;
+  event.stopImmediatePropagation();  // no key of the page behind it
+  const all = lines();
+  const at = all.indexOf(document.activeElement);
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    const next = at + (event.key === "ArrowDown" ? 1 : -1);
+    (next < 0 ? field : all[Math.min(next, all.length - 1)])?.focus();
+  } else if (event.key === "Enter" && document.activeElement === field) {
+    event.preventDefault();
+    all[0]?.click();
+  }
+}, true);
+
+field?.addEventListener("input", commands);
