@@ -373,12 +373,22 @@ def test_revert_and_cancel(dataset: Dataset) -> None:
 # -- tag -----------------------------------------------------------------------------------------------------------------
 def test_tags_are_edited(dataset: Dataset) -> None:
     assert manage("tag", "photos", "--filter", "q=00", "--add", " mine ", "--add", "dark")[:2] == (
-        *(0, "“mine” added to 6 samples.\n“dark” added to 6 samples.\n"),
+        *(0, "“mine” added to 6 images.\n“dark” added to 6 images.\n"),
     )
-    assert manage("tag", "photos", "--filter", "q=003", "--remove", "mine")[1] == "“mine” removed from 1 sample.\n"
+    assert manage("tag", "photos", "--filter", "q=003", "--remove", "mine")[1] == "“mine” removed from 1 image.\n"
     assert tags_of(dataset)["003.jpg"] == ["dark"]
-    assert manage("tag", "photos", "--confirm", "dark")[1] == "“dark” confirmed on 0 samples.\n"
-    for arguments, advice in (([], "Say what to do"), (["--add", " "], "tag"), (["--add", "x" * 1000], "tag")):
+    assert manage("tag", "photos", "--confirm", "dark")[1] == "“dark” confirmed on 0 images.\n"
+    assert manage("tag", "photos", "--rename", "mine", "Dim", "--describe", "odd", "of no use")[1] == (
+        "“mine” is “dim” now on 5 images.\n“odd” is described.\n"
+    )
+    for arguments, advice in (
+        ([], "Say what to do"),
+        (["--add", " "], "tag"),
+        (["--add", "x" * 1000], "tag"),
+        (["--delete", "nothing"], "No image has"),
+        (["--delete", "dim"], "is a word of lighting"),
+        (["--filter", "q=0", "--rename", "a", "b"], "leave --filter out"),
+    ):
         code, out, errors = manage("tag", "photos", *arguments)
         assert (code, out) == (2, "")
         assert advice in errors

@@ -447,6 +447,20 @@ class ApiToken(AbstractAuthToken):  # type: ignore[misc]  # knox ships no types
         return self.name
 
 
+class TagNote(models.Model):
+    """What users mean by a tag of their own in a data set."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="tag_notes")
+    tag = models.CharField(max_length=200)
+    text = models.CharField(max_length=500)
+
+    class Meta:
+        constraints = [models.UniqueConstraint("dataset", "tag", name="tag_note_once")]
+
+    def __str__(self) -> str:
+        return f"{self.tag}: {self.text}"
+
+
 class SavedView(models.Model):
     """A filter of a data set that a user gave a name."""
 

@@ -82,7 +82,7 @@ def test_anything_is_found_and_a_broken_off_run_goes_on(visitor: Visitor, folder
     page.goto(visitor.server.url)
     page.keyboard.press("Control+k")
     page.keyboard.type(folder.name)
-    page.locator("#found").get_by_text("data set", exact=True).wait_for()
+    expect(page.locator("#found").get_by_text("data set", exact=True)).to_have_count(1)
     page.keyboard.press("Enter")
     page.wait_for_url(address)
     page.keyboard.press("Control+k")

@@ -730,6 +730,32 @@ def test_an_edit_is_undone_exactly_and_once(dataset: Dataset, admin: Client) -> 
     assert admin.post(reverse("edit_undo", args=[other.pk, first])).status_code == 409
 
 
+def test_own_tags_are_described_renamed_and_deleted(dataset: Dataset, admin: Client) -> None:
+    ids, address = sample_ids(dataset), reverse("own_tags", args=[dataset.pk])
+    for tag, of in (("tunnle", ids[:2]), ("tunnel", ids[1:3]), ("dark", ids[:1])):
+        services.tags.add(dataset=dataset, filter=SampleFilter(ids=tuple(of)), tag=tag, user=None)
+    admin.post(address, {"action": "describe", "tag": "tunnle", "note": " a road\n below ground "})
+    said = admin.post(address, {"action": "rename", "tag": "tunnle", "new": "tunnel"}, headers=HTMX).content.decode()
+    assert "“tunnle” is “tunnel” now on 2 images." in said
+    listed = {"headers": {"Accept": "application/json"}}
+    assert admin.get(address, **listed).json()["tags"] == [  # type: ignore[arg-type]
+        {"tag": "tunnel", "samples": 3, "note": "a road below ground"}
+    ]
+    assert "a road below ground" in admin.get(reverse("dataset", args=[dataset.pk])).content.decode()
+    assert "renamed <b>tunnle</b> to <b>tunnel</b>" in admin.get(reverse("edits", args=[dataset.pk])).content.decode()
+    for form, status in (
+        ({"action": "rename", "tag": "tunnel", "new": "tunnel"}, 400),
+        ({"action": "rename", "tag": "dark", "new": "x"}, 404),
+        ({"action": "delete", "tag": "nothing"}, 404),
+        ({"action": "paint", "tag": "tunnel"}, 400),
+        ({"action": "describe", "tag": "tunnel", "note": "x" * 501}, 400),
+    ):
+        assert admin.post(address, form).status_code == status, form
+    admin.post(address, {"action": "delete", "tag": "tunnel"})
+    assert "No own tag yet" in admin.get(address).content.decode()
+    assert tags_of(dataset, ids[0]) == {"dark"}
+
+
 def test_a_long_run_is_asked_about_once(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.services.runs.launch", lambda run: None)
     from vlm.runs import scope

@@ -214,6 +214,36 @@ def test_who_when_and_by_which_way(store: SampleStore) -> None:
                 editing.undo(cursor, edit_id, BOB)
 
 
+def test_a_tag_is_renamed_merged_and_deleted_everywhere_and_all_of_it_undone(store: SampleStore) -> None:
+    a, b, c, *_ = fill(store, 4)
+    with store.write() as cursor:
+
+        def add(tag: str, *ids: int, dimension: str | None = None) -> None:
+            editing.tags_add(cursor, dataset_id=1, target=target(*ids), tag=tag, dimension=dimension)
+
+        def rename(old: str, new: str, dimension: str | None = None) -> tuple[int, int, int]:
+            done = editing.tag_rename(cursor, dataset_id=1, old=old, new=new, dimension=dimension, by=ADA)
+            return done.id or 0, done.samples, done.replaced
+
+        add("car", a, b)
+        add("auto", b, c)
+        add("dark", a, dimension="lighting")
+        before = state(cursor)
+        merged, *counts = rename("auto", "car")
+        assert counts == [2, 0]
+        assert [tags(cursor, i) for i in (a, b, c)] == [["car", "dark"], ["car"], ["car"]]
+        word, *counts = rename("car", "bright", "lighting")
+        assert counts == [3, 1]
+        assert [tags(cursor, i) for i in (a, b, c)] == [["bright"]] * 3
+        gone = editing.tag_delete(cursor, dataset_id=1, tag="bright", by=ADA)
+        assert [tags(cursor, i) for i in (a, b, c)] == [[]] * 3
+        assert editing.tag_delete(cursor, dataset_id=1, tag="bright").id is None
+        assert check_store(cursor, datasets=[1]).is_sound
+        for edit in (gone.id or 0, word, merged):
+            editing.undo(cursor, edit, ADA)
+        assert state(cursor) == before
+
+
 def test_undoing_out_of_order_leaves_what_the_others_did(store: SampleStore) -> None:
     (a,) = fill(store, 1)
     with store.write() as cursor:

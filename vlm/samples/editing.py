@@ -19,6 +19,10 @@ VOCABULARY_ACTIONS = ("rename", "remove word")  # see ``rewording``
 MAX_TAG = 200
 OLD_WORD = f"ended_by is null and source = 'user' and dimension = $dimension and tag <> $tag and {IN_TOUCH}"
 
+ENDED = (
+    f"update sample_tags set ended_by = $edit where ended_by is null and source = 'user' and tag = $tag and {IN_TOUCH}"
+)
+
 
 def clean_tag(text: str) -> str:
     """Return ``text`` as tags are stored: NFC-normalised, trimmed.
@@ -65,10 +69,7 @@ def tags_remove(cursor: Cursor, *, dataset_id: int, target: Condition, tag: str,
         return Edited(None, 0)
     edit_id = edit_keep(cursor, dataset_id=dataset_id, by=by, action="remove", tag=tag, samples=count)
     span = touched_span(cursor) or {}
-    cursor.execute(
-        f"update sample_tags set ended_by = $edit where ended_by is null and source = 'user' and tag = $tag and {IN_TOUCH}",
-        {"edit": edit_id, "tag": tag, **span},
-    ).fetchall()
+    cursor.execute(ENDED, {"edit": edit_id, "tag": tag, **span}).fetchall()
     cursor.execute(
         "insert into rejections (dataset_id, sample_id, tag, edit_id) select ?, id, ?, ? from touched",
         [dataset_id, tag, edit_id],
@@ -109,6 +110,71 @@ def _give(
     derive(cursor)
     changed(cursor, dataset_id)
     return Edited(edit_id, count, replaced)
+
+
+def tag_rename(
+    cursor: Cursor, *, dataset_id: int, old: str, new: str, dimension: str | None, by: Edit = COMMAND
+) -> Edited:
+    """Call a tag that users gave ``new`` wherever it stands in a data set; where both stand, one does from now on.
+
+    Args:
+        dimension: of which ``new`` is a word, if it is one; it then takes the place of the users' other words of it.
+    """
+    count = touch(cursor, _given(dataset_id, old))
+    if (span := touched_span(cursor)) is None:
+        return Edited(None, 0)
+    edit_id = edit_keep(
+        cursor,
+        dataset_id=dataset_id,
+        by=by,
+        action="rename tag",
+        tag=old,
+        value=new,
+        dimension=dimension,
+        samples=count,
+    )
+    cursor.execute(ENDED, {"edit": edit_id, "tag": old, **span}).fetchall()
+    replaced = 0
+    if dimension is not None:
+        word = {"dimension": dimension, "tag": new, **span}
+        ((replaced,),) = cursor.execute(
+            f"select count(distinct sample_id) from sample_tags where {OLD_WORD}", word
+        ).fetchall()
+        cursor.execute(f"update sample_tags set ended_by = $edit where {OLD_WORD}", word | {"edit": edit_id}).fetchall()
+    cursor.execute(
+        "insert into sample_tags (dataset_id, sample_id, tag, dimension, source, place, edit_id) "
+        "select dataset_id, sample_id, $new, $dimension, 'user', min(place), $edit from sample_tags t "
+        "where ended_by = $edit and source = 'user' and tag = $tag and not exists (select 1 from sample_tags o where "
+        "o.sample_id = t.sample_id and o.tag = $new and o.source = 'user' and o.ended_by is null) group by dataset_id, sample_id",
+        {"new": new, "dimension": dimension, "edit": edit_id, "tag": old},
+    ).fetchall()
+    cursor.execute(
+        f"update rejections set ended_by = $edit where ended_by is null and tag = $tag and {IN_TOUCH}",
+        {"edit": edit_id, "tag": new, **span},
+    ).fetchall()
+    derive(cursor)
+    changed(cursor, dataset_id)
+    return Edited(edit_id, count, replaced)
+
+
+def tag_delete(cursor: Cursor, *, dataset_id: int, tag: str, by: Edit = COMMAND) -> Edited:
+    """Take a tag that users gave from all samples of a data set; unlike a removal, this says nothing about the images."""
+    count = touch(cursor, _given(dataset_id, tag))
+    if (span := touched_span(cursor)) is None:
+        return Edited(None, 0)
+    edit_id = edit_keep(cursor, dataset_id=dataset_id, by=by, action="delete tag", tag=tag, samples=count)
+    cursor.execute(ENDED, {"edit": edit_id, "tag": tag, **span}).fetchall()
+    derive(cursor)
+    changed(cursor, dataset_id)
+    return Edited(edit_id, count)
+
+
+def _given(dataset_id: int, tag: str) -> Condition:
+    return (
+        "s.dataset_id = ? and s.id in (select sample_id from sample_tags where dataset_id = ? and tag = ? "
+        "and source = 'user' and ended_by is null)",
+        [dataset_id, dataset_id, tag],
+    )
 
 
 def labels_add(

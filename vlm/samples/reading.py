@@ -233,6 +233,16 @@ def export_page(
     return [(sample, *more[sample.id], objects.get(sample.id, ())) for sample in samples], page.next
 
 
+def users_tags(cursor: Cursor, dataset_id: int) -> dict[str, int]:
+    """Return the tags that users gave in a data set, with the number of samples of each."""
+    rows = cursor.execute(
+        "select tag, count(*) from (select unnest(s.tags[:s.user_count]) as tag from samples s "
+        "where s.dataset_id = ? and s.user_count > 0) group by 1 order by 1",
+        [dataset_id],
+    ).fetchall()
+    return dict(rows)
+
+
 def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
     """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
     rows = cursor.execute(

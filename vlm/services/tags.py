@@ -7,7 +7,8 @@ from typing import Literal
 
 from django.contrib.auth.models import User
 
-from vlm.models import Dataset, words_by_dimension
+from vlm.errors import Refusal
+from vlm.models import Dataset, TagNote, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs.state import notify
 from vlm.samples import Cursor, Edit, EditError, EditRow, SampleFilter, TagError, Way, deriving, editing, reading, where
@@ -15,6 +16,8 @@ from vlm.samples.filters import Condition, Words
 from vlm.services.who import edit_by
 
 Action = Literal["add", "remove", "confirm"]
+
+MOST_NOTE = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,82 @@ def undo(*, dataset: Dataset, edits: Sequence[int], user: User | None) -> Change
     return Change(done[-1].id, max(one.samples for one in done), row.tag, row.dimension or "")
 
 
+@dataclass(frozen=True, slots=True)
+class OwnTag:
+    """A tag that is no word of the vocabulary: how many images have it, and what users say that it means."""
+
+    tag: str
+    samples: int
+    note: str = ""
+
+
+class NoOwnTag(Refusal):
+    """There is no such tag of one's own."""
+
+    status = 404
+    exit_code = 2
+
+
+def own(*, dataset: Dataset) -> list[OwnTag]:
+    """Return the tags of a data set that users gave and that are no words of the vocabulary, by name."""
+    words = {word for of in words_by_dimension().values() for word in of}
+    told = notes(dataset=dataset)
+    with sample_store().read() as cursor:
+        given = reading.users_tags(cursor, dataset.pk)
+    return [OwnTag(tag, count, told.get(tag, "")) for tag, count in given.items() if tag not in words]
+
+
+def notes(*, dataset: Dataset) -> dict[str, str]:
+    """Return what users say that tags of their own mean."""
+    return dict(TagNote.objects.filter(dataset=dataset).values_list("tag", "text"))
+
+
+def describe(*, dataset: Dataset, tag: str, text: str) -> None:
+    """Write down what a tag means; an empty text forgets it. Raises ``TagError``."""
+    tag, text = editing.clean_tag(tag), " ".join(text.split())
+    if len(text) > MOST_NOTE:
+        raise TagError(f"A description has at most {MOST_NOTE} characters.")
+    if text:
+        TagNote.objects.update_or_create(dataset=dataset, tag=tag, defaults={"text": text})
+    else:
+        TagNote.objects.filter(dataset=dataset, tag=tag).delete()
+
+
+def rename(*, dataset: Dataset, old: str, new: str, user: User | None) -> Change:
+    """Call a tag of one's own otherwise on all images of a data set, or merge it into another tag or word.
+
+    Raises:
+        NoOwnTag: users have given no such tag, or it is a word of the vocabulary.
+        TagError: the new name cannot be a tag, or is the old one.
+    """
+    words = words_by_dimension()
+    new, dimension = _meant(editing.clean_tag(new), words)
+    if new == _own(old, words):
+        raise TagError("That is its name already.")
+    with sample_store().write() as cursor:
+        done = editing.tag_rename(
+            cursor, dataset_id=dataset.pk, old=old, new=new, dimension=dimension, by=edit_by(user, "bulk")
+        )
+    if done.id is None:
+        raise NoOwnTag(f"No image has the tag “{old}” from a user.")
+    # The old name keeps its description: undoing brings it back.
+    if dimension is None and (told := notes(dataset=dataset).get(old)):
+        TagNote.objects.get_or_create(dataset=dataset, tag=new, defaults={"text": told})
+    _tell(dataset.pk)
+    return Change(done.id, done.samples, new, dimension or "", done.replaced)
+
+
+def delete(*, dataset: Dataset, tag: str, user: User | None) -> Change:
+    """Take a tag of one's own from all images of a data set. Raises ``NoOwnTag`` as :func:`rename` does."""
+    tag = _own(tag, words_by_dimension())
+    with sample_store().write() as cursor:
+        done = editing.tag_delete(cursor, dataset_id=dataset.pk, tag=tag, by=edit_by(user, "bulk"))
+    if done.id is None:
+        raise NoOwnTag(f"No image has the tag “{tag}” from a user.")
+    _tell(dataset.pk)
+    return Change(done.id, done.samples, tag)
+
+
 def edits(*, dataset: Dataset, limit: int = 50) -> list[EditRow]:
     """Return the newest edits of a data set, the last one first."""
     with sample_store().read() as cursor:
@@ -130,6 +209,15 @@ def _change(
         give = editing.tags_add if action == "add" else editing.tags_confirm
         done = give(cursor, dataset_id=dataset_id, target=target, tag=meant, dimension=dimension, by=by)
     return Change(done.id, done.samples, meant, dimension or "", done.replaced)
+
+
+def _own(tag: str, words: Words) -> str:
+    for dimension, of in words.items():
+        if tag in of:
+            raise NoOwnTag(
+                f"“{tag}” is a word of {dimension}: it is renamed, merged and removed on the vocabulary’s page."
+            )
+    return tag
 
 
 def _check_dimensions(tags: Sequence[str], words: Words) -> None:

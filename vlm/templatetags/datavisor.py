@@ -75,6 +75,9 @@ EDIT_VERBS = {
     "remove": "took away",
     "confirm": "confirmed",
     "label": "labelled",
+    "rename": "renamed",
+    "rename tag": "renamed",
+    "delete tag": "deleted",
     "undo": "undid an edit of",
     "content": "set aside: the file has another content",
 }

@@ -94,7 +94,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         # What a run changes on show: counts only, or also which images match and where they stand.
         "follow": "counts" if place.filter.is_empty and place.order in STEADY else "cells",
         "facets": facets,
-        "sidebar": sidebar(dataset.pk, place, facets),
+        "sidebar": sidebar(dataset.pk, place, facets, services.tags.notes(dataset=dataset) if facets.user_tags else {}),
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
         "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
         "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in orders.items()],
@@ -248,11 +248,11 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     back = back_to(request, reverse("dataset", args=[dataset.pk]))
     typed = {tag.strip() for tag in tags}
     edits = [change.edit for change in changes if change.edit is not None]
-    return _done(
+    return done(
         request,
         " ".join(_said(action, typed, change) for change in changes),
         back,
-        undo=_undo_address(dataset, edits),
+        undo=undo_address(dataset, edits),
         change=replace(
             changes[0], samples=max(change.samples for change in changes), edit=edits[0] if edits else None
         ),
@@ -260,7 +260,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     )
 
 
-def _undo_address(dataset: Dataset, edits: list[int]) -> str:
+def undo_address(dataset: Dataset, edits: list[int]) -> str:
     """Return the address that takes edits back together, empty for none."""
     if not edits:
         return ""
@@ -268,13 +268,13 @@ def _undo_address(dataset: Dataset, edits: list[int]) -> str:
     return reverse("edit_undo", args=[dataset.pk, edits[0]]) + also
 
 
-def _said(action: str, typed: set[str], done: services.tags.Change) -> str:
+def _said(action: str, typed: set[str], change: services.tags.Change) -> str:
     """Say what an edit did, in full: how many images, which word was meant, and what it took the place of."""
-    said = f"“{done.tag}” {VERBS[action]} {counted(done.samples, 'image')}"
-    if done.tag not in typed:
-        said += f", as the word of {done.dimension}"
-    if done.replaced:
-        said += f"; on {done.replaced:,} it took the place of another word of {done.dimension}"
+    said = f"“{change.tag}” {VERBS[action]} {counted(change.samples, 'image')}"
+    if change.tag not in typed:
+        said += f", as the word of {change.dimension}"
+    if change.replaced:
+        said += f"; on {change.replaced:,} it took the place of another word of {change.dimension}"
     return f"{said}."
 
 
@@ -299,9 +299,9 @@ def edit_undo(request: Request, dataset_id: int, edit_id: int) -> HttpResponse:
         also = selected_ids(request.GET.getlist("also"))
     except ValidationError as error:
         raise Problem("This address names edits that are none.") from error
-    done = services.tags.undo(dataset=dataset, edits=[edit_id, *also], user=request.user)
-    said = f"Undone: {counted(done.samples, 'image')} {'is' if done.samples == 1 else 'are'} as before."
-    return _done(request, said, back_to(request, reverse("edits", args=[dataset.pk])), change=done)
+    undone = services.tags.undo(dataset=dataset, edits=[edit_id, *also], user=request.user)
+    said = f"Undone: {counted(undone.samples, 'image')} {'is' if undone.samples == 1 else 'are'} as before."
+    return done(request, said, back_to(request, reverse("edits", args=[dataset.pk])), change=undone)
 
 
 def _to_auto_tag(request: Request, dataset_id: int) -> HttpResponse:
@@ -340,7 +340,7 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
 def _view_done(request: Request, dataset: Dataset, said: str, back: str) -> HttpResponse:
     if not request.htmx and wants_json(request):
         return respond(answers.view_list(services.datasets.saved_views(dataset=dataset, user=request.user)))
-    return _done(request, said, back)
+    return done(request, said, back)
 
 
 @operation(
@@ -411,7 +411,7 @@ def _kept(place: Place, *dropped: str) -> list[tuple[str, str]]:
     return [(key, value) for key, values in query.lists() if key not in dropped for value in values]
 
 
-def _done(
+def done(
     request: Request,
     said: str,
     back: str,
@@ -420,8 +420,9 @@ def _done(
     change: services.tags.Change | None = None,
     also: Sequence[int] = (),
 ) -> HttpResponse:
-    """Say that it is done: in JSON with the ``change`` and the edits made ``also``, for htmx with the page's changing part drawn again, else by going back.
+    """Say that it is done: in JSON, for htmx with the page's changing part drawn again, else by going back.
 
+    JSON tells the ``change``, and the edits that were made ``also``.
     ``undo`` is the address that takes it back.
     """
     if change is not None and not request.htmx and wants_json(request):

@@ -66,7 +66,13 @@ def _words(dataset: Dataset) -> Iterator[Goal]:
 
 
 def _of_dataset(request: Request, dataset: Dataset) -> Iterator[Goal]:
-    pages = [("Runs", "runs"), ("Accuracy", "accuracy"), ("Edits", "edits"), ("Settings", "dataset_settings")]
+    pages = [
+        ("Runs", "runs"),
+        ("Accuracy", "accuracy"),
+        ("Edits", "edits"),
+        ("Own tags", "own_tags"),
+        ("Settings", "dataset_settings"),
+    ]
     if request.user.has_perm(EDIT):
         pages.append(("Review", "review"))
     for label, name in pages:

@@ -1,6 +1,6 @@
 """The filter sidebar: every control is a link to the place that it leads to."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlm.samples import SOURCES, STATES, Count, DimensionFacet, Facets, SampleFilter
@@ -32,6 +32,7 @@ class WordChoice:
     require: str
     one_of: str
     exclude: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,18 @@ class Sidebar:
     marks: tuple[Choice, ...]
 
 
-def sidebar(dataset_id: int, place: Place, facets: Facets) -> Sidebar:
-    """Return the sidebar of ``place``, with the counts of ``facets``."""
+def sidebar(dataset_id: int, place: Place, facets: Facets, notes: Mapping[str, str]) -> Sidebar:
+    """Return the sidebar of ``place``, with the counts of ``facets``; ``notes`` say what tags of one's own mean."""
     draw = _Drawer(dataset_id, place)
     return Sidebar(
         dimensions=tuple(draw.dimension(facet) for facet in facets.dimensions),
-        user_tags=WordGroup("", draw.words(facets.user_tags[:LISTED], ()), None),
+        user_tags=WordGroup(
+            "",
+            tuple(
+                replace(choice, note=notes.get(choice.word, "")) for choice in draw.words(facets.user_tags[:LISTED], ())
+            ),
+            None,
+        ),
         states=draw.single("state", STATES, facets.states, place.filter.state),
         sources=draw.single("source", SOURCES, facets.sources, place.filter.source),
         splits=draw.several("splits", facets.splits, place.filter.splits),

@@ -24,14 +24,43 @@ class Command(DoorCommand):
             "--confirm", action="append", default=[], metavar="TAG", help="make the model's tag a user's"
         )
 
+        parser.add_argument(
+            "--rename",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("OLD", "NEW"),
+            help="call a tag of your own otherwise on all images of the data set; merges it where NEW is there",
+        )
+        parser.add_argument(
+            "--delete", action="append", default=[], metavar="TAG", help="a tag of your own, everywhere"
+        )
+        parser.add_argument(
+            "--describe", nargs=2, action="append", default=[], metavar=("TAG", "TEXT"), help="what it means"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         edits = [("add", services.tags.add), ("remove", services.tags.remove), ("confirm", services.tags.confirm)]
-        if not any(options[name] for name, _ in edits):
-            raise CommandError("Say what to do: --add TAG, --remove TAG or --confirm TAG.", returncode=USAGE)
+        whole = [name for name in ("rename", "delete", "describe") if options[name]]
+        if not whole and not any(options[name] for name, _ in edits):
+            raise CommandError(
+                "Say what to do: --add, --remove, --confirm, --delete TAG, --rename OLD NEW or --describe TAG TEXT.",
+                returncode=USAGE,
+            )
         dataset, chosen = find_dataset(options["dataset"]), read_filter(options["filter"])
+        if whole and not chosen.is_empty:
+            raise CommandError(f"--{whole[0]} is about the whole data set: leave --filter out.", returncode=USAGE)
         for name, edit in edits:
             for tag in options[name]:
                 change = edit(dataset=dataset, filter=chosen, tag=tag, user=None)
                 done = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}[name]
-                count = change.samples
-                self.stdout.write(f"“{change.tag}” {done} {counted(count, 'sample')}.")
+                self.stdout.write(f"“{change.tag}” {done} {counted(change.samples, 'image')}.")
+        for old, new in options["rename"]:
+            change = services.tags.rename(dataset=dataset, old=old, new=new, user=None)
+            self.stdout.write(f"“{old}” is “{change.tag}” now on {counted(change.samples, 'image')}.")
+        for tag in options["delete"]:
+            change = services.tags.delete(dataset=dataset, tag=tag, user=None)
+            self.stdout.write(f"“{tag}” is gone from {counted(change.samples, 'image')}.")
+        for tag, text in options["describe"]:
+            services.tags.describe(dataset=dataset, tag=tag, text=text)
+            self.stdout.write(f"“{tag}” is described.")
