@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     # what knows no Django
     {"formats", "moondream", "statistics", "demo", "figures", "vocabulary_file"},
     {"samples", "imaging"},
-    {"vocabulary", "measures"},
+    {"vocabulary", "measures", "exif"},
     {"errors"},
 ]
 HEIGHT = {room: len(LAYERS) - place for place, rooms in enumerate(LAYERS) for room in rooms}
@@ -47,6 +47,7 @@ WITHOUT_DJANGO = {
     "imaging",
     "vocabulary",
     "measures",
+    "exif",
     "errors",
     "figures",
 }

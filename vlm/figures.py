@@ -29,6 +29,16 @@ def pace(per_second: float) -> str:
     return f"{3600 * per_second:.2f}/h" if per_second else "–"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes as “512 bytes”, “34 kB”, “3.4 MB” or “1.2 GB”, in powers of a thousand."""
+    if count < 1000:
+        return counted(count, "byte")
+    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1000:.0f} kB"
+
+
 def share(part: int, whole: int) -> str:
     """Return “37 %”; something is never shown as nothing, nor nearly all as all."""
     if not whole:

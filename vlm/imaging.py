@@ -25,9 +25,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from vlm.errors import Refusal
+from vlm.exif import PLACE
 from vlm.measures import SIDE, Measures, measure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # MPO opens as JPEG
@@ -160,6 +161,22 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _reading(path) as file, _opened(file) as image:
         return _upright_size(image)
+
+
+def header(path: Path) -> tuple[tuple[int, int], dict[int, object]]:
+    """Return the size of the upright image, and what its EXIF says by tag, the parts of it joined; decodes no pixels.
+
+    Raises:
+        ImageUnreadable: as for :func:`image_size`.
+    """
+    with _reading(path) as file, _opened(file) as image:
+        size = _upright_size(image)
+        if image.format == "PNG" and "exif" not in image.info:
+            return size, {}  # Pillow would decode the whole picture to look behind it
+        said = image.getexif()
+        # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
+        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
+        return size, {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
 
 
 def file_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, get_resolver, reverse
+from django.utils import timezone
 from django.utils.html import escape
 from django.utils.text import slugify
 
@@ -728,6 +730,39 @@ def test_an_edit_is_undone_exactly_and_once(dataset: Dataset, admin: Client) -> 
     assert other is not None
     first = services.tags.edits(dataset=dataset)[-1].id
     assert admin.post(reverse("edit_undo", args=[other.pk, first])).status_code == 409
+
+
+def test_a_run_that_was_broken_off_is_named_where_one_comes_back(dataset: Dataset, admin: Client, user: User) -> None:
+    run = make_run(dataset, status="interrupted", processed=1, total=3)
+    resume, said = reverse("run_resume", args=[run.pk]), f"Run {run.pk} was interrupted at 1 of 3 images."
+    client = Client()
+    client.force_login(user)
+    allow(user, "view_dataset")
+    for name in ("datasets", "active_runs"):
+        page = admin.get(reverse(name)).content.decode()
+        assert said in page
+        assert f'action="{resume}"' in page
+        assert resume not in client.get(reverse(name)).content.decode()
+
+
+def test_anything_is_found(dataset: Dataset, admin: Client) -> None:
+    services.datasets.save_view(
+        dataset=dataset, user=User.objects.get(username="ada"), name="Dark ones", query="all=dark"
+    )
+
+    def found(**asked: str | int) -> list[tuple[str, str]]:
+        goals = admin.get(reverse("find"), asked).context["goals"]
+        return [(goal.label, goal.url) for goal in goals]
+
+    here = reverse("dataset", args=[dataset.pk])
+    assert found(q="pict SIX") == [("Six pictures", here)]
+    assert ("dark", f"{here}?all=dark") in found(q="dark", dataset=dataset.pk)
+    assert found(q="dark") == [("Dark ones", f"{here}?all=dark")]
+    assert found(q="own", dataset=dataset.pk)[0] == ("Own tags", reverse("own_tags", args=[dataset.pk]))
+    assert found(q="<b>", dataset="x") == []
+    assert "Nothing is called “&lt;b&gt;”" in admin.get(reverse("find"), {"q": "<b>"}, headers=HTMX).content.decode()
+    make_run(dataset, status="running", heartbeat=timezone.now() + timedelta(hours=1))
+    assert "Six pictures" in admin.get(reverse("queue")).content.decode()
 
 
 def test_own_tags_are_described_renamed_and_deleted(dataset: Dataset, admin: Client) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 
 from vlm import imaging
+from vlm.exif import Taken, taken
 from vlm.formats.files import locate
 from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.process import sample_store
@@ -31,6 +32,15 @@ class Thumbnail:
 
     name: str
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file itself says: ``size`` is width and height in pixels of the upright picture."""
+
+    size: tuple[int, int]
+    bytes: int
+    taken: Taken
 
 
 _counts: dict[tuple[Any, ...], tuple[int, dict[Any, Any]]] = {}
@@ -132,6 +142,16 @@ def neighbours(
         )
         rows = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [*before, *after])}
     return [rows[i] for i in before if i in rows], [rows[i] for i in after if i in rows]
+
+
+def file_facts(*, dataset: Dataset, sample: SampleRow) -> FileFacts | None:
+    """Return what the head of a sample's file says; ``None`` if it cannot be read."""
+    path = locate(Path(dataset.root), sample.path)
+    try:
+        size, exif = imaging.header(path)
+        return FileFacts(size, path.stat().st_size, taken(exif))
+    except (imaging.ImageUnreadable, OSError):
+        return None
 
 
 def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | None:

@@ -18,6 +18,7 @@ register.filter("figure", figures.figure)
 register.filter("percent_1", figures.percent_1)
 register.filter("points", figures.points)
 register.filter("rate", figures.rate)
+register.filter("size", figures.size)
 
 
 @register.filter

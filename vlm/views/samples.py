@@ -76,6 +76,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "previous": address(before[-1]) if before else "",
         "next": address(after[0]) if after else "",
         "strip": strip,
+        "file": services.samples.file_facts(dataset=dataset, sample=row),
         "back": place.url(dataset.pk, at=str(sample_id)),
         "here": request.get_full_path(),
         "history": services.samples.history(dataset=dataset, sample_id=sample_id, limit=HISTORY),

@@ -104,7 +104,6 @@ document.addEventListener("htmx:sendError", (event) => {
   if (unasked(event.detail.elt) || event.detail.requestConfig?.verb === "get") {
     lost();
     say("The server does not answer. Trying again…", "error", "lost");
-    if (unasked(event.detail.elt)) setTimeout(() => htmx.trigger(event.detail.elt, "retry"), RETRY_MS * (0.5 + Math.random()));
     return;
   }
   say("The server does not answer. Your last click was not carried out; try it again in a moment.", "error", "click");

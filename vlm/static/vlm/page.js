@@ -8,4 +8,5 @@ import "./palette.js";
 import "./keys.js";
 import "./place.js";
 import "./live.js";
+import "./queue.js";
 import "./viewer.js";
