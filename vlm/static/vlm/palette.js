@@ -1,5 +1,5 @@
 // The command palette (Ctrl+K): the server finds data sets, views, words and pages; what can be clicked here is found here.
-import { $, $$, visible } from "./dom.js";
+import { $, $$, fetchPage, visible } from "./dom.js";
 
 const dialog = $("#palette");
 const field = $("#palette-text");
@@ -28,12 +28,29 @@ function commands() {
   }));
 }
 
+let busy = false;
+let again = false;
+
+/** Ask the server what fits; what is typed meanwhile is asked after. */
+async function find() {
+  commands();
+  if (busy) { again = true; return; }
+  busy = true;
+  do {
+    again = false;
+    const form = field.form;
+    const page = await fetchPage(`${form.action}?${new URLSearchParams(new FormData(form))}`, { "HX-Request": "true" });
+    const fresh = page?.getElementById("found");
+    if (fresh && !$("#found").contains(document.activeElement)) $("#found").replaceWith(fresh);
+  } while (again);
+  busy = false;
+}
+
 function open() {
   if (!dialog || dialog.open) return;
   dialog.showModal();
   field.select();
-  commands();
-  htmx.trigger(field, "opened");
+  find();
 }
 
 document.addEventListener("click", (event) => {
@@ -63,4 +80,4 @@ document.addEventListener("keydown", (event) => {
   }
 }, true);
 
-field?.addEventListener("input", commands);
+field?.addEventListener("input", find);
