@@ -7,6 +7,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from vlm import services
 from vlm.models import Dataset
@@ -29,6 +30,7 @@ class Goal:
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 def find(request: Request) -> HttpResponse:
     """List what ``q`` finds; htmx asks for the list alone. ``dataset`` is the one at hand, whose words are found too."""
     require(request, VIEW)
