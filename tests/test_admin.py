@@ -92,7 +92,7 @@ def test_the_action_asks_first(client: Client, dataset: Dataset) -> None:
         reverse("admin:vlm_dataset_changelist"), {"action": "autotag", "_selected_action": dataset.pk, "index": "0"}
     )
     text = page.content.decode()
-    assert "photos (6 samples)" in text
+    assert "photos (6 images)" in text
     assert text.count('type="checkbox" name="dimensions"') == 5
     assert not TaggingRun.objects.exists()
 
@@ -101,7 +101,7 @@ def test_scope_and_options_arrive_in_the_run(client: Client, dataset: Dataset, a
     options = {"scope": "all", "limit": "3", "dimensions": ["setting", "weather"], "detail": "full"}
     text = autotag(client, dataset, **options, mode="generate", min_probability="0.25", min_mass="0.125")
     run = TaggingRun.objects.get()
-    assert f"run {run.pk}</a> started, 3 samples." in text
+    assert f"run {run.pk}</a> started, 3 images." in text
     wait_for_runs()
     run.refresh_from_db()
     assert (run.status, run.processed, run.origin, run.started_by) == (Status.COMPLETED, 3, "admin", ada)
@@ -123,7 +123,7 @@ def test_what_cannot_start_is_told(client: Client, dataset: Dataset) -> None:
     text = autotag(client, dataset)
     assert f"“photos”: Run {run.pk} of this data set is active." in text
     services.runs.cancel(run=run)
-    assert "No sample is in this scope." in autotag(client, dataset, scope="failed")
+    assert "No image is in this scope." in autotag(client, dataset, scope="failed")
     assert TaggingRun.objects.get() == run
 
 
@@ -169,7 +169,7 @@ def test_a_run_is_cancelled_resumed_and_reverted_by_post(client: Client, dataset
     assert (run.status, run.processed) == (Status.COMPLETED, 6)
     assert all_tags(dataset)
     assert "only a cancelled, failed or interrupted run can go on." in steer("resume")
-    assert "its answers about 6 samples are gone." in steer("revert")
+    assert "its answers about 6 images are gone." in steer("revert")
     assert run.reverted is not None
     assert all_tags(dataset) == set()
 

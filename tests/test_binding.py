@@ -46,7 +46,7 @@ def test_a_new_database_does_not_adopt_the_samples_of_an_old_one(tmp_path: Path,
         cursor.execute("delete from sqlite_sequence where name = 'vlm_dataset'")
     out = StringIO()
     call_command("bind_store", "--forget", stdout=out)
-    assert "4 samples were forgotten" in out.getvalue()
+    assert "4 images were forgotten" in out.getvalue()
     new = imported(tmp_path, "new", 2)
     assert count(new) == 2
 

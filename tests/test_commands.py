@@ -104,7 +104,7 @@ def tags_of(dataset: Dataset) -> dict[str, list[str]]:
 def test_import_tells_what_it_found(folder: Path) -> None:
     (folder / "notes.txt").write_text("no image")
     code, out, _ = manage("import_dataset", str(folder), "--no-progress", "--dry-run")
-    assert (code, out) == (0, f"{folder}: 6 samples would be imported (folder), 6 new.\n")
+    assert (code, out) == (0, f"{folder}: 6 images would be imported (folder), 6 new.\n")
     assert not Dataset.objects.exists()
     code, out, _ = manage("import_dataset", str(folder), "--no-progress", "--json")
     found = json.loads(out)
@@ -113,7 +113,7 @@ def test_import_tells_what_it_found(folder: Path) -> None:
     assert [found[key] for key in ("format", "samples", "added", "updated", "missing")] == ["folder", 6, 6, 0, 0]
     (folder / "000.jpg").unlink()
     code, out, _ = manage("import_dataset", str(folder), "--no-progress")
-    assert (code, out) == (0, f"Data set {dataset.pk} “photos” (folder): 5 samples, 0 new, 5 known, 1 gone.\n")
+    assert (code, out) == (0, f"Data set {dataset.pk} “photos” (folder): 5 images, 0 new, 5 known, 1 gone.\n")
 
 
 def test_import_refuses_with_advice(tmp_path: Path, dataset: Dataset) -> None:
@@ -154,7 +154,7 @@ def test_autotag_as_a_table(dataset: Dataset) -> None:
     assert re.search(r"^dimension +word +tagged +discarded$", out, re.MULTILINE)
     assert re.search(r"^setting +(in|out)door +\d +0$", out, re.MULTILINE)
     run = TaggingRun.objects.get()
-    assert f"Run {run.pk} completed: 6 of 6 samples in " in out
+    assert f"Run {run.pk} completed: 6 of 6 images in " in out
     assert "6 tagged, 0 answers discarded, 0 failed." in out
 
 
@@ -164,7 +164,7 @@ def test_nothing_to_do(dataset: Dataset) -> None:
     assert (code, list(result)) == (0, KEYS)
     assert (result["run"], result["status"], result["total"], result["tags"]) == (None, "completed", 0, {})
     code, out, _ = manage("autotag", "photos", "--no-progress")
-    assert (code, out) == (0, "No sample waits in this scope. --scope all asks about all samples again.\n")
+    assert (code, out) == (0, "No image waits in this scope. --scope all asks about all images again.\n")
     assert tag_all("--scope", "all")[1]["total"] == 6
 
 
@@ -342,7 +342,7 @@ def test_runs_lists_and_shows(dataset: Dataset, folder: Path) -> None:
     assert code == 0
     assert re.search(rf"^{run} +photos +completed +\S+ \S+ +6/6 +5 +0 +1 +\d", out, re.MULTILINE)
     code, out, _ = manage("runs", "--run", str(run))
-    assert f"Run {run} of photos: completed. 6 of 6 samples, 5 tagged, 0 answers discarded, 1 failed." in out
+    assert f"Run {run} of photos: completed. 6 of 6 images, 5 tagged, 0 answers discarded, 1 failed." in out
     assert "failed: 003.jpg: " in out
     listed = json.loads(manage("runs", "--json")[1])
     assert [(row["run"], row["status"], row["processed"]) for row in listed] == [(run, "completed", 6)]
@@ -358,7 +358,7 @@ def test_revert_and_cancel(dataset: Dataset) -> None:
     code, _, errors = manage("cancel_run", str(run))
     assert (code, errors) == (2, f"Run {run} is not active: it is completed.")
     assert manage("revert_run", str(run)) == (
-        *(0, f"Run {run} is reverted: its answers about 6 samples are gone.\n", ""),
+        *(0, f"Run {run} is taken back: its answers about 6 images are gone.\n", ""),
     )
     assert not any(tags_of(dataset).values())
     assert "completed (reverted)" in manage("runs")[1]
@@ -455,7 +455,7 @@ def test_an_export_to_nowhere_is_told(dataset: Dataset, tmp_path: Path) -> None:
 # -- check_store ---------------------------------------------------------------------------------------------------------
 def test_a_store_is_checked_and_repaired(dataset: Dataset) -> None:
     tag_all()
-    assert manage("check_store")[:2] == (0, "6 samples checked, 0 differ from the ledger.\n")
+    assert manage("check_store")[:2] == (0, "6 images checked, 0 differ from the ledger.\n")
     before = tags_of(dataset)
     with sample_store().write() as cursor:
         cursor.execute("update samples set user_count = 7 where file_name = '003.jpg'")

@@ -83,8 +83,8 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
                 break
         text = "".join(lines)
     assert text.count("Password ") == 1
-    assert "“photos” (folder): 3 samples, 3 new" in text
-    assert "Run 1 completed: 3 of 3 samples" in text, finish(child)[1]
+    assert "“photos” (folder): 3 images, 3 new" in text
+    assert "Run 1 completed: 3 of 3 images" in text, finish(child)[1]
     (address,) = re.findall(r"DataVisor is at +(\S+)", text)
     assert int(address.rpartition(":")[2]) > port  # that one was taken
     with urllib.request.urlopen(f"{address}/healthz", timeout=PATIENCE) as answer:
@@ -109,7 +109,7 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     again = home.start("--no-serve")
     out, errors = finish(again)
     assert again.returncode == 0, errors
-    assert out == "Data set 1 “photos” (folder): 3 samples, 0 new, 3 known.\nNothing is left to tag.\n"
+    assert out == "Data set 1 “photos” (folder): 3 images, 0 new, 3 known.\nNothing is left to tag.\n"
     assert collected.stat().st_mtime_ns == stamp  # nothing was built again
 
 
@@ -151,7 +151,7 @@ def test_without_serving(
     assert TaggingRun.objects.get() == run  # the broken image is not tried at every start
     (photos / "new.jpg").write_bytes((photos / "000.jpg").read_bytes())
     call_command("quickstart", **asked)
-    assert "4 samples, 1 new" in capsys.readouterr().out
+    assert "4 images, 1 new" in capsys.readouterr().out
     later = TaggingRun.objects.latest("pk")
     assert (later.status, later.tagged) == (TaggingRun.Status.COMPLETED, 1)
     # Whoever comes back without a word finds the model that was at work, and it is asked nothing.

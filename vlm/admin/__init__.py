@@ -32,7 +32,7 @@ class RunOptionsForm(forms.Form):
 
     scope = forms.ChoiceField(choices=TaggingRun.Scope, initial=TaggingRun.Scope.MISSING)
     limit = forms.IntegerField(
-        min_value=1, max_value=BIGGEST_COUNT, required=False, help_text="The first so many samples of each."
+        min_value=1, max_value=BIGGEST_COUNT, required=False, help_text="The first so many images of each."
     )
     dimensions = forms.MultipleChoiceField(
         widget=forms.CheckboxSelectMultiple, error_messages={"required": "Choose at least one dimension."}
@@ -176,7 +176,7 @@ class DatasetAdmin(TellsRefusals):
                 dataset=dataset, options=options, user=user_of(request), origin=TaggingRun.Origin.ADMIN
             )
             text = format_html(
-                '“{}”: <a href="{}">run {}</a> started, {} samples.',
+                '“{}”: <a href="{}">run {}</a> started, {} images.',
                 dataset.name,
                 reverse("admin:vlm_taggingrun_change", args=[run.pk]),
                 run.pk,
@@ -308,7 +308,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         for run in runs:
             with self.telling(request):
                 count = services.runs.revert(run=run)
-                text = f"Run {run.pk} is reverted: its answers about {count:,} samples are gone."
+                text = f"Run {run.pk} is taken back: its answers about {count:,} images are gone."
                 self.message_user(request, text, messages.SUCCESS)
 
 

@@ -54,9 +54,9 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
     run.total = scope.count(run)
     if not run.total:
         raise NothingToTag(
-            "No sample of this scope waits for an answer. Choose “all samples”, or another filter."
+            "No image of this scope waits for an answer. Choose “all images, anew”, or another filter."
             if options.scope == "missing"
-            else "No sample is in this scope."
+            else "No image is in this scope."
         )
     try:
         with transaction.atomic():

@@ -120,7 +120,7 @@ def read_filter(query: str) -> SampleFilter:
 
 
 def add_filter_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("--filter", default="", metavar="QUERY", help=f"only these samples: {FILTER_HELP}")
+    parser.add_argument("--filter", default="", metavar="QUERY", help=f"only these images: {FILTER_HELP}")
 
 
 def tell_laid_out(command: BaseCommand, done: services.folders.LaidOut, what: str) -> None:

@@ -49,7 +49,7 @@ KEPT = ("scope", "filter", "limit", "dimension", "model", "detail", "batch_size"
 
 class Command(DoorCommand):
     help = (
-        "Tag the samples of a data set with the model. Ctrl-C stops after the batch at hand, --resume goes on. "
+        "Tag the images of a data set with the model. Ctrl-C stops after the batch at hand, --resume goes on. "
         "Exit codes: 0 all fine, 1 some images failed, 2 nothing can be done like this, 3 model not available, "
         "130 interrupted or cancelled."
     )
@@ -60,11 +60,11 @@ class Command(DoorCommand):
             "--scope",
             choices=["all", "missing", "failed"],
             default="missing",
-            help="missing (default): samples that lack an answer of this vocabulary and model; failed: those whose image "
+            help="missing (default): images that lack an answer of this vocabulary and model; failed: those whose image "
             "could not be read",
         )
         add_filter_argument(parser)
-        parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples only")
+        parser.add_argument("--limit", type=positive, metavar="N", help="the first N images only")
         parser.add_argument(
             "--dimension", action="append", default=[], metavar="D", help="ask only this one; may be repeated"
         )
@@ -110,7 +110,7 @@ class Command(DoorCommand):
             metavar="P",
             help="discard answers with less than this of the model's probability on the allowed words (0 to 1)",
         )
-        parser.add_argument("--dry-run", action="store_true", help="score 20 samples and show what would change")
+        parser.add_argument("--dry-run", action="store_true", help="score 20 images and show what would change")
         parser.add_argument(
             "--resume",
             action="store_true",
@@ -249,7 +249,7 @@ class Command(DoorCommand):
             rows = [[w.dimension, w.word or "(other text)", f"{w.accepted:,}", f"{w.discarded:,}"] for w in words]
             print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
         console.print(
-            f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} samples in {run.seconds:.1f} s "
+            f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} images in {run.seconds:.1f} s "
             f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
         )
         for line in services.runs.blind_lines(run=run):
@@ -274,7 +274,7 @@ class Command(DoorCommand):
             }
             self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}}))
         else:
-            self.stdout.write("No sample waits in this scope. --scope all asks about all samples again.")
+            self.stdout.write("No image waits in this scope. --scope all asks about all images again.")
 
     def _preview(self, dataset: Dataset, options: RunOptions, *, as_json: bool, no_progress: bool) -> None:
         with stage_bar(hidden=no_progress) as report:

@@ -16,9 +16,9 @@ class Command(DoorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         choice = parser.add_mutually_exclusive_group(required=True)
         choice.add_argument("--trust", action="store_true", help="they belong together: both are of one moment")
-        choice.add_argument("--forget", action="store_true", help="they do not: forget all samples, tags and answers")
+        choice.add_argument("--forget", action="store_true", help="they do not: forget all images, tags and answers")
 
     def handle(self, *args: Any, **options: Any) -> None:
         count = services.datasets.bind_store(forget=options["forget"])
-        forgotten = f" {count:,} samples were forgotten; import the data sets again." if options["forget"] else ""
+        forgotten = f" {count:,} images were forgotten; import the data sets again." if options["forget"] else ""
         self.stdout.write(f"Store and database belong together now.{forgotten}")

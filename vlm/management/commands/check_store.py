@@ -18,12 +18,12 @@ class Command(DoorCommand):
         parser.add_argument(
             "--repair",
             action="store_true",
-            help="derive differing samples anew, remove orphans, have the store follow the database",
+            help="derive differing images anew, remove orphans, have the store follow the database",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = services.datasets.check_store(repair=options["repair"])
-        self.stdout.write(f"{report.samples:,} samples checked, {report.differing:,} differ from the ledger.")
+        self.stdout.write(f"{report.samples:,} images checked, {report.differing:,} differ from the ledger.")
         if report.examples:
             self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")
         for table, count in report.orphans.items():

@@ -16,7 +16,7 @@ from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argum
 
 
 class Command(DoorCommand):
-    help = "Write the samples of a filter with their tags to a file, or to stdout."
+    help = "Write the images of a filter with their tags to a file, or to stdout."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("dataset", help="name or number of the data set")

@@ -64,8 +64,8 @@ class Command(DoorCommand):
         if done.skip_count > SHOWN_SKIPS:
             self.stdout.write(f"… and {done.skip_count - SHOWN_SKIPS:,} more; --json lists them.")
         if done.dataset is None:
-            told = f"{done.root}: {done.total:,} samples would be imported ({done.format})"
+            told = f"{done.root}: {done.total:,} images would be imported ({done.format})"
         else:
-            told = f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} samples"
+            told = f"Data set {done.dataset.pk} “{done.dataset.name}” ({done.format}): {done.total:,} images"
         counts = [f"{count:,} {what}" for what, count in done.summary.items() if count or what == "new"]
         self.stdout.write(f"{told}, {', '.join(counts)}.")

@@ -16,4 +16,4 @@ class Command(DoorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         run = find_run(options["run"])
         count = services.runs.revert(run=run)
-        self.stdout.write(f"Run {run.pk} is reverted: its answers about {count:,} samples are gone.")
+        self.stdout.write(f"Run {run.pk} is taken back: its answers about {count:,} images are gone.")

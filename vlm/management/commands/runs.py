@@ -26,7 +26,7 @@ class Command(DoorCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dataset", metavar="D", help="only runs of this data set: its name or number")
-        parser.add_argument("--run", type=int, metavar="N", help="show this one, with its words and failed samples")
+        parser.add_argument("--run", type=int, metavar="N", help="show this one, with its words and failed images")
         parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -72,7 +72,7 @@ class Command(DoorCommand):
             self.stdout.write(to_json(found))
             return
         console.print(
-            f"Run {run.pk} of {run.dataset.name}: {state.status_label}. {state.processed:,} of {state.total:,} samples, "
+            f"Run {run.pk} of {run.dataset.name}: {state.status_label}. {state.processed:,} of {state.total:,} images, "
             f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed."
         )
         if state.error:
