@@ -206,7 +206,7 @@ def test_actions_on_the_list_steer_many_runs(client: Client, dataset: Dataset) -
     page = client.post(
         reverse("admin:vlm_taggingrun_changelist"), {"action": "revert", "_selected_action": run.pk}, follow=True
     )
-    assert f"Run {run.pk} is reverted" in page.content.decode()
+    assert f"Run {run.pk} is taken back" in page.content.decode()
     assert all_tags(dataset) == set()
 
 
