@@ -33,6 +33,8 @@ pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 FOR_PEOPLE = {
     "/healthz",
+    "/find",
+    "/runs/queue",
     "/accounts/enter/",
     "/accounts/login/",
     "/accounts/logout/",

@@ -139,6 +139,13 @@ class Edited:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTags:
+    """Tags that are no words of the vocabulary, and what users say that they mean."""
+
+    tags: list[services.tags.OwnTag]
+
+
+@dataclass(frozen=True, slots=True)
 class EditList:
     """The edits of a data set, newest first."""
 

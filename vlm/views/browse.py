@@ -253,9 +253,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
         " ".join(_said(action, typed, change) for change in changes),
         back,
         undo=undo_address(dataset, edits),
-        change=replace(
-            changes[0], samples=max(change.samples for change in changes), edit=edits[0] if edits else None
-        ),
+        change=replace(changes[0], samples=max(change.samples for change in changes), edit=edits[0] if edits else None),
         also=edits[1:],
     )
 

@@ -1,8 +1,8 @@
 """Tags of one's own: rename, merge, describe and delete them for a whole data set."""
 
-from dataclasses import asdict
+from typing import Literal
 
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
@@ -11,11 +11,21 @@ from vlm import services
 from vlm.figures import counted
 from vlm.models import Dataset
 from vlm.permissions import EDIT
+from vlm.views import answers
 from vlm.views.access import Request, get_dataset
 from vlm.views.browse import done, undo_address
+from vlm.views.operations import operation, respond
 from vlm.views.problems import Problem, wants_json
 
 
+@operation("GET", answers.OwnTags)
+@operation(
+    "POST",
+    answers.Edited,
+    "edit",
+    fields={"action": Literal["rename", "describe", "delete"], "tag": str, "new": str, "note": str},
+    needs=("action", "tag"),
+)
 @require_http_methods(["GET", "HEAD", "POST"])
 def own_tags(request: Request, dataset_id: int) -> HttpResponse:
     """List the data set's own tags (GET), or change one (POST: ``action``, ``tag``, and ``new`` or ``note``)."""
@@ -24,7 +34,7 @@ def own_tags(request: Request, dataset_id: int) -> HttpResponse:
         return _changed(request, get_dataset(request, dataset_id, EDIT))
     tags = services.tags.own(dataset=dataset)
     if wants_json(request):
-        return JsonResponse({"tags": [asdict(tag) for tag in tags]})
+        return respond(answers.OwnTags(tags))
     return render(
         request, "vlm/own_tags.html", {"dataset": dataset, "tags": tags, "can_edit": request.user.has_perm(EDIT)}
     )

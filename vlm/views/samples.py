@@ -38,7 +38,8 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id, each=BESIDE
     )
     if not request.htmx and wants_json(request):
-        return respond(answers.sample_full(dataset.pk, detail, before, after))
+        previous, following = before[-1].id if before else None, after[0].id if after else None
+        return respond(answers.sample_full(dataset.pk, detail, previous, following))
     query = f"?{place.query}" if place.query else ""
 
     def address(neighbour: SampleRow) -> str:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vlm', '0016_frozen_slices'),
+        ('vlm', '0017_api_tokens'),
     ]
 
     operations = [
