@@ -405,8 +405,12 @@ def names_in(format: str, path: Path) -> set[str]:
         return {image["file_name"] for image in json.loads(path.read_text())["images"]}
     if format == "parquet":
         return {row[0] for row in duckdb.execute(f"select file_name from '{path}'").fetchall()}
+    if format == "files":
+        return {Path(line).name for line in path.read_text().splitlines()}
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
+        if format in ("pictures", "yolo", "xmp"):
+            return {f"{found[1]}.jpg" for name in archive.namelist() if (found := re.search(r"(\d{3})\.\w", name))}
         samples = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("samples.json"))))
     return {Path(sample["filepath"]).name for sample in samples["samples"]}
 

@@ -165,8 +165,9 @@ at_open: list[Callable[[Cursor], None]] = []  # called with the store as it is o
 
 def _welcome(cursor: Cursor) -> None:
     _belongs(cursor)
-    for act in at_open:
-        act(cursor)
+    if not _accepting.is_set():  # what is left to do may have been meant for another store
+        for act in at_open:
+            act(cursor)
 
 
 _accepting = threading.Event()  # set while somebody says that store and database do belong together

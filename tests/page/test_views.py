@@ -81,9 +81,8 @@ def test_without_a_permission_everything_is_refused(dataset: Dataset, user: User
     for name, address in addresses(dataset).items():
         if name in (
             *OPEN,
-            "enter",
-            "change_password",
-        ):  # the link leads on whoever is logged in; a password is one's own
+            *("enter", "change_password", "tokens", "token_revoke"),
+        ):  # the link leads on whoever is logged in; a password and tokens are one's own
             continue
         statuses = {client.get(address).status_code, client.post(address).status_code}
         assert statuses <= {403, 405}, name
