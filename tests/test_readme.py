@@ -15,10 +15,11 @@ from tests.images import make_images
 from vlm import services
 from vlm.models import TaggingRun
 from vlm.runs.options import RunOptions
+from vlm.samples import SampleFilter
 
 DEPLOYING = {"migrate", "createsuperuser", "collectstatic", "backup", "restore"}  # see test_backups.py
 
-REFUSED = {"promise": "Label about"}  # nobody can promise anything of a dozen images
+REFUSED = {"promise": "Label about", "calibrate": "label 18 more", "explain": "30"}  # a dozen images are too few
 
 
 def commands() -> list[list[str]]:
@@ -44,6 +45,7 @@ class Reader:
             ("import_labels", "draw.csv"): self.fill_in,
             ("import_labels", "labels.csv"): self.write_labels,
             ("import_scores",): self.write_scores,
+            ("tag", "--rename"): self.mistype,
         }
         for needed, bring_about in presumes.items():
             if set(needed) <= set(arguments):
@@ -72,9 +74,14 @@ class Reader:
         rows = [f"{path.name},weather,rainy" for path in self.images.iterdir()]
         Path("labels.csv").write_text("\n".join(["file,dimension,value", *rows]))
 
+    def mistype(self) -> None:
+        dataset = services.datasets.find(text="street")
+        assert dataset is not None
+        services.tags.change(dataset=dataset, filter=SampleFilter(), action="add", tags=["tunnle"], user=None)
+
     def write_scores(self) -> None:
-        rows = [f"{path.name},{number / 12},cam" for number, path in enumerate(self.images.iterdir())]
-        Path("scores.csv").write_text("\n".join(["file,error,camera", *rows]))
+        rows = [f"{path.name},{number / 12},cam,{number % 2}" for number, path in enumerate(self.images.iterdir())]
+        Path("scores.csv").write_text("\n".join(["file,error,camera,missed", *rows]))
 
 
 @pytest.mark.django_db(transaction=True)
