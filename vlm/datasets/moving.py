@@ -9,10 +9,9 @@ from django.db import IntegrityError, transaction
 from vlm import errands
 from vlm.datasets.importing import allowed_path
 from vlm.formats import ImportFailed
-from vlm.models import Dataset, TaggingRun
+from vlm.models import Dataset
 from vlm.process import sample_store
-from vlm.runs.errors import RunActive
-from vlm.runs.state import fail_stale
+from vlm.runs.state import check_idle
 from vlm.samples import reading
 
 LOOKED_AT = 1000  # images, spread over the data set
@@ -55,10 +54,7 @@ def relocate(*, dataset: Dataset, path: str) -> Found:
     folder = allowed_path(path)
     if not folder.is_dir():
         raise ImportFailed(f"There is no folder {folder}.")
-    fail_stale()
-    active = TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
-    if active is not None:
-        raise RunActive(active)
+    check_idle(dataset.pk)
     with sample_store().read() as cursor:
         paths = reading.some_paths(cursor, dataset.pk, LOOKED_AT)
     lacking = [path for path in paths if not _is_below(folder, path)]

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from django.contrib.auth.models import User
-
 from vlm import errands
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
-from vlm.runs.errors import RunActive, Unchangeable
+from vlm.runs.errors import Unchangeable
 from vlm.runs.loop import Job
-from vlm.runs.state import fail_stale, notify
+from vlm.runs.options import least_of
+from vlm.runs.state import check_idle, notify
 from vlm.samples import Cursor, Edit, calibrating
 from vlm.samples.calibrating import Decisions, Rescaled, Scaling
 from vlm.statistics.calibration import SMALLEST, Calibration, Key, Quality
@@ -85,19 +84,18 @@ def preview_end(*, dataset: Dataset, dimension: str) -> Rescaled:
         return calibrating.preview_end(cursor, dataset.pk, dimension)
 
 
-def apply(*, dataset: Dataset, dimension: str, calibration: Calibration, user: User | None) -> Rescaled:
+def apply(*, dataset: Dataset, dimension: str, calibration: Calibration, by: Edit) -> Rescaled:
     """Let a calibration be in force, and decide the answers that it is for by the thresholds that their runs have.
 
     Raises:
         RunActive: a run of the data set would go on with uncalibrated answers.
         ChangeUnderWay: somebody else changes a calibration of the data set.
     """
-    by = Edit(user.pk, user.get_username()) if user is not None else Edit()
     with sample_store().read() as cursor:
         runs = _runs(calibrating.runs_scaled(cursor, dataset.pk, scaling_of(calibration, dimension)))
 
     def change() -> dict[str, Any]:
-        _check_idle(dataset)
+        check_idle(dataset.pk)
         return {
             "dataset": dataset.pk,
             "dimension": dimension,
@@ -119,7 +117,7 @@ def end(*, dataset: Dataset, dimension: str) -> Rescaled:
     """
 
     def change() -> dict[str, Any]:
-        _check_idle(dataset)
+        check_idle(dataset.pk)
         if (dataset.pk, dimension) not in calibrated([dimension]):
             raise Unchangeable(f"The answers to {dimension} are not calibrated.")
         return {"dataset": dataset.pk, "dimension": dimension}
@@ -144,18 +142,14 @@ def _own(run: TaggingRun, dimension: str) -> dict[str, float]:
 
 
 def _decisions(runs: Iterable[TaggingRun], dimension: str, words: Iterable[str]) -> Decisions:
-    def least(run: TaggingRun, word: str) -> float:
-        found: float = run.thresholds.get(f"{dimension}:{word}", run.thresholds.get(dimension, run.min_probability))
-        return found
-
-    return {run.pk: ({word: least(run, word) for word in words}, run.min_mass) for run in runs}
-
-
-def _check_idle(dataset: Dataset) -> None:
-    fail_stale()
-    active = TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
-    if active is not None:
-        raise RunActive(active)
+    words = tuple(words)
+    return {
+        run.pk: (
+            {word: least_of(run.thresholds, dimension, word, otherwise=run.min_probability) for word in words},
+            run.min_mass,
+        )
+        for run in runs
+    }
 
 
 def _carried_out(what: str, dataset: Dataset, change: Callable[[], dict[str, Any]]) -> Rescaled:

@@ -25,7 +25,7 @@ from vlm.measures import Measures
 from vlm.moondream import EngineError
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
-from vlm.runs.options import Mode
+from vlm.runs.options import Mode, least_of
 from vlm.samples import Answer, Merged, Pending, Question, Raw, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
 from vlm.samples.progress import Wanted, pending
@@ -87,7 +87,7 @@ class Job:
 
     def decided(self, dimension: str, word: str, probability: float, mass: float) -> str:
         """Return why an answer does not become a tag, or an empty text if it does."""
-        least = self.thresholds.get(f"{dimension}:{word}", self.thresholds.get(dimension, self.min_probability))
+        least = least_of(self.thresholds, dimension, word, otherwise=self.min_probability)
         return decide(probability, mass, min_probability=least, min_mass=self.min_mass)
 
 

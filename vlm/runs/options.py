@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -64,6 +65,11 @@ class RunOptions:
             raise RunError("The share of images that are asked again at full detail lies between 0 and 1, such as 0.3.")
         if self.detail == "auto" and self.mode != "score":
             raise RunError("Detail as needed goes by probabilities, which the mode “generate” has not: choose “score”.")
+
+
+def least_of(thresholds: Mapping[str, float], dimension: str, word: str, *, otherwise: float) -> float:
+    """Return from which probability on a word becomes a tag: the word's own threshold, else its dimension's, else ``otherwise``."""
+    return thresholds.get(f"{dimension}:{word}", thresholds.get(dimension, otherwise))
 
 
 def check_thresholds(min_probability: float, min_mass: float) -> None:

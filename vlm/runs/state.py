@@ -17,6 +17,7 @@ from vlm import errands, jobs, nudges
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
+from vlm.runs.errors import RunActive
 from vlm.samples import StoreError, progress
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,18 @@ def newest() -> dict[int, TaggingRun]:
     return {run.dataset_id: run for run in TaggingRun.objects.filter(pk__in=last).select_related("dataset")}
 
 
+def active_of(dataset_id: int) -> TaggingRun | None:
+    """Return the run that has a data set for itself, ``None`` if nobody has."""
+    return TaggingRun.objects.filter(dataset_id=dataset_id, status__in=TaggingRun.ACTIVE).first()
+
+
+def check_idle(dataset_id: int) -> None:
+    """Raise ``RunActive`` while a run has the data set for itself; one whose process died has not."""
+    fail_stale()
+    if (active := active_of(dataset_id)) is not None:
+        raise RunActive(active)
+
+
 def fail_stale() -> int:
     """Mark runs whose process died as interrupted; returns how many. What it left undone is finished by the way."""
     errands.finish_soon()
@@ -165,6 +178,6 @@ def _interrupt(rows: QuerySet[TaggingRun], heartbeat: datetime | None) -> int:
     # What it committed last may not have come into its row any more.
     with suppress(StoreError), sample_store().read() as cursor:
         for key in keys:
-            counts = zip(("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, key), strict=True)
-            TaggingRun.objects.filter(pk=key).exclude(status__in=TaggingRun.ACTIVE).update(**dict(counts))
+            counts = progress.named_counts(cursor, key)
+            TaggingRun.objects.filter(pk=key).exclude(status__in=TaggingRun.ACTIVE).update(**counts)
     return ended

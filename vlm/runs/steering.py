@@ -18,7 +18,7 @@ from vlm.runs.calibrating import for_job
 from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import NEVER, RunOptions, check_thresholds
-from vlm.runs.state import fail_stale, notify
+from vlm.runs.state import active_of, check_idle, fail_stale, notify
 from vlm.samples import Reapplied, SampleRow, merging, progress, reading
 from vlm.samples.merging import NO_WORDS
 
@@ -49,7 +49,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
     errands.finish()  # else what is taken back by half would count as answered
     run = scope.draft(dataset, options)
     run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
-    if (active := TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) is not None:
+    if (active := active_of(dataset.pk)) is not None:
         raise RunActive(active)
     run.total = scope.count(run)
     if not run.total:
@@ -66,7 +66,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
             if errands.is_under_way(errands.calibrations_of(dataset.pk)):
                 raise errands.ChangeUnderWay("A calibration is being changed. Start again in a moment.")
     except IntegrityError:
-        raise RunActive(TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()) from None
+        raise RunActive(active_of(dataset.pk)) from None
     return run
 
 
@@ -98,8 +98,7 @@ def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = ""
                 **claimed
             )
     except IntegrityError:
-        active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
-        raise RunActive(active) from None
+        raise RunActive(active_of(run.dataset_id)) from None
     run.refresh_from_db()
     if not count:
         why = "was reverted" if run.reverted else f"is {Status(run.status).label}"
@@ -130,10 +129,7 @@ def revert(*, run: TaggingRun) -> int:
     Raises:
         RunActive: the run, or another of its data set, is active.
     """
-    fail_stale()
-    active = TaggingRun.objects.filter(dataset_id=run.dataset_id, status__in=TaggingRun.ACTIVE).first()
-    if active is not None:
-        raise RunActive(active)
+    check_idle(run.dataset_id)
     before = run.reverted
 
     def change() -> dict[str, Any]:

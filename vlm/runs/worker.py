@@ -226,9 +226,7 @@ def _finish(run: TaggingRun, status: str, error: str) -> None:
     counts: dict[str, object] = {}
     try:
         with sample_store().read() as cursor:
-            counts |= zip(
-                ("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, run.pk), strict=True
-            )
+            counts |= progress.named_counts(cursor, run.pk)
             counts["priors"] = run_priors(cursor, run)
     except Refusal:
         logger.exception("The counts of run %s could not be read", run.pk)

@@ -144,6 +144,11 @@ def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
     return rows[0] if rows else (0, 0, 0, 0)
 
 
+def named_counts(cursor: Cursor, run_id: int) -> dict[str, int]:
+    """Return the same by the names that a run's row has for them."""
+    return dict(zip(("processed", "tagged", "discarded", "failed"), run_counts(cursor, run_id), strict=True))
+
+
 def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:
     rows = cursor.execute(
         "select dimension, word, count(*) filter (accepted), count(*) filter (not accepted) from answers where run_id = ? "

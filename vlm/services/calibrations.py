@@ -13,6 +13,7 @@ from vlm.runs import calibrating as runs
 from vlm.samples import calibrating
 from vlm.samples.calibrating import Rescaled, Scaling
 from vlm.services import accuracy
+from vlm.services.who import edit_by
 from vlm.statistics.calibration import Calibration, Refused
 
 
@@ -68,7 +69,9 @@ def preview_removal(*, dataset: Dataset, dimension: str) -> Rescaled:
 def apply(*, dataset: Dataset, dimension: str, user: User | None) -> tuple[Calibration, Rescaled]:
     """Decide a dimension's answers by calibrated probabilities from now on. Raises as :func:`fitted` does, and ``RunActive``."""
     calibration = fitted(dataset=dataset, dimension=dimension)
-    return calibration, runs.apply(dataset=dataset, dimension=dimension, calibration=calibration, user=user)
+    return calibration, runs.apply(
+        dataset=dataset, dimension=dimension, calibration=calibration, by=edit_by(user, "single")
+    )
 
 
 def remove(*, dataset: Dataset, dimension: str) -> Rescaled:

@@ -56,7 +56,7 @@ def get(*, dataset: Dataset, name: str) -> Column:
     there = listed(dataset=dataset)
     found = next((column for column in there if column.name == name), None)
     if found is None:
-        raise _unknown(name, there)
+        raise unknown(name, there)
     return found
 
 
@@ -112,14 +112,14 @@ def describe(*, dataset: Dataset, name: str, description: str) -> None:
     """Say what a column is. Raises ``NoSuchColumn``."""
     with sample_store().write() as cursor:
         if not columns.column_describe(cursor, dataset_id=dataset.pk, name=name, description=description):
-            raise _unknown(name, columns.columns(cursor, dataset.pk))
+            raise unknown(name, columns.columns(cursor, dataset.pk))
 
 
 def remove(*, dataset: Dataset, name: str) -> None:
     """Forget a column with its values. Raises ``NoSuchColumn``."""
     with sample_store().write() as cursor:
         if not columns.column_delete(cursor, dataset_id=dataset.pk, name=name):
-            raise _unknown(name, columns.columns(cursor, dataset.pk))
+            raise unknown(name, columns.columns(cursor, dataset.pk))
 
 
 def facets(*, dataset: Dataset, filter: SampleFilter) -> list[ColumnFacet]:
@@ -181,7 +181,8 @@ def _said(value: columns.Value) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"
 
 
-def _unknown(name: str, there: list[Column]) -> NoSuchColumn:
+def unknown(name: str, there: list[Column]) -> NoSuchColumn:
+    """Return the refusal of a column that is not among those ``there``."""
     names = ", ".join(column.name for column in there[:20])
     return NoSuchColumn(
         f"There is no column “{name[:80]}”. "

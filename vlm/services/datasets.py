@@ -15,7 +15,6 @@ from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.process import accepting_store, sample_store
 from vlm.runs import state as runs_state
-from vlm.runs.errors import RunActive
 from vlm.samples import Cursor, DatasetStats, SampleFilter, SampleRow, checking, ingest, progress, reading, rewording
 from vlm.services import vocabulary
 
@@ -162,10 +161,7 @@ def relocate(*, dataset: Dataset, path: str) -> moving.Found:
 
 def delete(*, dataset: Dataset) -> None:
     """Delete a data set with its samples, tags, answers and thumbnails; the images stay. Raises ``RunActive``."""
-    runs_state.fail_stale()
-    active = TaggingRun.objects.filter(dataset=dataset, status__in=TaggingRun.ACTIVE).first()
-    if active is not None:
-        raise RunActive(active)
+    runs_state.check_idle(dataset.pk)
     dataset.delete()
 
 
@@ -191,9 +187,7 @@ def _between(cursor: Cursor, datasets: dict[int, Dataset], repair: bool) -> dict
     found = checking.check_runs(cursor, told, repair=repair)
     wrong_runs = 0
     for run in idle.filter(reverted=None).only("processed", "tagged", "discarded", "failed"):
-        counts = dict(
-            zip(("processed", "tagged", "discarded", "failed"), progress.run_counts(cursor, run.pk), strict=True)
-        )
+        counts = progress.named_counts(cursor, run.pk)
         if any(getattr(run, name) != count for name, count in counts.items()):
             wrong_runs += 1
             if repair:
@@ -226,7 +220,7 @@ def bind_store(*, forget: bool) -> int:
         forget: they do not belong together: forget all that the store holds, so that the data sets are imported again.
     """
     with accepting_store(), sample_store().write() as cursor:
-        count = int(cursor.execute("select count(*) from samples").fetchall()[0][0]) if forget else 0
+        count = reading.samples_held(cursor) if forget else 0
         for dataset_id in reading.datasets_held(cursor) if forget else ():
             ingest.dataset_delete(cursor, dataset_id=dataset_id)
     return count

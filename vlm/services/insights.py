@@ -15,7 +15,7 @@ from vlm.samples import Column, Cursor, SampleFilter, columns, insights, reading
 from vlm.samples.filters import column_of, said_range
 from vlm.samples.insights import Sorting
 from vlm.services import accuracy
-from vlm.services.columns import NoSuchColumn
+from vlm.services.columns import unknown
 from vlm.statistics.slices import SUPPORT, TagQuality, work
 from vlm.statistics.slices import explain as explained
 
@@ -250,11 +250,7 @@ def _score(cursor: Cursor, dataset: Dataset, score: str) -> tuple[Column, str]:
     name, _, word = score.partition(":")
     column = next((one for one in there if one.name == name), None)
     if column is None:
-        names = ", ".join(one.name for one in there[:20])
-        raise NoSuchColumn(
-            f"There is no column “{name[:80]}”. "
-            + (f"There are: {names}." if names else "Bring scores in first: import_scores, or the page “Columns”.")
-        )
+        raise unknown(name, there)
     if (column.kind == "word") != bool(word):
         raise NotExplained(
             f"{name} holds words. Say which one: {name}:WORD."

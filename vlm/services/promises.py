@@ -1,6 +1,6 @@
 """Promises: thresholds from which on so much of what is tagged is right, and tagging by them without the model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -75,19 +75,7 @@ def thresholds_of(
 
 def preview(*, dataset: Dataset, thresholds: Thresholds) -> Reapplied:
     """Tell what :func:`apply` would change. Raises as it does."""
-    return reduce(
-        add,
-        (
-            steering.reapply_preview(
-                run=run,
-                min_probability=thresholds.least,
-                min_mass=run.min_mass,
-                dimension=thresholds.dimension,
-                words=thresholds.words,
-            )
-            for run in runs(dataset=dataset, dimension=thresholds.dimension)
-        ),
-    )
+    return _in_every_run(steering.reapply_preview, dataset, thresholds)
 
 
 def apply(*, dataset: Dataset, thresholds: Thresholds) -> Reapplied:
@@ -99,19 +87,7 @@ def apply(*, dataset: Dataset, thresholds: Thresholds) -> Reapplied:
         RunError: a threshold is no probability.
     """
     preview(dataset=dataset, thresholds=thresholds)  # what is refused is refused before anything has changed
-    return reduce(
-        add,
-        (
-            steering.reapply(
-                run=run,
-                min_probability=thresholds.least,
-                min_mass=run.min_mass,
-                dimension=thresholds.dimension,
-                words=thresholds.words,
-            )
-            for run in runs(dataset=dataset, dimension=thresholds.dimension)
-        ),
-    )
+    return _in_every_run(steering.reapply, dataset, thresholds)
 
 
 def runs(*, dataset: Dataset, dimension: str) -> list[TaggingRun]:
@@ -121,6 +97,23 @@ def runs(*, dataset: Dataset, dimension: str) -> list[TaggingRun]:
     if not (found := list(TaggingRun.objects.filter(pk__in=ids, dataset=dataset).order_by("pk"))):
         raise NoPromise(f"The model has not answered {dimension} yet. Auto-tag first.")
     return found
+
+
+def _in_every_run(decide: Callable[..., Reapplied], dataset: Dataset, thresholds: Thresholds) -> Reapplied:
+    """Call ``decide`` (``reapply`` or its preview) for each run, and return what that comes to in all."""
+    return reduce(
+        add,
+        (
+            decide(
+                run=run,
+                min_probability=thresholds.least,
+                min_mass=run.min_mass,
+                dimension=thresholds.dimension,
+                words=thresholds.words,
+            )
+            for run in runs(dataset=dataset, dimension=thresholds.dimension)
+        ),
+    )
 
 
 def _why(found: Accuracy) -> str:

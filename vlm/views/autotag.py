@@ -36,7 +36,7 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     A POST answers 202 with the run, 400 when there is nothing to do or an option is wrong, 409 while another run goes on.
     """
     dataset = get_dataset(request, dataset_id, TAG)
-    if request.method != "POST" and not request.htmx and wants_json(request):
+    if request.method != "POST" and wants_json(request):
         return respond(_choices())
     if request.method != "POST" or "count" in request.POST:
         return _options_page(request, dataset)

@@ -73,7 +73,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     if name := request.GET.get("measured"):  # the sidebar's form, which cannot write a range as one word
         span = f"{name}:{request.GET.get('least', '').strip()}..{request.GET.get('most', '').strip()}"
         return redirect(place.filtered(measures=(*place.filter.measures, span)).url(dataset.pk))
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         return _dataset_json(request, dataset, place)
     cut = _cut(request, dataset, place)
     facets = services.samples.facets(dataset=dataset, filter=place.filter)
@@ -160,7 +160,7 @@ def _page(request: Request, dataset: Dataset, place: Place, limit: int) -> Page:
 def cells(request: Request, dataset_id: int) -> HttpResponse:
     """Draw the next cells of the grid, or the present tags of the cells that ``ids`` names; as JSON, images page by page."""
     dataset = get_dataset(request, dataset_id)
-    as_json = not request.htmx and wants_json(request)
+    as_json = wants_json(request)
     if "ids" in request.GET:
         try:
             ids = selected_ids(request.GET.getlist("ids"))[: LIMIT if as_json else MOST_LOADED]
@@ -234,7 +234,7 @@ def edit_tags(request: Request, dataset_id: int) -> HttpResponse:
     if request.method != "POST":
         dataset = get_dataset(request, dataset_id, EDIT)
         tags = services.tags.suggestions(dataset=dataset, prefix=request.GET.get("tag", ""), limit=SUGGESTED)
-        if not request.htmx and wants_json(request):
+        if wants_json(request):
             return respond(answers.Suggestions(tags))
         return render(request, "vlm/_suggestions.html", {"tags": tags})
     if request.POST.get("action") == "auto-tag":
@@ -336,7 +336,7 @@ def saved_views(request: Request, dataset_id: int) -> HttpResponse:
 
 
 def _view_done(request: Request, dataset: Dataset, said: str, back: str) -> HttpResponse:
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         return respond(answers.view_list(services.datasets.saved_views(dataset=dataset, user=request.user)))
     return done(request, said, back)
 
@@ -423,7 +423,7 @@ def done(
     JSON tells the ``change``, and the edits that were made ``also``.
     ``undo`` is the address that takes it back.
     """
-    if change is not None and not request.htmx and wants_json(request):
+    if change is not None and wants_json(request):
         made = (change.samples, change.edit, change.tag, change.dimension, change.replaced)
         return respond(answers.Edited(said, *made, also=list(also)))
     if not request.htmx:

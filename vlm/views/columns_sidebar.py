@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vlm.samples import Column, ColumnFacet, SampleFilter
+from vlm.samples import Column, ColumnFacet
 from vlm.samples.filters import said_range, span_of
 from vlm.views.place import Place
 from vlm.views.sidebar import Choice
@@ -107,14 +107,10 @@ def _toggled(dataset_id: int, place: Place, name: str, value: str) -> str:
     """Switch a value of a column on or off; of one column several can be on."""
     part = f"{name}:{value}"
     now = place.filter.columns
-    return _to(
-        dataset_id,
-        place,
-        place.filtered(
-            columns=tuple(one for one in now if one != part) if part in now else (*now, part),
-            no_value=tuple(one for one in place.filter.no_value if one != name),
-        ).filter,
-    )
+    return place.filtered(
+        columns=tuple(one for one in now if one != part) if part in now else (*now, part),
+        no_value=tuple(one for one in place.filter.no_value if one != name),
+    ).url(dataset_id)
 
 
 def _lacking(dataset_id: int, place: Place, facet: ColumnFacet, most: int) -> list[Choice]:
@@ -124,12 +120,8 @@ def _lacking(dataset_id: int, place: Place, facet: ColumnFacet, most: int) -> li
         return []
     without = tuple(one for one in now.no_value if one != name)
     others = tuple(part for part in now.columns if not part.startswith(f"{name}:"))
-    target = place.filtered(columns=others, no_value=without if chosen else (*without, name)).filter
-    return [Choice("no value", facet.lacking, _percent(facet.lacking, most), chosen, _to(dataset_id, place, target))]
-
-
-def _to(dataset_id: int, place: Place, target: SampleFilter) -> str:
-    return place.filtered(**{"columns": target.columns, "no_value": target.no_value}).url(dataset_id)
+    url = place.filtered(columns=others, no_value=without if chosen else (*without, name)).url(dataset_id)
+    return [Choice("no value", facet.lacking, _percent(facet.lacking, most), chosen, url)]
 
 
 def _percent(count: int, scale: int) -> int:

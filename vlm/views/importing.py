@@ -18,6 +18,8 @@ from vlm.views.access import Request, found, require
 from vlm.views.operations import operation, respond
 from vlm.views.problems import Problem, wants_json
 
+RECENT = 5  # imports that the page lists
+
 
 @operation("GET", answers.ImportChoices, "import")
 @operation(
@@ -32,29 +34,21 @@ from vlm.views.problems import Problem, wants_json
 def import_new(request: Request) -> HttpResponse:
     """Ask for the folder, show what it holds (nothing is written yet), and start."""
     require(request, IMPORT)
-    values: dict[str, Any] = {
-        "roots": settings.IMPORT_ROOTS,
-        "formats": asked_choices(),
-        "asked": request.POST or request.GET,
-        "name": request.POST.get("name", ""),
-        "recent": services.datasets.recent_imports(limit=5),
-    }
     if request.method != "POST":
         if wants_json(request):
             return JsonResponse(
                 {
                     "roots": [str(root) for root in settings.IMPORT_ROOTS],
                     "formats": [name for name, _ in asked_choices()],
-                    "recent": [answers.import_state(job) for job in values["recent"]],
+                    "recent": [answers.import_state(job) for job in services.datasets.recent_imports(limit=RECENT)],
                 }
             )
-        return render(request, "vlm/import_new.html", values | _listed(request.GET.get("path", "")))
-    values |= _listed(request.POST.get("path", ""))
+        return _asking(request)
     form = ImportForm(request.POST)
     if not form.is_valid():
         if wants_json(request):
             raise Problem(first_error(form))
-        return render(request, "vlm/import_new.html", values | {"complaint": first_error(form)}, status=400)
+        return _asking(request, complaint=first_error(form), status=400)
     path, chosen = form.cleaned_data["path"], form.cleaned_data["format"]
     try:
         if request.POST.get("action") == "start":
@@ -68,7 +62,7 @@ def import_new(request: Request) -> HttpResponse:
     except ImportFailed as error:
         if wants_json(request):
             raise
-        return render(request, "vlm/import_new.html", values | {"complaint": str(error)}, status=400)
+        return _asking(request, complaint=str(error), status=400)
     if wants_json(request):
         skipped: list[answers.Skipped] = [{"path": skip.path, "reason": skip.reason} for skip in preview.skips]
         return respond(
@@ -83,7 +77,20 @@ def import_new(request: Request) -> HttpResponse:
                 summary=preview.summary,
             )
         )
-    return render(request, "vlm/import_new.html", values | {"preview": preview, "name": preview.name})
+    return _asking(request, preview=preview, name=preview.name)
+
+
+def _asking(request: Request, *, status: int = 200, **more: Any) -> HttpResponse:
+    """Draw the page as it was filled in, with the folders that lie where the path leads."""
+    asked = request.POST or request.GET
+    values: dict[str, Any] = {
+        "roots": settings.IMPORT_ROOTS,
+        "formats": asked_choices(),
+        "asked": asked,
+        "name": request.POST.get("name", ""),
+        "recent": services.datasets.recent_imports(limit=RECENT),
+    }
+    return render(request, "vlm/import_new.html", values | _listed(asked.get("path", "")) | more, status=status)
 
 
 @operation("GET", dict[str, Any], "import", query={"path": str})
@@ -95,7 +102,7 @@ def import_folders(request: Request) -> HttpResponse:
     """
     require(request, IMPORT)
     path = request.GET.get("path", "")
-    if wants_json(request) and not request.htmx:
+    if wants_json(request):
         return JsonResponse(asdict(services.datasets.folders(path=path)))
     values = {"picked": path if "pick" in request.GET else "", "roots": settings.IMPORT_ROOTS}
     return render(request, "vlm/_folders.html", values | _listed(path))
@@ -115,6 +122,6 @@ def import_job(request: Request, job_id: int) -> HttpResponse:
     """Show how an import goes; htmx asks for the changing part each second until it is over."""
     require(request, IMPORT)
     job = found(services.datasets.import_job(job_id=job_id))
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         return JsonResponse(answers.import_state(job))
     return render(request, "vlm/_import_job.html" if request.htmx else "vlm/import_job.html", {"job": job})

@@ -69,7 +69,7 @@ def measure(request: Request, dataset_id: int) -> HttpResponse:
         if not request.htmx and not wants_json(request):
             return redirect("pixels", dataset.pk)
         job = services.pixels.measure_job(dataset=dataset)
-        if wants_json(request) and not request.htmx:
+        if wants_json(request):
             return JsonResponse(services.pixels.measure_state(job=found(job)))
         if job is None or not job.is_active:
             return HttpResponse(headers={"HX-Refresh": "true"})  # the figures of the whole page are new

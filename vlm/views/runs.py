@@ -48,7 +48,7 @@ def active_runs(request: Request) -> HttpResponse:
     require(request, VIEW)
     rows = [(run, services.runs.state(run=run)) for run in services.runs.active()]
     recent = services.runs.ended(limit=RECENT)
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         return respond(answers.RunsNow([state for _, state in rows], answers.run_states(recent)))
     broken_off = services.runs.interrupted() if request.user.has_perm(TAG) and not request.htmx else []
     values = {
@@ -72,7 +72,7 @@ def queue(request: Request) -> HttpResponse:
 def run(request: Request, run_id: int) -> HttpResponse:
     """Show one run: what it said, what it could not read, what was discarded."""
     run = get_run(request, run_id)
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         return respond(answers.run_full(run, listed=LISTED))
     return render(request, "vlm/run.html", _run_context(request, run))
 
@@ -103,7 +103,7 @@ def run_cancel(request: Request, run_id: int) -> HttpResponse:
     run = get_run(request, run_id, TAG)
     stops = services.runs.cancel(run=run)
     run.refresh_from_db()
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         if not stops:
             raise Problem(f"Run {run.pk} is not active: it is {run.get_status_display()}.", 409)
         return respond(services.runs.state(run=run))

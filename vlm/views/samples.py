@@ -37,7 +37,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     before, after = services.samples.neighbours(
         dataset=dataset, filter=place.filter, order=place.order, sample_id=sample_id, each=BESIDE
     )
-    if not request.htmx and wants_json(request):
+    if wants_json(request):
         previous, following = before[-1].id if before else None, after[0].id if after else None
         return respond(answers.sample_full(dataset.pk, detail, previous, following))
     query = f"?{place.query}" if place.query else ""

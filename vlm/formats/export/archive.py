@@ -11,6 +11,8 @@ from typing import Any
 
 from vlm.formats.base import CHUNK, ExportRow, tag_objects
 
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can write: the same samples make the same bytes
+
 
 class Sink(io.RawIOBase):
     """Takes what is written and gives it away again; it cannot seek, as a socket cannot."""

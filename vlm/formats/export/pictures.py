@@ -6,12 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow
-from vlm.formats.export.archive import Lines, Listing, Sink
+from vlm.formats.export.archive import NO_DATE, Lines, Listing, Sink
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable
 
 MOST = 4 << 30  # bytes of pictures in one zip, which is complete on disk before it is sent
-_NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def _pictures(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
@@ -29,7 +28,7 @@ def _pictures(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
                         "machine itself, with “export_images”."
                     )
                 with path.open("rb") as file:
-                    member = zipfile.ZipInfo(f"images/{row.path}", _NO_DATE)
+                    member = zipfile.ZipInfo(f"images/{row.path}", NO_DATE)
                     with archive.open(member, "w", force_zip64=True) as target:
                         while piece := file.read(CHUNK):
                             target.write(piece)

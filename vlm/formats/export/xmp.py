@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from xml.sax.saxutils import escape
 
 from vlm.formats.base import ExportContext, ExportFormat, ExportRow
-from vlm.formats.export.archive import Sink
+from vlm.formats.export.archive import NO_DATE, Sink
 
-_NO_DATE = (1980, 1, 1, 0, 0, 0)
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -44,7 +43,7 @@ def _xmp(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
     sink = Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for row in rows:
-            archive.writestr(zipfile.ZipInfo(name_of(row.path), _NO_DATE), packet(row), zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name_of(row.path), NO_DATE), packet(row), zipfile.ZIP_DEFLATED)
             yield sink.take()
     yield sink.take()
 
