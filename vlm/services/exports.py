@@ -1,7 +1,7 @@
 """Exports: the samples of a filter in a format."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,23 +59,33 @@ def make(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "")
     root = Path(dataset.root)
     context = ExportContext(dataset.name, root, dataset.format, dataset.imported, tuple(words), measured, brought)
     pieces = export_rows(_rows(dataset, filter, words), format=format, context=context)
+    return written(
+        pieces, name=file_name(dataset=dataset, filter=filter, format=format, view=view), mime=EXPORTS[format].mime
+    )
+
+
+def written(pieces: Iterable[bytes], *, name: str, mime: str) -> Export:
+    """Write pieces into a file that nobody else sees, and return it from its beginning on."""
     file = tempfile.TemporaryFile(prefix="datavisor-export-")  # noqa: SIM115 - its reader closes it
     try:
-        size = 0
-        for piece in pieces:
-            size += file.write(piece)
+        size = sum(file.write(piece) for piece in pieces)
         file.seek(0)
     except BaseException:
         file.close()
         raise
-    return Export(file, size, file_name(dataset=dataset, filter=filter, format=format, view=view), EXPORTS[format].mime)
+    return Export(file, size, name, mime)
 
 
 def file_name(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "") -> str:
     """Return the name of an export's file: the data set, the view (or the filter's own words), the format."""
     said = view or (filter.to_query() if not filter.is_empty else "")
-    parts = (slugify(part, allow_unicode=True)[:_LONGEST_PART].strip("-") for part in (dataset.name, said, format))
-    return "-".join(part for part in parts if part) + EXPORTS[format].suffix
+    return slugs(dataset.name, said, format) + EXPORTS[format].suffix
+
+
+def slugs(*said: str) -> str:
+    """Return texts as one name of a file, without what such a name had better not have."""
+    parts = (slugify(part, allow_unicode=True)[:_LONGEST_PART].strip("-") for part in said)
+    return "-".join(part for part in parts if part)
 
 
 def rows_of(dataset: Dataset, filter: SampleFilter) -> Iterator[ExportRow]:

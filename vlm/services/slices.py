@@ -1,20 +1,18 @@
 """Frozen slices: the samples of a filter as they were, with what decided them, whatever becomes of their tags."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.utils.text import slugify
 
 from vlm.errors import Refusal
 from vlm.models import Dataset, FrozenSlice, TaggingRun, current_vocabulary, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import SampleFilter, values, where
-from vlm.services.exports import Export
+from vlm.services.exports import Export, slugs, written
 from vlm.vocabulary import VocabularyError
 
 MOST_SLICES = 200  # of a data set
@@ -106,16 +104,8 @@ def as_json(*, frozen: FrozenSlice) -> dict[str, Any]:
 
 def manifest(*, frozen: FrozenSlice) -> Export:
     """Write a slice as a JSON that other tools can read: what it is, and each sample's path and content."""
-    file = tempfile.TemporaryFile(prefix="datavisor-slice-")  # noqa: SIM115 - its reader closes it
-    try:
-        size = sum(file.write(piece) for piece in _pieces(frozen))
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    parts = (slugify(part, allow_unicode=True)[:60].strip("-") for part in (frozen.dataset.name, frozen.name))
-    name = "-".join([*(part for part in parts if part), "manifest.json"])
-    return Export(file, size, name, "application/json")
+    name = slugs(frozen.dataset.name, frozen.name, "manifest") + ".json"
+    return written(_pieces(frozen), name=name, mime="application/json")
 
 
 def _pieces(frozen: FrozenSlice) -> Iterator[bytes]:

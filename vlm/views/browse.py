@@ -362,19 +362,24 @@ def export(request: Request, dataset_id: int) -> HttpResponseBase:
         "format": name,
         "view": view.name if view else "",
     }
-    if request.method == "HEAD":
-        response: HttpResponseBase = HttpResponse(content_type=EXPORTS[name].mime)
-        file_name = services.exports.file_name(**asked)
-    else:
-        made = services.exports.make(**asked)
-        file_name = made.name
-        response = StreamingHttpResponse(FileInPieces(made.file), content_type=made.mime)
-        response.headers["Content-Length"] = str(made.size)
-    response.headers["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
+    if request.method != "HEAD":
+        return download(services.exports.make(**asked))
+    return _called(HttpResponse(content_type=EXPORTS[name].mime), services.exports.file_name(**asked))
+
+
+def download(made: services.exports.Export) -> HttpResponseBase:
+    """Send a file that is complete, with its length."""
+    response = StreamingHttpResponse(_FileInPieces(made.file), content_type=made.mime)
+    response.headers["Content-Length"] = str(made.size)
+    return _called(response, made.name)
+
+
+def _called(response: HttpResponseBase, name: str) -> HttpResponseBase:
+    response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     return response
 
 
-class FileInPieces:
+class _FileInPieces:
     """A file as the server's loop reads it, a piece at a time in a thread; closed with the response, come what may."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -3,10 +3,9 @@
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse, JsonResponse, QueryDict, StreamingHttpResponse
+from django.http import HttpResponse, JsonResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from vlm import services
@@ -16,7 +15,7 @@ from vlm.models import Dataset, FrozenSlice
 from vlm.permissions import EDIT
 from vlm.samples import SampleFilter
 from vlm.views.access import Request, found, get_dataset
-from vlm.views.browse import FileInPieces
+from vlm.views.browse import download
 from vlm.views.operations import File, operation
 from vlm.views.place import Place
 from vlm.views.problems import Problem, wants_json
@@ -48,11 +47,7 @@ def slices(request: Request, dataset_id: int) -> HttpResponse:
 def slice_manifest(request: Request, dataset_id: int, slice_id: int) -> HttpResponseBase:
     """Send a frozen slice as JSON that other tools can read."""
     frozen = _slice(request, get_dataset(request, dataset_id), slice_id)
-    made = services.slices.manifest(frozen=frozen)
-    response = StreamingHttpResponse(FileInPieces(made.file), content_type=made.mime)
-    response.headers["Content-Length"] = str(made.size)
-    response.headers["Content-Disposition"] = content_disposition_header(True, made.name) or "attachment"
-    return response
+    return download(services.slices.manifest(frozen=frozen))
 
 
 @operation("POST", dict[str, Any], "edit")

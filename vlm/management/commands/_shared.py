@@ -2,10 +2,13 @@
 
 import json
 import re
+import signal
 import sys
+import threading
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TextIO, cast
 
 from django.conf import settings
@@ -175,6 +178,24 @@ def stage_bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=STAGES[stage], completed=done, total=total or None, counts=counts)
 
         yield report
+
+
+@contextmanager
+def stopped_by(*numbers: int) -> Iterator[threading.Event]:
+    """Yield an event that any of these signals sets while the block lasts; a second Ctrl-C waits for nothing any more."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def gigabytes(done: int, total: int) -> str:

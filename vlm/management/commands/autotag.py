@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from types import FrameType
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -33,6 +32,7 @@ from vlm.management.commands._shared import (
     result_console,
     share,
     stage_bar,
+    stopped_by,
     to_json,
 )
 from vlm.management.commands.vocabulary import read_vocabulary
@@ -187,28 +187,17 @@ class Command(DoorCommand):
 
     def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
         """Work on the run in a thread, so that this one can draw and hear signals."""
-        stop = threading.Event()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if stop.is_set() and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            stop.set()
-
-        before = {number: signal.signal(number, on_signal) for number in STOPPING}
         ended: list[TaggingRun] = []
-        worker = threading.Thread(target=self._execute, args=(run.pk, stop, ended), name=f"run-{run.pk}", daemon=True)
-        worker.start()
-        bar = progress_bar(progress_console(), hidden=no_progress)
-        try:
-            with bar:
-                task = bar.add_task("starting", total=None, counts="")
-                while worker.is_alive():
-                    worker.join(LOOK_SECONDS)
-                    run.refresh_from_db()
-                    draw(bar, task, services.runs.state(run=run), stopping=stop.is_set())
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with stopped_by(*STOPPING) as stop, progress_bar(progress_console(), hidden=no_progress) as bar:
+            worker = threading.Thread(
+                target=self._execute, args=(run.pk, stop, ended), name=f"run-{run.pk}", daemon=True
+            )
+            worker.start()
+            task = bar.add_task("starting", total=None, counts="")
+            while worker.is_alive():
+                worker.join(LOOK_SECONDS)
+                run.refresh_from_db()
+                draw(bar, task, services.runs.state(run=run), stopping=stop.is_set())
         if ended:
             return ended[0]
         run.refresh_from_db()

@@ -4,7 +4,6 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from types import FrameType
 from typing import Any
 
 from django.db import connections
@@ -18,6 +17,7 @@ from vlm.management.commands._shared import (
     find_dataset,
     progress_bar,
     progress_console,
+    stopped_by,
     to_json,
 )
 from vlm.models import MeasureJob
@@ -53,34 +53,22 @@ class Command(DoorCommand):
 
     def _work(self, job: MeasureJob, *, hidden: bool) -> MeasureJob:
         """Work on the job in a thread, so that this one can draw and hear signals."""
-        stop = threading.Event()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if stop.is_set() and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            stop.set()
-
-        def execute() -> None:
-            try:
-                services.pixels.measure_execute(job_id=job.pk, stop=stop)
-            finally:
-                connections.close_all()
-
-        before = {number: signal.signal(number, on_signal) for number in STOPPING}
-        worker = threading.Thread(target=execute, name=f"measure-{job.pk}", daemon=True)
-        worker.start()
-        try:
-            with progress_bar(progress_console(), hidden=hidden) as bar:
-                task = bar.add_task("measuring", total=job.total or None, counts="")
-                while worker.is_alive():
-                    worker.join(LOOK_SECONDS)
-                    job.refresh_from_db()
-                    bar.update(task, completed=job.done, total=job.total or None, counts=f"{job.done:,}/{job.total:,}")
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with stopped_by(*STOPPING) as stop, progress_bar(progress_console(), hidden=hidden) as bar:
+            worker = threading.Thread(target=self._execute, args=(job.pk, stop), name=f"measure-{job.pk}", daemon=True)
+            worker.start()
+            task = bar.add_task("measuring", total=job.total or None, counts="")
+            while worker.is_alive():
+                worker.join(LOOK_SECONDS)
+                job.refresh_from_db()
+                bar.update(task, completed=job.done, total=job.total or None, counts=f"{job.done:,}/{job.total:,}")
         job.refresh_from_db()
         return job
+
+    def _execute(self, job_id: int, stop: threading.Event) -> None:
+        try:
+            services.pixels.measure_execute(job_id=job_id, stop=stop)
+        finally:
+            connections.close_all()
 
     def _report(self, job: MeasureJob, *, as_json: bool) -> None:
         if as_json:

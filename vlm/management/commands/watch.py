@@ -4,7 +4,6 @@ import re
 import signal
 import threading
 from argparse import ArgumentParser, ArgumentTypeError
-from types import FrameType
 from typing import Any
 
 from django.utils.timezone import localtime
@@ -12,7 +11,7 @@ from django.utils.timezone import localtime
 from vlm import services
 from vlm.errors import Refusal
 from vlm.figures import counted
-from vlm.management.commands._shared import DoorCommand, find_dataset, to_json
+from vlm.management.commands._shared import DoorCommand, find_dataset, stopped_by, to_json
 from vlm.models import Dataset, TaggingRun
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -43,15 +42,7 @@ class Command(DoorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         dataset = find_dataset(options["dataset"])
         services.watches.check_seconds(seconds=options["every"])
-        stop = threading.Event()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if stop.is_set() and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            stop.set()
-
-        before = {number: signal.signal(number, on_signal) for number in STOPPING}
-        try:
+        with stopped_by(*STOPPING) as stop:
             while True:
                 try:
                     self._look(dataset, stop, tag=not options["no_tag"], as_json=options["json"])
@@ -62,9 +53,6 @@ class Command(DoorCommand):
                         self.stderr.write(f"{localtime():%H:%M} {refusal.message}")
                 if options["once"] or stop.wait(options["every"]):
                     return
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _look(self, dataset: Dataset, stop: threading.Event, *, tag: bool, as_json: bool) -> None:
         dataset.refresh_from_db()
