@@ -15,11 +15,6 @@ from .merging import WORDINGS
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_CURRENT = (
-    "answers a join samples s on s.id = a.sample_id where a.dataset_id = $dataset and s.dataset_id = $dataset and a.current "
-    "and not s.missing and a.dimension = $dimension and len(a.probabilities) > 0 and list_contains($words::varchar[], a.word)"
-)
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -150,23 +145,49 @@ def totals(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]
         (words,) how many samples have each word; (words, words) the sums of their probabilities, by said word; and how the
         probabilities of the said words are spread.
     """
-    sums = ", ".join(
-        f"sum(coalesce(a.probabilities[list_position(a.words, $words[{place + 1}])], 0)) as sum_{place}"
-        for place in range(len(words))
-    )
+    listed = _listed(cursor, dataset_id, dimension)
+    width = max(map(len, listed.values()), default=0)
+    sums = "".join(f", sum(a.probabilities[{place + 1}]) as sum_{place}" for place in range(width))
+    # Nothing in here looks into a list of words or joins the samples: either would take as long as all the rest.
     found = cursor.execute(
-        "select list_position($words::varchar[], a.word) - 1 as said, min(a.probability) as probability, count(*) as samples, "
-        "floor(50 * ln(greatest(a.probability, 1e-15) / greatest(1 - a.probability, 1e-15)))::integer as step, "
-        f"{sums} from {_CURRENT} group by said, step order by said, step",
-        {"dataset": dataset_id, "dimension": dimension, "words": list(words)},
+        "select a.run_id, a.word, min(a.probability) as probability, count(*) as samples, "
+        f"floor(50 * ln(greatest(a.probability, 1e-15) / greatest(1 - a.probability, 1e-15)))::integer as step{sums} "
+        "from answers a where a.dataset_id = $dataset and a.current and a.dimension = $dimension and len(a.probabilities) > 0 "
+        "and a.sample_id not in (select id from samples where dataset_id = $dataset and missing) group by a.run_id, a.word, step",
+        {"dataset": dataset_id, "dimension": dimension},
     ).fetchnumpy()
-    said, samples = (np.asarray(found[name], dtype=np.int64) for name in ("said", "samples"))
+    places = {word: place for place, word in enumerate(words)}
+    said = np.array([places.get(word, -1) for word in found["word"]], dtype=np.int64)
+    wanted = said >= 0
+    said = said[wanted]
+    run, step, samples = (np.asarray(found[name], dtype=np.int64)[wanted] for name in ("run_id", "step", "samples"))
     counts, scores = np.zeros(len(words), dtype=np.int64), np.zeros((len(words), len(words)))
     np.add.at(counts, said, samples)
-    for place in range(len(words)):
-        np.add.at(scores[:, place], said, np.asarray(found[f"sum_{place}"], dtype=np.float64))
-    step, probability = np.asarray(found["step"], dtype=np.int64), np.asarray(found["probability"], dtype=np.float64)
-    return counts, scores, Steps(said, step, probability, samples)
+    for run_id, asked in listed.items():
+        of = run == run_id
+        for place, word in enumerate(asked):
+            if word in places:
+                added = np.asarray(found[f"sum_{place}"], dtype=np.float64)[wanted][of]
+                np.add.at(scores[:, places[word]], said[of], added)
+    # Several runs share a step.
+    pairs, row = np.unique(np.stack([said, step]), axis=1, return_inverse=True)
+    lowest, held = np.ones(pairs.shape[1]), np.zeros(pairs.shape[1], dtype=np.int64)
+    np.minimum.at(lowest, row.ravel(), np.asarray(found["probability"], dtype=np.float64)[wanted])
+    np.add.at(held, row.ravel(), samples)
+    return counts, scores, Steps(pairs[0], pairs[1], lowest, held)
+
+
+def _listed(cursor: Cursor, dataset_id: int, dimension: str) -> Mapping[int, list[str]]:
+    """Return run → the words by which its answers' probabilities are ordered: those of all its answers to the dimension."""
+    rows = [
+        cursor.execute(
+            "select run_id, words from answers where dataset_id = ? and run_id = ? and dimension = ? and len(probabilities) > 0 "
+            "limit 1",
+            [dataset_id, run_id, dimension],
+        ).fetchone()
+        for run_id in runs_of(cursor, dataset_id, dimension)
+    ]
+    return dict(row for row in rows if row is not None)
 
 
 def decided(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]) -> Decided:
@@ -230,9 +251,9 @@ def answer_keys(cursor: Cursor, dataset_id: int, dimension: str) -> list[AnswerK
     """Return whose answers the current ones are, most frequent first."""
     rows = cursor.execute(
         "select coalesce(q.model, ''), coalesce(q.revision, ''), coalesce(t.dtype, ''), coalesce(t.detail, ''), "
-        "coalesce(q.key, ''), count(*) from answers a left join questions q on q.id = a.question_id "
-        "left join run_totals t on t.run_id = a.run_id where a.dataset_id = ? and a.dimension = ? and a.current "
-        "group by all order by 6 desc",
+        "coalesce(q.key, ''), sum(a.answers)::bigint from (select question_id, run_id, count(*) as answers from answers "
+        "where dataset_id = ? and dimension = ? and current group by all) a left join questions q on q.id = a.question_id "
+        "left join run_totals t on t.run_id = a.run_id group by all order by 6 desc",
         [dataset_id, dimension],
     ).fetchall()
     return [AnswerKey(*row) for row in rows]
