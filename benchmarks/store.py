@@ -27,8 +27,9 @@ from vlm.samples.deriving import derive
 from vlm.samples.editing import tags_add, undo
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.merging import merge_batch
+from vlm.samples.ordering import page_cursor
 from vlm.samples.progress import Wanted, pending, pending_count, run_counts
-from vlm.samples.reading import page_cursor, samples_page
+from vlm.samples.reading import samples_page
 from vlm.samples.trust import flips
 
 BATCH = 256

@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -68,7 +69,10 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image of a data set; ``path`` is relative to the data set's folder."""
+    """An image of a data set; ``path`` is relative to the data set's folder.
+
+    ``bytes`` is the file's size; ``taken`` (by the camera's clock) and ``camera`` are what the file says, if it does.
+    """
 
     id: int
     path: str
@@ -78,6 +82,9 @@ class Image:
     height: int | None
     missing: bool
     tags: tuple[Tag, ...]
+    bytes: int | None = None
+    taken: datetime | None = None
+    camera: str = ""
 
     @property
     def words(self) -> dict[str, str]:
@@ -442,6 +449,9 @@ def _image(one: Mapping[str, Any]) -> Image:
         height=one["height"],
         missing=one["missing"],
         tags=tags,
+        bytes=one["bytes"],
+        taken=datetime.fromisoformat(one["taken"]) if one["taken"] else None,
+        camera=one["camera"] or "",
     )
 
 

@@ -65,7 +65,9 @@ TERMS = {
     "vlm.runs.options",
     "vlm.runs.state",  # RunState
     "vlm.samples",  # records and filters
+    "vlm.samples.conditions",  # what can be asked of samples
     "vlm.samples.filters",
+    "vlm.samples.ranges",
     "vlm.statistics",
     "vlm.statistics.calibration",  # results, as they are told
     "vlm.statistics.draws",  # Design
@@ -209,5 +211,4 @@ WITH_A_REASON = {
     "formats/yolo.py": "all that tools write into a YOLO data set",
     "imaging.py": "the one module that opens images",
     "moondream/tagger.py": "one pass from pictures to probabilities",
-    "samples/filters.py": "a filter from its address to its SQL",
 }

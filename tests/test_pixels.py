@@ -27,7 +27,7 @@ from vlm.models import Dataset, MeasureJob
 from vlm.process import sample_store
 from vlm.runs.options import RunOptions
 from vlm.samples import Measures, SampleFilter, values
-from vlm.samples.filters import MEASURES
+from vlm.samples.conditions import MEASURES
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
@@ -128,7 +128,7 @@ def test_the_page_measures_and_shows(dataset: Dataset, ada: Client) -> None:
 
 def test_measures_are_orders_filters_and_columns(dataset: Dataset, ada: Client, tmp_path: Path) -> None:
     address = reverse("dataset", args=[dataset.pk])
-    assert b"facet-measures" not in ada.get(address).content  # nothing is measured yet
+    assert b'value="luminance"' not in ada.get(address).content  # nothing is measured yet
     execute(dataset)
     found = measures(dataset)
     brightest = max(found, key=lambda sample: found[sample].luminance)

@@ -25,7 +25,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from vlm import jobs, process
+from vlm import jobs, nudges, process
 from vlm.errors import Refusal
 from vlm.imaging import remove_thumbnails
 from vlm.models import Dataset, Errand, TaggingRun, VocabularyChange
@@ -268,6 +268,7 @@ def _conclude(errand: Errand, result: Any) -> None:
     with transaction.atomic():
         KINDS[errand.what].conclude(errand.values, result)
         Errand.objects.filter(pk=errand.pk).delete()
+    nudges.count_change()
 
 
 def _was_kept(errand: Errand) -> bool | None:

@@ -16,9 +16,9 @@ import tempfile
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -104,12 +104,14 @@ class Picture:
         size: width and height of the file's own upright image.
         digest: SHA-256 of the file's bytes, in hexadecimal digits; empty unless asked for.
         measures: what was measured; ``None`` unless asked for.
+        exif: what its EXIF says by tag, see :func:`header`; empty unless it was measured.
     """
 
     image: Image.Image
     size: tuple[int, int]
     digest: str = ""
     measures: Measures | None = None
+    exif: Mapping[int, object] = field(default_factory=dict)
 
 
 def read_image(path: Path, *, max_pixels: int) -> Image.Image:
@@ -148,9 +150,9 @@ def read_picture(
     with _reading(path, max_pixels) as file:
         digest, held = _digest(file) if digested else ("", file)
         with _opened(held, max_pixels) as image:
-            size = _upright_size(image)
+            size, exif = _upright_size(image), _exif(image) if measured else {}
             picture = _decode(image, held, needed)
-    return Picture(picture, size, digest, measure(picture, size=size) if measured else None)
+    return Picture(picture, size, digest, measure(picture, size=size) if measured else None, exif)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -170,13 +172,7 @@ def header(path: Path) -> tuple[tuple[int, int], dict[int, object]]:
         ImageUnreadable: as for :func:`image_size`.
     """
     with _reading(path) as file, _opened(file) as image:
-        size = _upright_size(image)
-        if image.format == "PNG" and "exif" not in image.info:
-            return size, {}  # Pillow would decode the whole picture to look behind it
-        said = image.getexif()
-        # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
-        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
-        return size, {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
+        return _upright_size(image), _exif(image)
 
 
 def file_digest(path: Path) -> str:
@@ -421,6 +417,19 @@ class _Room:
 
 
 _room = _Room()
+
+
+def _exif(image: Image.Image) -> dict[int, object]:
+    """Return what an opened image's EXIF says by tag, nothing where it is damaged."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return {}  # Pillow would decode the whole picture to look behind it
+    try:
+        said = image.getexif()
+        # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
+        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
+        return {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
+    except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
+        return {}
 
 
 def _orientation(image: Image.Image) -> int:

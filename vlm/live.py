@@ -50,7 +50,7 @@ class Look:
     state: RunState | None
     samples: tuple[SampleRow, ...] = ()
     sequence: int = 0
-    edits: int = 0  # of users, in this process
+    changes: int = 0  # of the data set, by users and commands
 
 
 def numbers(state: RunState) -> dict[str, str]:
@@ -76,12 +76,12 @@ def context(dataset_id: int, state: RunState | None, can_tag: bool) -> dict[str,
     }
 
 
-def cells_html(dataset_id: int, samples: Iterable[SampleRow]) -> str:
+def cells_html(samples: Iterable[SampleRow], changes: int) -> str:
     """Return the tags of ``samples`` for the cells on show; the page's script moves them in.
 
-    Beside them stands how many edits were made, by which the page sees that somebody else made one.
+    Beside them stands how often the data set was changed, by which the page sees that somebody else has changed it.
     """
-    values = {"samples": samples, "edits": services.tags.made(dataset_id=dataset_id)}
+    values = {"samples": samples, "changes": changes}
     return render_to_string("vlm/_live_cells.html", values)
 
 
@@ -162,7 +162,7 @@ class Room:
         for viewer in self._unseeing & self.viewers:
             await self._show(viewer, await _render(self.dataset_id, look, whole=True, can_tag=viewer.can_tag))
         self._unseeing.clear()
-        if before is None or ((look.state, look.edits) == (before.state, before.edits) and not look.samples):
+        if before is None or ((look.state, look.changes) == (before.state, before.changes) and not look.samples):
             return
         whole = _identity(look.state) != _identity(before.state)
         rights = {viewer.can_tag for viewer in self.viewers}
@@ -206,21 +206,21 @@ def _identity(state: RunState | None) -> tuple[object, ...]:
 
 def _look(dataset_id: int, before: Look | None) -> Look:
     """Read the newest run and what it has answered since ``before`` (None: only the state is wanted)."""
-    edits = services.tags.made(dataset_id=dataset_id)  # read first: an edit during the look is told at the next one
+    changes = services.datasets.changes(dataset_id=dataset_id)  # read first: one during the look is told at the next
     dataset = Dataset(pk=dataset_id)
     run = services.runs.current(dataset=dataset)
     if run is None:
-        return Look(None, edits=edits)
+        return Look(None, changes=changes)
     state = services.runs.state(run=run)
     known = before is not None and before.state is not None and before.state.run == state.run
     if before is None:
         _, newest = services.runs.changes(run=run, since=0, limit=1)
-        return Look(state, (), newest, edits)
+        return Look(state, (), newest, changes)
     if known and state == before.state:
-        return Look(state, (), before.sequence, edits)
+        return Look(state, (), before.sequence, changes)
     ids, sequence = services.runs.changes(run=run, since=before.sequence if known else 0, limit=CELLS)
     samples = services.samples.by_id(dataset=dataset, ids=ids) if ids else []
-    return Look(state, tuple(samples), sequence, edits)
+    return Look(state, tuple(samples), sequence, changes)
 
 
 def _rights(user_ids: set[int]) -> dict[int, bool]:
@@ -247,7 +247,7 @@ async def dataset_exists(dataset_id: int) -> bool:
 def _render_now(dataset_id: int, look: Look, whole: bool, can_tag: bool) -> str:
     values = context(dataset_id, look.state, can_tag) | {"oob": True}
     strip = render_to_string("vlm/_live.html" if whole or look.state is None else "vlm/_live_numbers.html", values)
-    return strip + cells_html(dataset_id, look.samples)
+    return strip + cells_html(look.samples, look.changes)
 
 
 def _refusal_html(refusal: Refusal) -> str:

@@ -29,6 +29,8 @@ class Dataset(models.Model):
     # Whoever brings it in for the first time; see ``vlm.jobs``. Until then it holds nothing.
     worker = models.CharField(max_length=100, blank=True, editable=False)
     heartbeat = models.DateTimeField(null=True, blank=True, editable=False)
+    # Grows when somebody changes what its pages show, in whatever process; a run's own row says what the run changes.
+    changes = models.PositiveBigIntegerField(default=0, editable=False)
 
     class Meta:
         ordering = ["name"]

@@ -1,7 +1,7 @@
-"""Nudges between processes: that a run of a data set has changed, through Redis.
+"""What processes tell one another: that a data set has changed, by its row; and nudges to look at once, through Redis.
 
-A nudge says nothing but the data set's number, so a lost one loses nothing: whoever looks reads the run's row. Without
-Redis there are none, and rooms go on by looking at the row.
+A nudge says nothing but the data set's number, so a lost one loses nothing: whoever looks reads the rows of the data set and of
+its run. Without Redis there are none, and rooms go on by looking at the rows.
 """
 
 import asyncio
@@ -12,6 +12,10 @@ from contextlib import suppress
 
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.db import DatabaseError, transaction
+from django.db.models import F
+
+from vlm.models import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,24 @@ _silent_until = 0.0
 
 def group(dataset_id: int) -> str:
     return f"dataset-{dataset_id}"
+
+
+def count_change(*dataset_ids: int) -> None:
+    """Write down that what the pages of data sets show has changed otherwise than by a run; of all data sets without any.
+
+    The change itself is made: that viewers hear of it later is no reason to say that it failed.
+    """
+    rows = Dataset.objects.filter(pk__in=dataset_ids) if dataset_ids else Dataset.objects.all()
+    try:
+        with transaction.atomic():
+            rows.update(changes=F("changes") + 1)
+    except DatabaseError:
+        log.warning("Viewers of data sets could not be told of a change", exc_info=True)
+
+
+def changes(dataset_id: int) -> int:
+    """Return a number that grows with each such change."""
+    return Dataset.objects.filter(pk=dataset_id).values_list("changes", flat=True).first() or 0
 
 
 def tell(dataset_id: int) -> None:

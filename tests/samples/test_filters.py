@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from vlm.samples import FilterError, SampleFilter, SampleStore, where
-from vlm.samples.filters import MAX_LENGTH, MAX_PARTS, SOURCES, STATES
+from vlm.samples.conditions import SOURCES, STATES
+from vlm.samples.filters import MAX_LENGTH, MAX_PARTS
 from vlm.samples.reading import count, samples_page
 
 from .conftest import WORDS, fill
@@ -19,11 +20,33 @@ from .conftest import WORDS, fill
 text = st.text(max_size=MAX_LENGTH).filter(lambda value: value.isprintable() or value.strip() == value)
 texts = st.lists(text, max_size=5).map(tuple)
 numbers = st.none() | st.integers(0, 2**63 - 1)
+# Values that a key refuses unless they mean something.
+amounts = st.one_of(st.integers(0, 10**6).map(str), st.floats(0, 1e6).map(repr))
+spans = st.tuples(amounts, st.sampled_from(["..", "..<"]), amounts).map("".join) | amounts.map("{}..".format)
+sizes = st.tuples(st.integers(0, 999), st.sampled_from(["", "B", "kB", " MB", "G"])).map(
+    lambda part: f"{part[0]}{part[1]}"
+)
+days = st.dates().flatmap(
+    lambda day: st.sampled_from([f"{day:%Y}".zfill(4), day.isoformat(), day.isoformat()[:7], f"{day}T23:59"])
+)
+
+
+def several(values: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(values, max_size=3).map(tuple)
+
+
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "state": st.sampled_from(["", *STATES]),
     "source": st.sampled_from(["", *SOURCES]),
     "min_probability": st.none() | st.floats(0, 1),
     "max_probability": st.none() | st.floats(0, 1),
+    "widths": several(spans),
+    "heights": several(spans),
+    "megapixels": several(spans),
+    "file_sizes": several(
+        st.tuples(sizes, st.sampled_from(["..", "..<"]), sizes).map("".join) | sizes.map("..{}".format)
+    ),
+    "taken": several(days | days.map("{}..".format) | st.tuples(days, days).map("..".join)),
     "ids": st.lists(st.integers(0, 2**63 - 1), max_size=20).map(tuple),
 }
 
@@ -36,6 +59,7 @@ def strategy(name: str, default: object) -> st.SearchStrategy[Any]:
     return texts if isinstance(default, tuple) else numbers
 
 
+RANGED = ("widths", "heights", "megapixels", "file_sizes", "taken", "cameras")
 filters = st.builds(SampleFilter, **{own.name: strategy(own.name, own.default) for own in fields(SampleFilter)})
 
 
@@ -49,6 +73,7 @@ def test_the_text_form_gives_the_same_filter(chosen: SampleFilter) -> None:
     assert SampleFilter.from_text(chosen.to_query()) == chosen
     for chip in chosen.chips():
         assert chip.without != chosen
+    where(1, SampleFilter(**{name: getattr(chosen, name) for name in RANGED}), WORDS)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +88,13 @@ def test_the_text_form_gives_the_same_filter(chosen: SampleFilter) -> None:
         "pmin=nan",
         "pmax=1e400",
         "id=" + "9" * 30,
+        "width=wide",
+        "megapixels=..",
+        "filesize=1kB",
+        "filesize=1 lb..",
+        "taken=yesterday",
+        "taken=2024-13",
+        "taken=2024-02-30..",
     ],
 )
 def test_what_would_cost_too_much_is_refused(query: str) -> None:

@@ -124,14 +124,21 @@ def test_filters_by_dimension_and_run(filled: SampleStore) -> None:
     assert chosen_ids(filled, SampleFilter(run=99)) == []
 
 
-@pytest.mark.parametrize("order", ["name", "added", "uncertain"])
+@pytest.mark.parametrize("order", ["name", "added", "uncertain", "-name", "-added", "-uncertain", "split", "-split"])
 def test_pages_and_neighbours_walk_every_order(order: str, filled: SampleStore) -> None:
     key = {
         "name": lambda r: (sort_key(str(r["file_name"])), r["id"]),
         "added": lambda r: r["id"],
         "uncertain": lambda r: (2 if r["certainty"] is None else r["certainty"], r["id"]),
-    }[order]
-    expected = [row["id"] for row in sorted(rows(filled), key=key)]  # type: ignore[arg-type]
+        "-uncertain": lambda r: (2 if r["certainty"] is None else -r["certainty"], r["id"]),
+        "split": lambda r: (r["split"] or "\U0010ffff", r["id"]),
+    }
+    falling = order in ("-name", "-added", "-split")
+    by = key[order] if order in key else key[order[1:]]
+    expected = [row["id"] for row in sorted(rows(filled), key=by, reverse=falling)]  # type: ignore[arg-type]
+    if order == "-split":  # those without one come last all the same
+        named = {row["id"] for row in rows(filled) if row["split"]}
+        expected = [i for i in expected if i in named] + [i for i in expected if i not in named]
     assert chosen_ids(filled, SampleFilter(), order) == expected
     with filled.read() as cursor:
         for place in (0, 1, 50, 99):

@@ -2,6 +2,7 @@
 
 import logging
 
+from vlm import nudges
 from vlm.errors import Refusal
 from vlm.models import Dimension
 from vlm.process import sample_store
@@ -39,6 +40,7 @@ def find_contradictions(*, dataset_id: int, beyond: float | None = None) -> None
         last = finding.looked(cursor, dataset_id, CONTRADICTION)
         setting = beyond or (last.setting if last else BEYOND)
         finding.contradictions_find(cursor, dataset_id=dataset_id, rules=rules(), beyond=setting)
+    nudges.count_change(dataset_id)
 
 
 def find_groups(*, dataset_id: int, distance: int | None = None) -> None:
@@ -51,6 +53,7 @@ def find_groups(*, dataset_id: int, distance: int | None = None) -> None:
     groups = duplicate_groups(hashes, setting)
     with sample_store().write() as cursor:
         finding.groups_put(cursor, dataset_id=dataset_id, ids=ids, groups=groups, distance=setting)
+    nudges.count_change(dataset_id)
 
 
 def look_again(*, dataset_id: int) -> None:

@@ -18,8 +18,9 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from vlm import jobs
+from vlm import jobs, nudges
 from vlm.datasets.deleting import forget
+from vlm.datasets.heads import heads_read
 from vlm.datasets.previewing import preview, summary
 from vlm.errors import Refusal
 from vlm.formats import ImportFailed, Scan, Skip, scan
@@ -27,7 +28,7 @@ from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, file_digest
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
-from vlm.samples import Imported
+from vlm.samples import Imported, StoreError
 from vlm.samples.ingest import import_rows, staged
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ def import_folder(
     within: Sequence[Path] = (),
     dry_run: bool = False,
     report: Report = lambda _, __: None,
+    looked: Report = lambda _, __: None,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> ImportDone:
     """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
 
@@ -90,6 +93,8 @@ def import_folder(
         name: of the data set; see ``name_of`` if empty.
         within: the folders that the data set's root may not lie above.
         report: called with the samples read so far, and how many are expected.
+        looked: called with how many files' heads were read after that, and of how many (see ``heads``).
+        wanted: asked while heads are read; the import itself is done by then.
 
     Raises:
         ImportFailed: nothing was written.
@@ -110,6 +115,8 @@ def import_folder(
             looks = partial(_digest, Path(dataset.root))
             done = import_rows(sample_store(), dataset_id=dataset.pk, source=source, digest=looks)
             _settle(dataset, found, done)
+    _look_at_heads(dataset, looked, wanted)
+    nudges.count_change(dataset.pk)
     return ImportDone(dataset, found.root, found.format, done.total - done.missing, done, found.skips, found.skip_count)
 
 
@@ -219,6 +226,14 @@ def _check_name(name: str, found: Scan) -> None:
         )
 
 
+def _look_at_heads(dataset: Dataset, looked: Report, wanted: Callable[[], bool]) -> None:
+    """Read what the files say of themselves. The data set is there; nothing that goes wrong from here on takes it away."""
+    try:
+        heads_read(dataset=dataset, wanted=wanted, report=looked)
+    except StoreError as error:
+        logger.warning("Data set %s: the heads of its files were not read to the end: %s", dataset.pk, error)
+
+
 def _named(name: str, found: Scan) -> Dataset:
     """Return the data set of that name, made if there is none."""
     dataset, _ = Dataset.objects.get_or_create(name=name, defaults={"root": str(found.root), "format": found.format})
@@ -279,9 +294,18 @@ def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) ->
             reported = time.monotonic()
             own.update(done=done, total=total or 0)
 
+    def looked(done: int, total: int | None) -> None:
+        own.update(done=done, total=total or 0)
+
     try:
         done = import_folder(
-            path=Path(job.path), name=job.name, format=job.format, within=settings.IMPORT_ROOTS, report=report
+            path=Path(job.path),
+            name=job.name,
+            format=job.format,
+            within=settings.IMPORT_ROOTS,
+            report=report,
+            looked=looked,
+            wanted=lambda: not halt.is_set(),
         )
     except Refusal as refusal:
         return {"status": ImportJob.Status.FAILED, "error": str(refusal)}

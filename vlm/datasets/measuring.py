@@ -5,11 +5,9 @@ the next one goes on with what is left. An image that cannot be read is reported
 """
 
 import logging
-import os
-import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,14 +21,16 @@ from django.utils import timezone
 
 from vlm import jobs
 from vlm.datasets import finding
+from vlm.datasets.heads import heads_read
+from vlm.datasets.looking import look_at
 from vlm.errors import Refusal
-from vlm.formats.files import locate
-from vlm.imaging import ImageUnreadable, read_picture
+from vlm.imaging import read_picture
 from vlm.measures import Measures
 from vlm.models import Dataset, MeasureJob
 from vlm.process import sample_store
-from vlm.samples import Cursor, StoreBusy, values
+from vlm.samples import Cursor, Head, StoreBusy, values
 from vlm.samples.deriving import changed
+from vlm.samples.heads import heads_keep
 from vlm.samples.merging import digests_keep
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 Status = MeasureJob.Status
 
 BATCH = 256  # images that are read and committed together
-THREADS = min(8, os.cpu_count() or 2)  # Pillow lets go of the interpreter while it decodes
 KEPT_PROBLEMS = 200
 REPORT_SECONDS = 0.5
 
@@ -51,6 +50,7 @@ class Seen:
 
     measures: Measures | None
     digest: str
+    head: Head
 
 
 class MeasureActive(Refusal):
@@ -136,11 +136,13 @@ def _work(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> 
 
 
 def _measure_all(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> None:
+    # Of files that were measured before heads were kept.
+    heads_read(dataset=job.dataset, wanted=lambda: not halt.is_set())
     root, store = Path(job.dataset.root), sample_store()
     done, failed, reported = 0, 0, 0.0
     problems: list[dict[str, str]] = []
     for batch in _batches(job.dataset_id, halt):
-        seen, bad = _read(root, batch, halt)
+        seen, bad = look_at(root, batch, _look, halt)
         if seen:
             with store.write(stop=halt) as cursor:
                 _keep(cursor, job.dataset_id, seen)
@@ -161,6 +163,7 @@ def _keep(cursor: Cursor, dataset_id: int, seen: Mapping[int, Seen]) -> None:
         measures={sample: found for sample, found in measured.items() if found is not None},
     )
     digests_keep(cursor, {sample: seen[sample].digest for sample in there})
+    heads_keep(cursor, dataset_id=dataset_id, heads={sample: seen[sample].head for sample in there})
     changed(cursor, dataset_id)
 
 
@@ -175,39 +178,6 @@ def _batches(dataset_id: int, halt: threading.Event) -> Iterator[list[tuple[int,
         after = batch[-1][0]
 
 
-def _read(
-    root: Path, batch: Sequence[tuple[int, str]], halt: threading.Event
-) -> tuple[dict[int, Seen], list[dict[str, str]]]:
-    """Read and measure images in threads; returns what was seen, and what could not be read."""
-    tasks: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-    for task in batch:
-        tasks.put(task)
-    seen: dict[int, Seen] = {}
-    bad: list[dict[str, str]] = []
-
-    def work() -> None:
-        while not halt.is_set():
-            try:
-                sample, path = tasks.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                seen[sample] = _look(locate(root, path))
-            except ImageUnreadable as error:
-                bad.append({"path": path, "reason": error.message})
-            except Exception as error:
-                logger.warning("%s could not be measured", path, exc_info=True)
-                bad.append({"path": path, "reason": f"The image could not be measured ({type(error).__name__})."})
-
-    # Plain daemon threads: an executor's refuse work while the interpreter exits, when a job finishes what is at hand.
-    threads = [threading.Thread(target=work, name=f"measure-{index}", daemon=True) for index in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return seen, sorted(bad, key=lambda problem: problem["path"])
-
-
 def _look(path: Path) -> Seen:
     picture = read_picture(path, max_pixels=settings.MAX_PIXELS, enough=lambda _: (1, 1), digested=True, measured=True)
-    return Seen(picture.measures, picture.digest)
+    return Seen(picture.measures, picture.digest, Head.of(picture.size, picture.exif))

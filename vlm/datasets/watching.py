@@ -102,7 +102,9 @@ def look(*, dataset: Dataset, tag: bool, user: User | None, wanted: Callable[[],
             raise ImportFailed("The look was given up and left nothing behind.")
 
     gone = dataset.missing_count
-    done = import_folder(path=Path(dataset.root), name=dataset.name, format=dataset.format, report=report)
+    done = import_folder(
+        path=Path(dataset.root), name=dataset.name, format=dataset.format, report=report, wanted=wanted
+    )
     dataset.refresh_from_db()
     counts = {name: count for name, count in done.summary.items() if name not in ("known", "gone") and count}
     if dataset.missing_count > gone:

@@ -12,7 +12,7 @@ from vlm.formats.files import Files, locate
 from vlm.formats.records import Annotation, Scan, Skip
 from vlm.imaging import ImageUnreadable, image_size
 from vlm.samples import Measures, Tag
-from vlm.samples.filters import MEASURES
+from vlm.samples.conditions import MEASURES
 
 CHUNK = 1 << 16  # bytes of a piece of an export, roughly
 

@@ -26,7 +26,7 @@ from vlm.moondream import EngineError
 from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode, least_of
-from vlm.samples import Answer, Merged, Pending, Question, Raw, Result, SampleStore
+from vlm.samples import Answer, Head, Merged, Pending, Question, Raw, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
 from vlm.samples.progress import Wanted, pending
 from vlm.samples.refining import refine_batch, uncertain
@@ -100,6 +100,7 @@ class Decoded:
     error: str = ""
     digest: str = ""
     measures: Measures | None = None
+    head: Head | None = None
 
 
 def tag_samples(
@@ -221,7 +222,7 @@ class Asked:
         """Wait for the answers. Images that could not be read are failed results."""
         answers = {sample: found for given in self.answers for sample, found in given().items()}
         return [
-            Result(item.sample.id, answers.get(item.sample.id, ()), item.error, item.digest, item.measures)
+            Result(item.sample.id, answers.get(item.sample.id, ()), item.error, item.digest, item.measures, item.head)
             for item in self.batch
         ]
 
@@ -351,7 +352,8 @@ def decode(sample: Pending, job: Job, tagger: Tagger) -> Decoded:
             measured=True,
         )
         prepared = tagger.prepare(picture.image, job.detail, size=picture.size)
-        return Decoded(sample, prepared, "", picture.digest, picture.measures)
+        head = Head.of(picture.size, picture.exif)
+        return Decoded(sample, prepared, "", picture.digest, picture.measures, head)
     except ImageUnreadable as error:
         return Decoded(sample, None, str(error))
     except Exception as error:

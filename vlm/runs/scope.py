@@ -15,8 +15,8 @@ from vlm.process import ModelSpec, sample_store
 from vlm.runs.loop import Job
 from vlm.runs.options import RunOptions
 from vlm.samples import Question, SampleFilter, asking, merging, progress, where
+from vlm.samples.conditions import Condition
 from vlm.samples.database import Cursor
-from vlm.samples.filters import Condition
 from vlm.vocabulary import Vocabulary
 
 

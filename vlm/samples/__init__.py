@@ -5,6 +5,7 @@ It knows no Django and no model. Open a :class:`SampleStore`, and call the funct
 them, with the cursor of its ``read()`` or ``write()``.
 """
 
+from .conditions import SOURCES, STATES
 from .database import Cursor, SampleStore
 from .errors import (
     EditError,
@@ -18,8 +19,19 @@ from .errors import (
     StoreReadOnly,
     TagError,
 )
-from .filters import SOURCES, STATES, Chip, SampleFilter, where
-from .orders import MARK_ORDERS, MEASURE_ORDERS, ORDERS, is_order
+from .filters import Chip, SampleFilter, where
+from .orders import (
+    FILE_ORDERS,
+    MARK_ORDERS,
+    MEASURE_ORDERS,
+    ORDERS,
+    TIME_ORDERS,
+    is_order,
+    is_steady,
+    said_order,
+    turned,
+)
+from .outcomes import Discard, Failure, Merged, Reapplied, WordCount, WordReapplied
 from .records import (
     Annotation,
     Answer,
@@ -29,40 +41,37 @@ from .records import (
     Count,
     DatasetStats,
     DimensionFacet,
-    Discard,
     Drawn,
     Edit,
     Edited,
     EditRow,
     Event,
     Facets,
-    Failure,
+    Head,
     Imported,
     KeptLabel,
     Label,
     Mark,
     Measures,
-    Merged,
     Page,
     Pending,
     Question,
     Raw,
-    Reapplied,
     Result,
     SampleDetail,
     SampleRow,
     Tag,
     Way,
-    WordCount,
-    WordReapplied,
 )
 
 __all__ = [
+    "FILE_ORDERS",
     "MARK_ORDERS",
     "MEASURE_ORDERS",
     "ORDERS",
     "SOURCES",
     "STATES",
+    "TIME_ORDERS",
     "Annotation",
     "Answer",
     "Chip",
@@ -83,6 +92,7 @@ __all__ = [
     "Facets",
     "Failure",
     "FilterError",
+    "Head",
     "Imported",
     "KeptLabel",
     "Label",
@@ -112,5 +122,8 @@ __all__ = [
     "WordCount",
     "WordReapplied",
     "is_order",
+    "is_steady",
+    "said_order",
+    "turned",
     "where",
 ]

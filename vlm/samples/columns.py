@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditions import Words, column_of
 from .database import Cursor
 from .deriving import changed
 from .errors import FilterError
-from .filters import SampleFilter, Words, column_of, where
+from .filters import SampleFilter, where
 from .records import Column, ColumnFacet, ColumnKind, ColumnSpan, Count
 
 MAX_NAME = 60

@@ -1,14 +1,19 @@
 """Facets: what a filter could be narrowed to, counted. Inside ``SampleStore.read()``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from .conditions import MARKS, MEGAPIXELS, SOURCES, STANDING, STATES, Words
 from .database import Cursor
-from .filters import MARKS, SOURCES, STANDING, STATES, SampleFilter, Words, where
+from .filters import SampleFilter, where
+from .ranges import Span, span_of, span_of_bytes
 from .records import Count, DimensionFacet, Facets
 
-MAX_FACET = 200  # distinct user tags, splits or categories that are listed
+MAX_FACET = 200  # distinct user tags, splits, categories or cameras that are listed
+MEGAPIXEL_RANGES = ("..<0.5", "0.5..<2", "2..<8", "8..<24", "24..")
+FILE_SIZE_RANGES = ("..<100kB", "100kB..<1MB", "1MB..<5MB", "5MB..<20MB", "20MB..")
 
 
 def facets(
@@ -44,6 +49,10 @@ def facets(
         states=tuple(Count(state, n) for state, n in zip(STATES, states, strict=True)),
         sources=tuple(Count(source, n) for source, n in zip(SOURCES, sources, strict=True)),
         marks=counter.marks(rest),
+        cameras=counter.values("s.camera", replace(rest, cameras=())),
+        taken=counter.times(rest),
+        megapixels=counter.ranges(MEGAPIXELS, MEGAPIXEL_RANGES, span_of, replace(rest, megapixels=())),
+        file_sizes=counter.ranges("s.bytes", FILE_SIZE_RANGES, span_of_bytes, replace(rest, file_sizes=())),
     )
 
 
@@ -59,7 +68,7 @@ def _narrowed(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Word
     condition, values = where(dataset_id, dear, words)
     cursor.execute(
         "create or replace temp table narrowed as select s.id, s.dataset_id, s.split, s.categories, s.missing, s.tags, "
-        f"s.user_count, s.discarded, s.failed from samples s where {condition}",
+        f"s.user_count, s.discarded, s.failed, s.width, s.height, s.bytes, s.taken, s.camera from samples s where {condition}",
         values,
     ).fetchall()
     return "narrowed", rest
@@ -104,6 +113,25 @@ class _Counter:
         )
         return tuple(Count(*row) for row in rows)
 
+    def ranges(self, value: str, among: Sequence[str], span: Span, chosen: SampleFilter) -> tuple[Count, ...]:
+        """Count how many samples lie in which of the ranges, which follow one another; empty ones are left out."""
+        bounds = [(text, *(span(text) or (0.0, 0.0))) for text in among]
+        steps = " ".join(f"when {value} <= {high!r}::double then {_literal(text)}" for text, _, high in bounds[:-1])
+        place = f"case when {value} is null then '' {steps} else {_literal(among[-1])} end"
+        found = {count.value: count for count in self.values(place, chosen)}
+        return tuple(found[text] for text in among if text in found)
+
+    def times(self, chosen: SampleFilter) -> tuple[Count, ...]:
+        """Count the years in which samples were taken; the months of a year that was chosen, or the days of a month."""
+        now = chosen.taken[0] if len(chosen.taken) == 1 else ""
+        if _YEAR.fullmatch(now):
+            found = self.values("strftime(s.taken, '%Y-%m')", chosen)
+        elif _MONTH.match(now) and ".." not in now:
+            found = self.values("strftime(s.taken, '%Y-%m-%d')", replace(chosen, taken=(now[:7],)))
+        else:
+            found = self.values("lpad(year(s.taken)::varchar, 4, '0')", replace(chosen, taken=()))
+        return tuple(sorted(found, key=lambda count: count.value))
+
     def marks(self, chosen: SampleFilter) -> tuple[Count, ...]:
         found = dict(
             self._rows(
@@ -139,6 +167,9 @@ class _Counter:
             }
         doubled: set[str] = self._known["doubled"]
         return doubled
+
+
+_YEAR, _MONTH = re.compile(r"\d{4}"), re.compile(r"\d{4}-\d\d")
 
 
 def _literal(text: str) -> str:

@@ -6,8 +6,8 @@ one, unless a user took that word away or has a tag of that dimension. Nothing o
 Whoever writes the ledger or the answers chooses the samples by :func:`touch`, writes, and derives exactly these.
 """
 
+from .conditions import Condition
 from .database import Cursor
-from .filters import Condition
 
 STEP = 100_000  # samples that are derived together
 

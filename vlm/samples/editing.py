@@ -8,10 +8,10 @@ All inside ``SampleStore.write()``; every function derives exactly the samples t
 import unicodedata
 from collections.abc import Sequence
 
+from .conditions import Condition
 from .database import Cursor, column, number
 from .deriving import IN_TOUCH, changed, derive, in_touch, touch, touched_span
 from .errors import EditError, TagError
-from .filters import Condition
 from .records import COMMAND, Edit, Edited, Label
 from .schema import EDITED_TABLES
 

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditions import STANDING
 from .database import Cursor
 from .deriving import changed
-from .filters import STANDING
 
 Side = Literal["high", "low"]
 

@@ -216,7 +216,8 @@ class _Import:
 
     def _read(self) -> None:
         self._cursor.execute(
-            f"create or replace temp table arriving as select * from {self._incoming}.staged "
+            "create or replace temp table arriving as select *, try_cast(split_part(content_key, '-', 1) as bigint) as bytes "
+            f"from {self._incoming}.staged "
             "qualify row_number() over (partition by path order by place) = 1"
         ).fetchall()
         self._cursor.execute(
@@ -275,11 +276,14 @@ class _Import:
 
 
 # What an import says of a known sample anew.
-FOLLOWS = ("file_name", "split", "content_key", "external_id", "categories", "source_file", "search", "sort")
+FOLLOWS = ("file_name", "split", "content_key", "external_id", "categories", "source_file", "search", "sort", "bytes")
 _mine, _theirs = (", ".join(f"{side}.{name}" for name in FOLLOWS) for side in "sa")
+# Of another content nothing is known that its file's head says (see ``heads``).
+_same = "s.content_key = a.content_key"
+_size = ", ".join(f"{side} = coalesce(a.{side}, case when {_same} then s.{side} end)" for side in ("width", "height"))
 UPDATE = f"""
-update samples s set {", ".join(f"{name} = a.{name}" for name in FOLLOWS)}, width = coalesce(a.width, s.width),
-    height = coalesce(a.height, s.height), missing = false
+update samples s set {", ".join(f"{name} = a.{name}" for name in FOLLOWS)}, {_size}, missing = false,
+    taken = case when {_same} then s.taken end, camera = case when {_same} then s.camera end
 from arriving a where s.dataset_id = $dataset and s.path = a.path
   and (s.missing or ({_mine}) is distinct from ({_theirs}) or s.width is distinct from coalesce(a.width, s.width)
        or s.height is distinct from coalesce(a.height, s.height))

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import ranges_of
+from .conditions import Condition
 from .database import Cursor
-from .filters import Condition
 from .records import Column
 
 SortingKind = Literal["dimension", "own", "split", "category", "column"]

@@ -11,7 +11,9 @@ from .asking import questions_keep
 from .database import Cursor, column, number
 from .deriving import IN_TOUCH, changed, derive, touch, touched_span
 from .errors import StoreClaimLost
-from .records import Answer, Merged, Question, Reapplied, Result, WordReapplied
+from .heads import heads_keep
+from .outcomes import Merged, Reapplied, WordReapplied
+from .records import Answer, Question, Result
 from .schema import RUN_TABLES
 from .values import measures_keep
 
@@ -148,6 +150,11 @@ def merge_batch(
         cursor,
         dataset_id=dataset_id,
         measures={result.sample_id: result.measures for result in fresh if result.measures is not None},
+    )
+    heads_keep(
+        cursor,
+        dataset_id=dataset_id,
+        heads={result.sample_id: result.head for result in fresh if result.head is not None},
     )
     changed(cursor, dataset_id)
     return merged

@@ -6,9 +6,10 @@ All inside ``SampleStore.read()``.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .conditions import Condition
 from .database import Cursor, number
-from .filters import Condition
-from .records import Discard, Failure, Pending, WordCount
+from .outcomes import Discard, Failure, WordCount
+from .records import Pending
 
 MOST_AT_ONCE = 8192  # ids that are looked through together
 

@@ -1,34 +1,21 @@
 """Reading samples: pages by keyset, counts, one sample, and what users did. All inside ``SampleStore.read()``."""
 
-import base64
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from .conditions import Words
 from .database import Cursor, number
-from .errors import FilterError
-from .filters import MEASURES, SampleFilter, Words, where
+from .filters import SampleFilter, where
 from .history import with_givers
-from .orders import CONTRADICTING, ORDERS
-from .records import (
-    Annotation,
-    Answer,
-    DatasetStats,
-    EditRow,
-    KeptLabel,
-    Page,
-    SampleDetail,
-    SampleRow,
-    Tag,
-)
+from .ordering import key_of, page_cursor, unpack
+from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, SampleDetail, SampleRow, Tag
 
-KEY = {"name": "s.sort", "added": "s.id", "uncertain": "coalesce(s.certainty, 2)"}  # no answer: behind all answers
-NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # of an order: samples without a value come last, whichever way
-MAX_CURSOR = 8000  # characters
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 REJECTED = "rejected by a user"
-COLUMNS = "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count"
+COLUMNS = (
+    "s.id, s.path, s.file_name, s.split, s.width, s.height, s.missing, s.content_key, s.tags, s.user_count, "
+    "s.bytes, s.taken, s.camera"
+)
 ExportItem = tuple[SampleRow, tuple[str, ...], str, str, tuple[Annotation, ...]]
 
 
@@ -51,18 +38,16 @@ def samples_page(
     Raises:
         FilterError: an order that is none, or a cursor of another order.
     """
-    key, of = _key(cursor, dataset_id, order)
+    key = key_of(cursor, dataset_id, order, words)
     condition, values = where(dataset_id, chosen, words)
     if only_present:
         condition += " and not s.missing"
     if after:
-        value, sample_id = _unpack(after, order, of)
-        # The first comparison alone lets DuckDB skip the blocks that lie before.
-        condition = f"{condition} and {key} >= ? and ({key}, s.id) > (?, ?)"
-        values = [*values, value, value, sample_id]
+        beyond, at = key.beyond(unpack(after, order, key))
+        condition, values = f"{condition} and {beyond}", [*values, *at]
     # Rows are wide and the order sees all of them, so the keys are sorted first and the rows fetched after.
     rows = cursor.execute(
-        f"select {key}, s.id from samples s where {condition} order by {key}, s.id limit ?",
+        f"select {key.sql}, s.id from samples s where {condition} order by {key.forward} limit ?",
         [*values, limit + 1],
     ).fetchall()
     following = page_cursor(order, rows[limit - 1]) if len(rows) > limit else ""
@@ -73,91 +58,24 @@ def samples_before(
     cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, before: str, limit: int
 ) -> Page:
     """Return the samples up to the cursor ``before``, in ``order``; ``Page.next`` is the cursor of those before them."""
-    key, of = _key(cursor, dataset_id, order)
+    key = key_of(cursor, dataset_id, order, words)
     condition, values = where(dataset_id, chosen, words)
-    value, sample_id = _unpack(before, order, of)
+    up_to, at = key.up_to(unpack(before, order, key))
     rows = cursor.execute(
-        f"select {key}, s.id from samples s where {condition} and {key} <= ? and ({key}, s.id) <= (?, ?) "
-        f"order by {key} desc, s.id desc limit ?",
-        [*values, value, value, sample_id, limit + 1],
+        f"select {key.sql}, s.id from samples s where {condition} and {up_to} order by {key.backward} limit ?",
+        [*values, *at, limit + 1],
     ).fetchall()
     earlier = page_cursor(order, rows[limit]) if len(rows) > limit else ""
     return Page(samples_by_id(cursor, dataset_id, [row[1] for row in rows[:limit]][::-1]), earlier)
 
 
-def cursor_before(cursor: Cursor, dataset_id: int, sample_id: int, order: str) -> str:
+def cursor_before(cursor: Cursor, dataset_id: int, sample_id: int, order: str, words: Words) -> str:
     """Return the cursor that stands right before a sample, empty if the data set has no such sample."""
-    key, _ = _key(cursor, dataset_id, order)
+    key = key_of(cursor, dataset_id, order, words)
     rows = cursor.execute(
-        f"select {key} from samples s where s.id = ? and s.dataset_id = ?", [sample_id, dataset_id]
+        f"select {key.sql} from samples s where s.id = ? and s.dataset_id = ?", [sample_id, dataset_id]
     ).fetchall()
-    return page_cursor(order, (rows[0][0], sample_id - 1)) if rows else ""
-
-
-def page_cursor(order: str, row: tuple[Any, int]) -> str:
-    """Return the cursor behind the sample with this (key of the order, id)."""
-    return base64.urlsafe_b64encode(json.dumps([order, *row]).encode()).decode().rstrip("=")
-
-
-def _key(cursor: Cursor, dataset_id: int, order: str) -> tuple[str, type]:
-    """Return what an order sorts by, as SQL that is never null, and whether that is a text or a number.
-
-    Besides ``ORDERS`` and ``CONTRADICTING`` there are ``measure:NAME``, ``-measure:NAME``, ``column:NAME`` and ``-column:NAME``.
-
-    Raises:
-        FilterError: there is no such order.
-    """
-    if order in KEY:
-        return KEY[order], str if order == "name" else float
-    if order == CONTRADICTING:
-        strongest = (
-            f"(select max(v.value) from marks v where v.dataset_id = {int(dataset_id)} and v.kind = 'contradiction' "
-            "and v.sample_id = s.id)"
-        )
-        return f"coalesce(-{strongest}, {NO_NUMBER})", float
-    kind, _, name = order.removeprefix("-").partition(":")
-    sign = "-" if order.startswith("-") else ""
-    if kind == "measure" and name in MEASURES:
-        table, value, condition = "measures", name, f"v.dataset_id = {int(dataset_id)}"
-    elif kind == "column" and (found := _column_named(cursor, dataset_id, name)) is not None:
-        column_id, column_kind = found
-        value = "word" if column_kind == "word" else "number"
-        table, condition = "column_values", f"v.column_id = {column_id}"
-        if value == "word":
-            return (
-                f"coalesce((select any_value(v.word) from {table} v where {condition} and v.sample_id = s.id), '{NO_WORD}')",
-                str,
-            )
-    else:
-        raise FilterError(f"There is no order “{order[:100]}”; there are {', '.join(ORDERS)}.")
-    number = f"(select any_value(v.{value}) from {table} v where {condition} and v.sample_id = s.id)"
-    return f"coalesce({sign}{number}, {NO_NUMBER})", float
-
-
-def _column_named(cursor: Cursor, dataset_id: int, name: str) -> tuple[int, str] | None:
-    rows = cursor.execute(
-        "select id, kind from columns where dataset_id = ? and name = ?", [dataset_id, name]
-    ).fetchall()
-    return rows[0] if rows else None
-
-
-def _unpack(cursor: str, order: str, of: type) -> tuple[Any, int]:
-    try:
-        if len(cursor) > MAX_CURSOR:
-            raise ValueError
-        kind, value, sample_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if of is str:
-            fitting = isinstance(value, str) and bool(value.encode() or True)
-        else:
-            fitting = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        fitting = fitting and type(sample_id) is int and 0 <= sample_id < 2**63
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        kind, fitting = "", False
-    if kind != order or not fitting:
-        raise FilterError("This page of the list is no longer known; go back to the first one.")
-    if order == "added" and not (isinstance(value, int) and abs(value) < 2**63):
-        raise FilterError("This page of the list is no longer known; go back to the first one.")
-    return value, sample_id
+    return page_cursor(order, (rows[0][0], sample_id + (1 if key.falling else -1))) if rows else ""
 
 
 def count(cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words) -> int:
@@ -169,21 +87,22 @@ def neighbours(
     cursor: Cursor, dataset_id: int, chosen: SampleFilter, words: Words, *, order: str, sample_id: int, each: int = 1
 ) -> tuple[list[int], list[int]]:
     """Return up to ``each`` samples before and behind one in the filter's order, in that order."""
-    key, _ = _key(cursor, dataset_id, order)
-    at = cursor.execute(f"select {key} from samples s where s.id = ?", [sample_id]).fetchall()
+    key = key_of(cursor, dataset_id, order, words)
+    at = cursor.execute(f"select {key.sql} from samples s where s.id = ?", [sample_id]).fetchall()
     if not at:
         return [], []
     condition, values = where(dataset_id, chosen, words)
 
     def beside(sign: str, direction: str) -> list[int]:
         rows = cursor.execute(
-            f"select s.id from samples s where {condition} and ({key}, s.id) {sign} (?, ?) "
-            f"order by {key} {direction}, s.id {direction} limit ?",
+            f"select s.id from samples s where {condition} and ({key.sql}, s.id) {sign} (?, ?) "
+            f"order by {direction} limit ?",
             [*values, at[0][0], sample_id, each],
         ).fetchall()
         return [row[0] for row in rows]
 
-    return beside("<", "desc")[::-1], beside(">", "asc")
+    before, behind = ("<", ">") if not key.falling else (">", "<")
+    return beside(before, key.backward)[::-1], beside(behind, key.forward)
 
 
 def some_paths(cursor: Cursor, dataset_id: int, limit: int) -> list[str]:
@@ -297,7 +216,7 @@ def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, 
         model = next((entry for entry in reversed(said) if entry[1] == "model"), None)
         tags.append(Tag(text, dimension, source, model[2] if model else None, model[3] if model else None))  # type: ignore[arg-type]
     sample_id, path, file_name, split, width, height, missing, content_key = row[:8]
-    return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags))
+    return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags), *row[10:])
 
 
 def sample_detail(cursor: Cursor, dataset_id: int, sample_id: int) -> SampleDetail | None:

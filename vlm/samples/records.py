@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, Self
 
+from vlm.exif import taken
 from vlm.measures import Measures as Measures
 
 Source = Literal["user", "model"]
@@ -162,7 +163,30 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a file says.
+
+    Attributes:
+        size: width and height in pixels of the upright picture; ``None`` where it cannot be read.
+        taken: when, by the camera's clock.
+        camera: its maker and name, empty where the file names none.
+    """
+
+    size: tuple[int, int] | None = None
+    taken: datetime | None = None
+    camera: str = ""
+
+    @classmethod
+    def of(cls, size: tuple[int, int], exif: Mapping[int, object]) -> Self:
+        """Return what a size and EXIF (tag → value, see ``imaging.header``) say."""
+        found = taken(exif)
+        return cls(size, found.when, found.camera)
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRow:
+    """A sample with its tags; ``width``, ``height``, ``taken`` and ``camera`` as far as somebody has read them (see :class:`Head`)."""
+
     id: int
     path: str
     file_name: str
@@ -172,6 +196,9 @@ class SampleRow:
     missing: bool
     content_key: str
     tags: tuple[Tag, ...]
+    bytes: int | None = None
+    taken: datetime | None = None
+    camera: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +234,10 @@ class Facets:
     states: tuple[Count, ...]
     sources: tuple[Count, ...]
     marks: tuple[Count, ...] = ()
+    cameras: tuple[Count, ...] = ()
+    taken: tuple[Count, ...] = ()  # years; of a year that was chosen its months, of a month its days
+    megapixels: tuple[Count, ...] = ()
+    file_sizes: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +306,7 @@ class Result:
     Attributes:
         digest: SHA-256 of the file's bytes, empty if it was not made.
         measures: what was measured while the image was decoded.
+        head: what the file says of itself.
     """
 
     sample_id: int
@@ -282,6 +314,7 @@ class Result:
     error: str = ""
     digest: str = ""
     measures: Measures | None = None
+    head: Head | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,89 +425,6 @@ class ColumnFacet:
     counts: tuple[Count, ...]
     lacking: int
     edges: tuple[float, ...] = ()
-
-
-@dataclass(slots=True)
-class Merged:
-    """What merging a batch did; replayed samples count nowhere."""
-
-    processed: int = 0
-    tagged: int = 0
-    discarded: int = 0
-    failed: int = 0
-
-    def __add__(self, other: "Merged") -> "Merged":
-        return Merged(
-            self.processed + other.processed,
-            self.tagged + other.tagged,
-            self.discarded + other.discarded,
-            self.failed + other.failed,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class WordCount:
-    dimension: str
-    word: str
-    accepted: int
-    discarded: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    sample_id: int
-    file_name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    sample_id: int
-    file_name: str
-    dimension: str
-    word: str
-    probability: float | None
-    mass: float | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WordReapplied:
-    """How many answers with a word are accepted before and after."""
-
-    dimension: str
-    word: str
-    before: int
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reapplied:
-    """What other thresholds make of a run: accepted and discarded answers, samples whose tags change, and word by word."""
-
-    accepted: int
-    discarded: int
-    changed: int
-    words: tuple[WordReapplied, ...] = ()
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(**{**value, "words": tuple(WordReapplied(**word) for word in value["words"])})
-
-    def __add__(self, other: "Reapplied") -> "Reapplied":
-        """Add what the same thresholds make of another run."""
-        words = {(one.dimension, one.word): one for one in self.words}
-        for one in other.words:
-            known = words.get((one.dimension, one.word), WordReapplied(one.dimension, one.word, 0, 0))
-            words[one.dimension, one.word] = replace(
-                known, before=known.before + one.before, after=known.after + one.after
-            )
-        return Reapplied(
-            self.accepted + other.accepted,
-            self.discarded + other.discarded,
-            self.changed + other.changed,
-            tuple(words.values()),
-        )
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from .database import Cursor
 from .deriving import changed, derive, touch
 from .merging import accepted_keep, answers_keep, check_claim
-from .records import Merged, Pending, Result
+from .outcomes import Merged
+from .records import Pending, Result
 
 LEAST = 1e-30  # of a probability whose logarithm is taken
 

@@ -196,6 +196,13 @@ VERSION_8 = """
         reason varchar);                 -- what the model said itself; null: the answer is that
 """
 
+VERSION_9 = """
+    alter table samples add column bytes bigint;     -- of the file, as its content key says
+    alter table samples add column taken timestamp;  -- when, by the camera's clock
+    alter table samples add column camera varchar;   -- '' where the file names none; null: nobody has read its head yet
+    update samples set bytes = try_cast(split_part(content_key, '-', 1) as bigint);
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
@@ -237,6 +244,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_6,),
     (VERSION_7,),
     (VERSION_8,),
+    (VERSION_9,),
 ]
 
 

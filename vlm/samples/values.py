@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .columns import only_ids
+from .conditions import MEASURES, Condition
 from .database import Cursor
 from .deriving import changed
-from .filters import MEASURES, Condition
 from .records import Mark, Measures
 
 

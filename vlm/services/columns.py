@@ -6,13 +6,14 @@ from typing import Any, BinaryIO
 
 from django.contrib.auth.models import User
 
+from vlm import nudges
 from vlm.errors import Refusal
 from vlm.formats.scores import Kind, read_scores
 from vlm.formats.table import TableBroken
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Column, ColumnFacet, Cursor, SampleFilter, columns, reading
-from vlm.samples.filters import column_of
+from vlm.samples.conditions import column_of
 from vlm.services.samples import counts_known
 from vlm.statistics.histograms import edges
 
@@ -105,6 +106,7 @@ def import_scores(
             )
             for one in found.columns
         )
+    nudges.count_change(dataset.pk)
     return ScoresImported(put, found.rows, found.problems, found.problem_count)
 
 
@@ -120,6 +122,7 @@ def remove(*, dataset: Dataset, name: str) -> None:
     with sample_store().write() as cursor:
         if not columns.column_delete(cursor, dataset_id=dataset.pk, name=name):
             raise unknown(name, columns.columns(cursor, dataset.pk))
+    nudges.count_change(dataset.pk)
 
 
 def facets(*, dataset: Dataset, filter: SampleFilter) -> list[ColumnFacet]:

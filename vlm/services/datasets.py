@@ -8,7 +8,7 @@ from typing import TypeVar
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
-from vlm import errands
+from vlm import errands, nudges
 from vlm.datasets import browsing, importing, moving
 from vlm.datasets.importing import ImportDone, ImportPreview, Report
 from vlm.errors import Refusal
@@ -105,6 +105,11 @@ def cards(*, pictures: int) -> list[Card]:
     ]
 
 
+def changes(*, dataset_id: int) -> int:
+    """Return a number that grows when somebody changes what a data set's pages show, in whatever process."""
+    return nudges.changes(dataset_id)
+
+
 def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
     ids = [dataset.pk for dataset in datasets]
     with sample_store().read() as cursor:
@@ -113,10 +118,19 @@ def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
 
 # -- importing and deleting ------------------------------------------------------------------------------------------------
 def import_folder(
-    *, path: Path, name: str = "", format: str = "auto", dry_run: bool = False, report: Report = lambda _, __: None
+    *,
+    path: Path,
+    name: str = "",
+    format: str = "auto",
+    dry_run: bool = False,
+    report: Report = lambda _, __: None,
+    looked: Report = lambda _, __: None,
 ) -> ImportDone:
-    """Import a folder in this thread. Raises ``ImportFailed``, ``StoreError``: nothing was written then."""
-    return importing.import_folder(path=path, name=name, format=format, dry_run=dry_run, report=report)
+    """Import a folder in this thread. Raises ``ImportFailed``, ``StoreError``: nothing was written then.
+
+    ``looked`` is told how many files' heads were read after that; whoever breaks off there loses no more than the others'.
+    """
+    return importing.import_folder(path=path, name=name, format=format, dry_run=dry_run, report=report, looked=looked)
 
 
 def folders(*, path: str) -> browsing.Listing:

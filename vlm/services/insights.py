@@ -12,8 +12,9 @@ from vlm.errors import Refusal
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Column, Cursor, SampleFilter, columns, insights, reading, where
-from vlm.samples.filters import column_of, said_range
+from vlm.samples.conditions import column_of
 from vlm.samples.insights import Sorting
+from vlm.samples.ranges import said_range
 from vlm.services import accuracy
 from vlm.services.columns import unknown
 from vlm.statistics.slices import SUPPORT, TagQuality, work

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
+from vlm import nudges
 from vlm.process import sample_store
 from vlm.samples import Cursor, reading
 
@@ -51,6 +52,7 @@ def deciding(dataset_id: int, *dimensions: str) -> Iterator[Cursor]:
         before = reading.revision(cursor, dataset_id)
         yield cursor
         after = reading.revision(cursor, dataset_id)
+    nudges.count_change(dataset_id)
     with _lock:
         found = _known.get(_key(dataset_id))
         if found is not None and found.revision == before:

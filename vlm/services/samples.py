@@ -66,7 +66,7 @@ def window(
     """
     words = words_by_dimension()
     with sample_store().read() as cursor:
-        place = reading.cursor_before(cursor, dataset.pk, at, order)
+        place = reading.cursor_before(cursor, dataset.pk, at, order, words)
         page = reading.samples_page(cursor, dataset.pk, filter, words, order=order, after=place, limit=limit)
         if not place:
             return page, ""

@@ -1,18 +1,18 @@
 """Tags: what users add, take away, confirm and undo, on a sample or on a whole filter."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from django.contrib.auth.models import User
 
+from vlm import nudges
 from vlm.errors import Refusal
 from vlm.models import Dataset, TagNote, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs.state import notify
 from vlm.samples import Cursor, Edit, EditError, EditRow, SampleFilter, TagError, Way, deriving, editing, reading, where
-from vlm.samples.filters import Condition, Words
+from vlm.samples.conditions import Condition, Words
 from vlm.services.who import edit_by
 
 Action = Literal["add", "remove", "confirm"]
@@ -39,16 +39,8 @@ class Change:
     replaced: int = 0
 
 
-_made: Counter[int] = Counter()  # edits per data set in this process
-
-
-def made(*, dataset_id: int) -> int:
-    """Return a number that grows with every edit of a data set in this process: its viewers look whether it has."""
-    return _made[dataset_id]
-
-
 def _tell(dataset_id: int) -> None:
-    _made[dataset_id] += 1
+    nudges.count_change(dataset_id)
     notify(dataset_id)
 
 

@@ -69,7 +69,10 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class SampleInfo:
-    """An image with its tags; ``path`` is relative to the data set's folder."""
+    """An image with its tags; ``path`` is relative to the data set's folder.
+
+    What the head of its file says (``width`` to ``camera``, but for ``bytes``) is ``None`` until somebody has read it.
+    """
 
     id: int
     path: str
@@ -77,6 +80,9 @@ class SampleInfo:
     split: str
     width: int | None
     height: int | None
+    bytes: int | None
+    taken: datetime | None
+    camera: str | None
     missing: bool
     tags: tuple[Tag, ...]
     address: str
@@ -400,6 +406,9 @@ def sample_info(dataset_id: int, row: SampleRow) -> SampleInfo:
         split=row.split,
         width=row.width,
         height=row.height,
+        bytes=row.bytes,
+        taken=row.taken,
+        camera=row.camera,
         missing=row.missing,
         tags=row.tags,
         address=reverse("sample", args=[dataset_id, row.id]),

@@ -23,8 +23,20 @@ from vlm.formats import EXPORTS
 from vlm.forms import LONGEST_TAGS, AutoTagForm, SavedViewForm, TagsForm, first_error, selected_ids
 from vlm.models import Dataset
 from vlm.permissions import EDIT, IMPORT, TAG, VIEW
-from vlm.samples import MARK_ORDERS, MEASURE_ORDERS, ORDERS, DatasetStats, Facets, Page, SampleFilter
-from vlm.samples.filters import MEASURES
+from vlm.samples import (
+    FILE_ORDERS,
+    MARK_ORDERS,
+    MEASURE_ORDERS,
+    ORDERS,
+    TIME_ORDERS,
+    DatasetStats,
+    Facets,
+    Page,
+    SampleFilter,
+    is_steady,
+    said_order,
+)
+from vlm.samples.conditions import MEASURES
 from vlm.views import answers
 from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
@@ -32,7 +44,7 @@ from vlm.views.columns_sidebar import column_facets, column_orders
 from vlm.views.operations import File, operation, respond
 from vlm.views.place import LIMIT, PAGING, SHAPES, SIZES, Place, limit_of
 from vlm.views.problems import Problem, wants_json
-from vlm.views.sidebar import sidebar
+from vlm.views.sidebar import FILE_RANGES, sidebar
 
 PAGE = 60
 PIECE = 1 << 18  # bytes of an export that are sent at once
@@ -40,7 +52,6 @@ MOST_LOADED = 1200  # cells that a refresh draws again; what lies below comes ba
 CARD_PICTURES = 4
 SUGGESTED = 200
 LISTED_EDITS = 200
-STEADY = ("name", "added")  # orders that no run changes
 VERBS = {"add": "added to", "remove": "removed from", "confirm": "confirmed on"}
 
 
@@ -71,8 +82,9 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     dataset = get_dataset(request, dataset_id)
     place = Place.of(request.GET)
     if name := request.GET.get("measured"):  # the sidebar's form, which cannot write a range as one word
-        span = f"{name}:{request.GET.get('least', '').strip()}..{request.GET.get('most', '').strip()}"
-        return redirect(place.filtered(measures=(*place.filter.measures, span)).url(dataset.pk))
+        span = f"{request.GET.get('least', '').strip()}..{request.GET.get('most', '').strip()}"
+        ranged = {name: (span,)} if name in FILE_RANGES else {"measures": (*place.filter.measures, f"{name}:{span}")}
+        return redirect(place.filtered(**ranged).url(dataset.pk))
     if wants_json(request):
         return _dataset_json(request, dataset, place)
     cut = _cut(request, dataset, place)
@@ -81,6 +93,8 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
     column_counts = services.columns.facets(dataset=dataset, filter=place.filter)
     orders = (
         ORDERS
+        | FILE_ORDERS
+        | (TIME_ORDERS if facets.taken else {})
         | (MARK_ORDERS if facets.marks else {})
         | column_orders(facet.column for facet in column_counts)
         | (MEASURE_ORDERS if measured else {})
@@ -90,17 +104,19 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "dataset": dataset,
         "stats": _stats(dataset, place, facets),
         "place": place,
+        "changes": dataset.changes,
         "after": request.GET.get("after", ""),
         # What a run changes on show: counts only, or also which images match and where they stand.
-        "follow": "counts" if place.filter.is_empty and place.order in STEADY else "cells",
+        "follow": "counts" if place.filter.is_empty and is_steady(place.order) else "cells",
         "facets": facets,
         "sidebar": sidebar(dataset.pk, place, facets, services.tags.notes(dataset=dataset) if facets.user_tags else {}),
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
         "clear": replace(place, filter=SampleFilter()).url(dataset.pk),
         "orders": [(o, label, replace(place, order=o).url(dataset.pk)) for o, label in orders.items()],
         "contradicting": services.pixels.contradicting(dataset=dataset),
-        "order_label": orders.get(place.order, place.order.partition(":")[2]),
+        "order_label": orders.get(place.order) or said_order(place.order),
         "measures": MEASURES if measured else {},
+        "file_ranges": FILE_RANGES,
         "measure_keeps": _kept(place),
         "column_facets": column_facets(dataset.pk, place, column_counts),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
@@ -168,7 +184,7 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
             raise Problem(str(error.message)) from error
         if as_json:
             return respond(answers.sample_page(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids), ""))
-        return HttpResponse(live.cells_html(dataset.pk, services.samples.by_id(dataset=dataset, ids=ids)))
+        return HttpResponse(live.cells_html(services.samples.by_id(dataset=dataset, ids=ids), dataset.changes))
     place = Place.of(request.GET)
     if as_json:
         page = _page(request, dataset, place, limit_of(request.GET))

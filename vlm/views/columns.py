@@ -12,7 +12,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from vlm import services
 from vlm.figures import counted
 from vlm.permissions import EDIT
-from vlm.samples.filters import PAGE_KEYS, span_of
+from vlm.samples.filters import PAGE_KEYS
+from vlm.samples.ranges import span_of
 from vlm.views.access import Request, get_dataset
 from vlm.views.operations import operation
 from vlm.views.place import Place

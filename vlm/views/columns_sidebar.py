@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlm.samples import Column, ColumnFacet
-from vlm.samples.filters import said_range, span_of
+from vlm.samples.ranges import said_range, span_of
 from vlm.views.place import Place
 from vlm.views.sidebar import Choice
 

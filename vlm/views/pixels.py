@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from vlm import services
 from vlm.models import Dataset
 from vlm.permissions import EDIT, TAG
-from vlm.samples.filters import MEASURES
+from vlm.samples.conditions import MEASURES
 from vlm.services.pixels import FARTHEST, Contradictions
 from vlm.views.access import Request, found, get_dataset
 from vlm.views.operations import operation

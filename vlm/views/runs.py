@@ -84,6 +84,7 @@ def _run_context(request: Request, run: TaggingRun) -> dict[str, Any]:
     for count in services.runs.words(run=run):
         words.setdefault(count.dimension, []).append(count)
     return live.context(run.dataset_id, state, can_tag) | {
+        "changes": run.dataset.changes,
         "dataset": run.dataset,
         "run": run,
         "words": words,

@@ -9,7 +9,7 @@ from vlm import live, services
 from vlm.forms import LONGEST_TAGS
 from vlm.permissions import EDIT, TAG
 from vlm.samples import Answer, SampleRow
-from vlm.samples.filters import MEASURES
+from vlm.samples.conditions import MEASURES
 from vlm.views import answers
 from vlm.views.access import Request, get_dataset
 from vlm.views.operations import operation, respond
@@ -74,6 +74,7 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "letters": max(row.width or 0, row.height or 0) / 50,
         "columns": services.columns.of_sample(dataset=dataset, sample_id=sample_id),
         "place": place,
+        "changes": dataset.changes,
         "previous": address(before[-1]) if before else "",
         "next": address(after[0]) if after else "",
         "strip": strip,

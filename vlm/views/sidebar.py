@@ -4,9 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlm.samples import SOURCES, STATES, Count, DimensionFacet, Facets, SampleFilter
-from vlm.samples.filters import MARKS
+from vlm.samples.conditions import MARKS
+from vlm.samples.ranges import said_range, span_of_bytes
 from vlm.views.place import Place
 
+FILE_RANGES = {  # fields of the filter that the form of ranges writes
+    "widths": "width in pixels",
+    "heights": "height in pixels",
+    "megapixels": "megapixels",
+    "file_sizes": "file size, such as 500 kB",
+    "taken": "day taken, such as 2024-05-01",
+}
 LISTED = 100  # categories and user tags; the search field finds the rest
 
 
@@ -51,6 +59,10 @@ class Sidebar:
     splits: tuple[Choice, ...]
     categories: tuple[Choice, ...]
     marks: tuple[Choice, ...]
+    cameras: tuple[Choice, ...]
+    taken: tuple[Choice, ...]
+    megapixels: tuple[Choice, ...]
+    file_sizes: tuple[Choice, ...]
 
 
 def sidebar(dataset_id: int, place: Place, facets: Facets, notes: Mapping[str, str]) -> Sidebar:
@@ -70,6 +82,14 @@ def sidebar(dataset_id: int, place: Place, facets: Facets, notes: Mapping[str, s
         splits=draw.several("splits", facets.splits, place.filter.splits),
         categories=draw.several("categories", facets.categories[:LISTED], place.filter.categories),
         marks=draw.marks(facets.marks, place.filter.marks),
+        cameras=draw.several("cameras", facets.cameras[:LISTED], place.filter.cameras),
+        taken=draw.times(facets.taken, place.filter.taken),
+        megapixels=draw.several(
+            "megapixels", facets.megapixels, place.filter.megapixels, lambda text: f"{said_range(text)} MP"
+        ),
+        file_sizes=draw.several(
+            "file_sizes", facets.file_sizes, place.filter.file_sizes, lambda text: said_range(text, span_of_bytes)
+        ),
     )
 
 
@@ -146,11 +166,13 @@ class _Drawer:
             for value, label in labels.items()
         )
 
-    def several(self, key: str, counts: Sequence[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
+    def several(
+        self, key: str, counts: Sequence[Count], now: tuple[str, ...], label: Callable[[str], str] = str
+    ) -> tuple[Choice, ...]:
         scale = _scale(counts)
         return tuple(
             Choice(
-                count.value,
+                label(count.value),
                 count.count,
                 _percent(count.count, scale),
                 count.value in now,
@@ -159,6 +181,18 @@ class _Drawer:
             for count in counts
             if count.value
         )
+
+    def times(self, counts: Sequence[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
+        """Draw years, or what lies in the one that was chosen: each leads into itself, and out of it once it is chosen."""
+        scale = _scale(counts)
+
+        def choice(count: Count) -> Choice:
+            chosen = count.value in now
+            outside = (count.value[:-3],) if len(count.value) > 4 else ()
+            url = self.place.filtered(taken=outside if chosen else (count.value,)).url(self.dataset_id)
+            return Choice(count.value, count.count, _percent(count.count, scale), chosen, url)
+
+        return tuple(map(choice, counts))
 
     def marks(self, counts: Sequence[Count], now: tuple[str, ...]) -> tuple[Choice, ...]:
         """Draw what was found about the samples; of a kind that is chosen also where there is none."""

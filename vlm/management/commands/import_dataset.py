@@ -27,7 +27,7 @@ class Command(DoorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         bar = Progress(
             SpinnerColumn(),
-            TextColumn("reading"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             console=progress_console(),
@@ -42,6 +42,9 @@ class Command(DoorCommand):
                 format=options["format"],
                 dry_run=options["dry_run"],
                 report=lambda count, total: bar.update(task, completed=count, total=total),
+                looked=lambda count, total: bar.update(
+                    task, description="looking at the files", completed=count, total=total
+                ),
             )
         result = {
             "dataset": done.dataset.pk if done.dataset else None,

@@ -6,7 +6,7 @@ import { say, take } from "./toasts.js";
 const RETRY_MS = 800;  // a lost connection heals within three seconds of the server's return
 const title = document.title;
 let before = null;
-let edits = null;
+let changes = null;
 let opened = 0;
 
 const runNow = () => {
@@ -25,6 +25,13 @@ function placeTags() {
     }
     fresh.remove();
   }
+}
+
+/** Somebody has changed tags or what else is on show: in another tab, or a command in another process. */
+function noticeChange() {
+  const now = $("#live-cells")?.dataset.changes || null;
+  if (now !== null && changes !== null && now !== changes) follow({ whole: true });
+  changes = now ?? changes;
 }
 
 function showTitle() {
@@ -66,7 +73,7 @@ document.addEventListener("htmx:wsOpen", () => {
   found();
   opened += 1;
   // Between drawing the page and listening, and while the line was down, tags may have come.
-  if (opened > 1) { refresh({ gently: true }); return; }
+  if (opened > 1) { refresh({ gently: true, whole: true }); return; }
   const shown = $$(".pick input, .cell").map((item) => item.value ?? item.dataset.id).filter(Boolean).slice(-200);
   const { cells } = $("[data-cells]")?.dataset ?? {};
   if (cells && shown.length && runNow().active) {
@@ -90,10 +97,7 @@ document.addEventListener("htmx:wsClose", (event) => {
 
 document.addEventListener("htmx:wsAfterMessage", () => {
   placeTags();
-  const now = $("#live-cells")?.dataset.edits ?? null;
-  // Somebody has changed tags, in another tab or elsewhere.
-  if (now !== null && edits !== null && now !== edits) follow();
-  edits = now ?? edits;
+  noticeChange();
   noticeRun();
 });
 
@@ -120,6 +124,7 @@ document.addEventListener("htmx:afterSwap", noticeRun);
 function begin() {
   htmx.config.wsReconnectDelay = () => RETRY_MS * (0.5 + Math.random());
   before = $("#live") ? runNow() : null;
+  changes = $("#live-cells")?.dataset.changes || null;
   showTitle();
 }
 if (window.htmx) begin(); else document.addEventListener("DOMContentLoaded", begin);

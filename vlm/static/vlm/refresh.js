@@ -155,19 +155,25 @@ let wanted = null;
 let lastTook = 0;
 let lastAt = 0;
 let timer = null;
+let followsWhole = false;
 
-export async function refresh({ gently = false } = {}) {
+/**
+ * Look again. `gently` takes nothing away under the user's eyes; `whole` looks at the cells too where a run would change
+ * their tags alone, which come by themselves.
+ */
+export async function refresh({ gently = false, whole = false } = {}) {
   const region = $("[data-region]");
   if (!region) return;
-  if (busy) { wanted = { gently: gently && (wanted?.gently ?? true) }; return; }
+  if (busy) { wanted = { gently: gently && (wanted?.gently ?? true), whole: whole || (wanted?.whole ?? false) }; return; }
   busy = true;
   clearTimeout(timer);
   timer = null;
+  followsWhole = false;
   const began = performance.now();
   try {
     const browse = region.id === "browse";
     // While a run goes on, the cells on show get their tags by themselves; others can only come in through a filter.
-    const counted = browse && gently && region.dataset.follow === "counts";
+    const counted = browse && gently && !whole && region.dataset.follow === "counts";
     const page = await fetchPage(browse ? address(counted) : location.href, browse ? { "HX-Request": "true" } : {});
     const fresh = page && document.getElementById(region.id) === region && page.getElementById(region.id);
     if (fresh) {
@@ -178,15 +184,16 @@ export async function refresh({ gently = false } = {}) {
     lastAt = performance.now();
     lastTook = lastAt - began;
     busy = false;
-    if (wanted) { const next = wanted; wanted = null; if (next.gently) follow(); else refresh(next); }
+    if (wanted) { const next = wanted; wanted = null; if (next.gently) follow(next); else refresh(next); }
   }
 }
 
 /** Look again soon, but not oftener than the server bears. */
-export function follow() {
+export function follow({ whole = false } = {}) {
+  followsWhole ||= whole;
   if (timer) return;
   const wait = Math.max(LEAST_MS, REST * lastTook) - (performance.now() - lastAt);
-  timer = setTimeout(() => { timer = null; refresh({ gently: true }); }, Math.max(0, lastAt ? wait : 0));
+  timer = setTimeout(() => { timer = null; refresh({ gently: true, whole: followsWhole }); }, Math.max(0, lastAt ? wait : 0));
 }
 
 document.addEventListener("datavisor:changed", () => refresh());
