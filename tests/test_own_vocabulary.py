@@ -332,6 +332,38 @@ def test_a_dimension_is_added_edited_and_removed_on_the_page(editor: Client, dat
     assert "Took back: Removed vehicle" in page
 
 
+ODD_WORDS = ("stop sign", "T-Shirt", "l'été", "Fußgängerübergang", "停车场", "car", "cars", "50% & more", "a/b?c#d")
+HUNDRED_WORDS = tuple(f"thing {number}" for number in range(1, 101))
+
+
+@pytest.mark.parametrize("given", [ODD_WORDS, HUNDRED_WORDS], ids=["odd", "hundred"])
+def test_words_of_any_kind_are_asked_shown_chosen_and_given_by_hand(
+    editor: Client, dataset: Dataset, given: tuple[str, ...]
+) -> None:
+    editor.force_login(User.objects.create_superuser("root"))
+    saved = editor.post(reverse("dimension_new"), form(name="seen", words="\n".join(given)))
+    assert saved.status_code == 302, saved.content.decode()
+    run = execute(dataset, dimensions=("seen",), min_probability=0.0, min_mass=0.0)
+    answered = dict(rows("select sample_id, word from answers where run_id = ? and dimension = 'seen'", run.pk))
+    assert len(answered) == COUNT
+    assert set(answered.values()) <= set(given)
+    first = next(iter(answered))
+    here = reverse("dataset", args=[dataset.pk])
+    for word in given if len(given) < 20 else given[:: len(given) // 5]:
+        gave = editor.post(reverse("edit_tags", args=[dataset.pk]), {"action": "add", "tag": word, "ids": str(first)})
+        assert gave.status_code in (200, 302), gave.content.decode()
+        # Words of a dimension take each other's place.
+        assert [tag for (tag,) in rows("select unnest(tags) from samples where id = ?", first)] == [word]
+        shown = editor.get(here)
+        assert shown.status_code == 200
+        (group,) = (group for group in shown.context["sidebar"].dimensions if group.name == "seen")
+        (line,) = (line for line in group.words if line.word == word)
+        found = editor.get(line.require)
+        assert found.context["facets"].total == line.count
+        assert line.count == 1 + sum(answer == word for sample, answer in answered.items() if sample != first)
+        assert first in {sample.id for sample in found.context["page"].samples}
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
