@@ -19,13 +19,14 @@ from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import RunActive
 from vlm.runs.options import RunOptions
-from vlm.samples import Label
+from vlm.samples import Label, SampleFilter
 from vlm.samples.editing import labels_add
 from vlm.services.calibrations import NotCalibrated
 from vlm.statistics.calibration import Calibration, scaled
+from vlm.templatetags.datavisor import percent
 from vlm.vocabulary import VocabularyError
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT, SEEN = 40, 36
 DIMENSION = "setting"
@@ -200,6 +201,14 @@ def test_page_and_command_apply_and_remove_it(client: Client, dataset: Dataset) 
     answer = client.post(address, {**asked, "action": "apply"}, follow=True)
     assert "setting is calibrated" in answer.content.decode().lower()
     assert "calibrated</a>" in answer.content.decode()
+    first = services.samples.page(dataset=dataset, filter=SampleFilter(), limit=1)
+    detail = client.get(reverse("sample", args=[dataset.pk, first.samples[0].id])).content.decode()
+    with sample_store().read() as cursor:
+        ((word, probability),) = cursor.execute(
+            "select raw.word, raw.probability from answers where sample_id = ? and raw is not null",
+            [first.samples[0].id],
+        ).fetchall()
+    assert f"calibrated: the model itself said “{word}” with {percent(probability)}" in detail
     shown = client.get(address, {**asked, "preview": "1"})
     assert "Remove the calibration" in shown.content.decode()
     found = client.get(address, asked, headers=as_json).json()

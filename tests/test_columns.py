@@ -20,7 +20,7 @@ from vlm.formats import EXPORTS
 from vlm.models import Dataset
 from vlm.samples import SampleFilter
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 8
 TABLE = "file,error,missed,camera\n" + "".join(

@@ -11,7 +11,7 @@ from vlm import services
 from vlm.models import Dataset
 from vlm.samples import SampleFilter
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def tagged(dataset: Dataset) -> list[Path]:  # noqa: F811

@@ -22,7 +22,7 @@ from vlm.samples import SampleFilter, columns
 from vlm.services.columns import NoSuchColumn
 from vlm.services.insights import NotExplained
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 
 COUNT = 3_000
 ROOT = Path(__file__).resolve().parent.parent

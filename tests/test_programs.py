@@ -29,7 +29,7 @@ from vlm.permissions import MEANINGS
 from vlm.views.openapi import addresses, document
 from vlm.views.operations import File, operations_of
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 FOR_PEOPLE = {
     "/healthz",

@@ -8,7 +8,7 @@ from .database import Cursor, number
 from .filters import SampleFilter, where
 from .history import with_givers
 from .ordering import key_of, page_cursor, unpack
-from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, SampleDetail, SampleRow, Tag
+from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, Raw, SampleDetail, SampleRow, Tag
 
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 REJECTED = "rejected by a user"
@@ -253,16 +253,18 @@ def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
     """Return the newest answer of each dimension about the present content; a word that a user took away is not accepted."""
     rejected = set(_rejected(cursor, sample_id))
     rows = cursor.execute(
-        "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text "
+        "select run_id, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text, raw "
         "from answers where sample_id = ? and current order by run_id, place",
         [sample_id],
     ).fetchall()
     answers = []
-    for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text in rows:
+    for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text, raw in rows:
         distribution = (tuple(words), tuple(probabilities))
+        itself = Raw(**raw | {"probabilities": tuple(raw["probabilities"])}) if raw else None
         if accepted and word in rejected:
             accepted, reason = False, REJECTED
-        answers.append(Answer(run, dimension, place, *distribution, mass, word, probability, accepted, reason, text))
+        said = (*distribution, mass, word, probability, accepted, reason, text)
+        answers.append(Answer(run, dimension, place, *said, raw=itself))
     return tuple(answers)
 
 
