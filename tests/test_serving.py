@@ -2,124 +2,18 @@
 
 import json
 import re
-import signal
 import socket
 import sqlite3
-import subprocess
-import sys
+import struct
 from collections.abc import Iterator
 from contextlib import closing
-from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
 
-from tests.children import PATIENCE, environment, wait_for
+from tests.children import PATIENCE, wait_for
 from tests.images import make_images
-
-MB = 2**20
-
-
-class Daphne:
-    """A server with one user, ``ada``, and no data set."""
-
-    def __init__(self, folder: Path, **variables: str) -> None:
-        self.folder, self.log = folder, folder / "server.log"
-        self.environment = environment(folder / "data", **variables)
-        self.python(
-            "import django; django.setup()\n"
-            "from django.core.management import call_command\n"
-            "call_command('migrate', verbosity=0)\n"
-            "from django.contrib.auth.models import User\n"
-            "User.objects.create_superuser('ada', password='correct horse 9')\n"
-        )
-
-    def python(self, code: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def start(self, *options: str) -> None:
-        """Start, at a port that is open before the server is: whoever connects early waits for it."""
-        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
-            self.port: int = listener.getsockname()[1]
-            command = [sys.executable, "-m", "daphne", "--fd", str(listener.fileno()), "-v", "0", *options]
-            self.process = subprocess.Popen(
-                [*command, "datavisor.asgi:application"],
-                env=self.environment,
-                cwd=self.folder,
-                pass_fds=[listener.fileno()],
-                stdout=log,
-                stderr=log,
-            )
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(PATIENCE)
-
-    def memory(self) -> int:
-        """Return the most bytes that the process has ever had in memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
-
-
-class Wire:
-    """One connection, kept open over several requests."""
-
-    def __init__(self, server: Daphne, host: str = "") -> None:
-        self.host = host or f"127.0.0.1:{server.port}"
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
-        self.file = self.socket.makefile("rb")
-        self.cookies: dict[str, str] = {}
-
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        sent = {"Host": self.host, "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items())}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        if body is not None:
-            sent["Content-Length"] = str(len(body))
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items() if value), "", ""]
-        self.socket.sendall("\r\n".join(lines).encode() + (body or b""))
-        return self.answer(without_body=method == "HEAD")
-
-    def answer(self, *, without_body: bool = False) -> tuple[int, dict[str, str], bytes]:
-        start = self.file.readline()
-        assert start.startswith(b"HTTP/1.1 "), start
-        headers: dict[str, str] = {}
-        for line in iter(self.file.readline, b"\r\n"):
-            assert line, "the connection ended within the headers"
-            name, _, value = line.decode().partition(":")
-            if name.lower() == "set-cookie":
-                self.cookies |= {key: morsel.value for key, morsel in SimpleCookie(value).items()}
-            headers[name.lower()] = value.strip()
-        status = int(start.split()[1])
-        if without_body or status in (204, 304):
-            return status, headers, b""
-        if headers.get("transfer-encoding") == "chunked":
-            return status, headers, b"".join(self._chunks())
-        return status, headers, self.file.read(int(headers["content-length"]))
-
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.file.readline(), 16):
-            yield self.file.read(size)
-            self.file.readline()
-        self.file.readline()
-
-    def log_in(self, password: str = "correct horse 9", *, user: str = "ada", **headers: str) -> int:
-        self.ask("GET", "/accounts/login/")
-        form = f"username={user}&password={password}&csrfmiddlewaretoken={self.cookies['csrftoken']}".encode()
-        return self.ask("POST", "/accounts/login/", form, Content_Type="application/x-www-form-urlencoded", **headers)[
-            0
-        ]
+from tests.serving import MB, Daphne, Wire
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
 def wire(server: Daphne) -> Iterator[Wire]:
     wire = Wire(server)
     yield wire
-    wire.file.close()
-    wire.socket.close()
+    wire.close()
 
 
 # -- HEAD ----------------------------------------------------------------------------------------------------------------
@@ -313,8 +206,7 @@ def test_an_open_socket_ends_with_the_log_out_and_with_a_lost_right(server: Daph
         "expired": "Session.objects.update(expire_date='2020-01-01T00:00:00Z')",
     }
     if how == "log-out":
-        form = f"csrfmiddlewaretoken={wire.cookies['csrftoken']}".encode()
-        assert wire.ask("POST", "/accounts/logout/", form, Content_Type="application/x-www-form-urlencoded")[0] == 302
+        assert wire.post("/accounts/logout/")[0] == 302
     else:
         server.python(
             "import django; django.setup()\n"
@@ -341,3 +233,93 @@ def test_a_server_looks_into_the_folders_that_it_watches(server: Daphne) -> None
             return str(database.execute("select summary from vlm_watch where changed is not null").fetchone())
 
     wait_for(lambda: "renamed" in summary(), "the look")
+
+
+# -- streams that break --------------------------------------------------------------------------------------------------
+MANY = """
+import django
+django.setup()
+from pathlib import Path
+from django.conf import settings
+from vlm.formats.records import SampleRecord, Scan
+from vlm.models import Dataset
+from vlm.process import sample_store
+from vlm.samples.ingest import import_rows, staged
+dataset = Dataset.objects.create(name="many", root="/nowhere", format="folder")
+names = (f"{number:08}-{'x' * 200}.jpg" for number in range(40_000))
+records = (SampleRecord(name, name, "", None, None, (), (), name, "") for name in names)
+with staged(Scan(Path("/nowhere"), "folder", None, lambda report: records), settings.DATA_DIR) as source:
+    import_rows(sample_store(), dataset_id=dataset.pk, source=source)
+print(dataset.pk, end="")
+"""
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
+    """A server that writes down how its housekeeping goes, with a data set of many samples."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "temporary").mkdir()
+    server = Daphne(folder, TMPDIR=str(folder / "temporary"))
+    server.many = server.python(MANY)  # type: ignore[attr-defined]
+    server.start(module="tests.watched_daphne", application="tests.watched_daphne:application")
+    yield server
+    server.stop()
+
+
+def rounds(server: Daphne) -> list[int]:
+    """Return how many connections the server knew after each round of its housekeeping."""
+    return [int(count) for count in re.findall(r"^connections: (\d+)$", server.log.read_text(errors="replace"), re.M)]
+
+
+def expect_tidy(server: Daphne) -> None:
+    """Expect that the housekeeping goes on, has swept away who is gone, and that no temporary file is open."""
+    before = len(rounds(server))
+    wait_for(lambda: 0 in rounds(server)[before:], "a round without a connection")
+    handles = Path(f"/proc/{server.process.pid}/fd")
+    temporary = str(server.folder / "temporary")
+
+    def is_open(handle: Path) -> bool:
+        try:
+            return str(handle.readlink()).startswith(temporary)
+        except OSError:
+            return False  # closed meanwhile
+
+    wait_for(lambda: not any(map(is_open, handles.iterdir())), "the end of all temporary files")
+
+
+@pytest.mark.parametrize("taken", [0, 1, 300_000], ids=["nothing", "a byte", "a part"])
+@pytest.mark.parametrize("how", ["reset", "closed"])
+def test_a_client_that_goes_away_in_the_middle_of_an_export(watched: Daphne, taken: int, how: str) -> None:
+    wire = Wire(watched)
+    assert wire.log_in() == 302
+    address = f"/datasets/{watched.many}/export?format=jsonl"  # type: ignore[attr-defined]
+    size = int(wire.ask("HEAD", address)[1].get("content-length", 0))
+    assert size == 0  # it is not made to say how long it would be
+    wire.socket.sendall(
+        f"GET {address} HTTP/1.1\r\nHost: {wire.host}\r\nCookie: sessionid={wire.cookies['sessionid']}\r\n\r\n".encode()
+    )
+    if taken:
+        assert len(wire.file.read(taken)) == taken
+    if how == "reset":  # as of a machine that is switched off and comes back
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.close()
+    other = Wire(watched)
+    assert other.ask("GET", "/healthz")[0] == 200
+    other.close()
+    expect_tidy(watched)
+
+
+def test_an_answer_that_breaks_cuts_its_connection_and_nothing_else(watched: Daphne) -> None:
+    for _ in range(3):
+        wire = Wire(watched)
+        wire.socket.sendall(f"GET /breaks HTTP/1.1\r\nHost: {wire.host}\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            wire.file.read()
+        wire.close()
+        expect_tidy(watched)
+    whole = Wire(watched)
+    assert whole.log_in() == 302
+    status, headers, body = whole.ask("GET", f"/datasets/{watched.many}/export?format=jsonl")  # type: ignore[attr-defined]
+    assert (status, len(body), body.count(b"\n")) == (200, int(headers["content-length"]), 40_000)
+    whole.close()
+    expect_tidy(watched)

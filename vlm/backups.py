@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from vlm.samples import reading
 
 STORE, DATABASE, MANIFEST = "samples.duckdb", "datavisor.sqlite3", "backup.json"
 PAGES = 1000  # of SQLite, copied at a time
-COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
+COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"  # its last words say why it could not
 
 
 class BackupFailed(Refusal):
@@ -73,7 +73,8 @@ def make(*, folder: Path) -> Backup:
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, (OSError, sqlite3.Error, subprocess.CalledProcessError)):
-            raise BackupFailed(f"{folder} could not be written: {error}. Make room, or choose another disk.") from error
+            why = _last_line(error.stderr) if isinstance(error, subprocess.CalledProcessError) else error
+            raise BackupFailed(f"{folder} could not be written: {why}. Make room, or choose another disk.") from error
         raise
 
 
@@ -108,14 +109,22 @@ def restore(*, folder: Path) -> tuple[Backup, Path]:
     if at_work := active():
         raise BackupFailed(f"Run {at_work[0].pk} is active. Wait for its end, or cancel it.")
     aside = Path(settings.DATA_DIR) / f"before-restore-{timezone.now():%Y%m%dT%H%M%S%f}"
-    aside.mkdir(mode=0o700)
     connections.close_all()
-    with sample_store().replaced() as store, _moved_aside(store, aside):
-        for name in backup.files:
-            if name != DATABASE:
-                shutil.copyfile(folder / name, store.with_name(store.name + name.removeprefix(STORE)))
-        _copy_database(_own_database(), aside / DATABASE)
-        _copy_database(folder / DATABASE, _own_database())
+    try:
+        aside.mkdir(mode=0o700)
+        with sample_store().replaced() as store, _moved_aside(store, aside):
+            for name in backup.files:
+                if name != DATABASE:
+                    shutil.copyfile(folder / name, store.with_name(store.name + name.removeprefix(STORE)))
+            _copy_database(_own_database(), aside / DATABASE)
+            _copy_database(folder / DATABASE, _own_database())
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            (aside / DATABASE).unlink(missing_ok=True)
+            aside.rmdir()  # not if anything else is left in it
+        raise BackupFailed(
+            f"{folder} could not be put back: {error}. Samples and database are as they were. Make room, then try again."
+        ) from error
     connections.close_all()
     call_command("migrate", interactive=False, verbosity=0)  # it may be of an older release
     return backup, aside
@@ -177,6 +186,11 @@ def _moved_aside(store: Path, aside: Path) -> Iterator[None]:
         for path in moved:
             (aside / path.name).replace(path)
         raise
+
+
+def _last_line(said: bytes) -> str:
+    """Return what a process complained of in the end."""
+    return (said.decode(errors="replace").strip().splitlines() or ["it was killed"])[-1]
 
 
 def _digest(path: Path) -> str:

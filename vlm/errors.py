@@ -1,9 +1,14 @@
-"""The one family of expected errors. It imports nothing, so that every room can raise of it.
+"""The one family of expected errors. It imports nothing of ours, so that every room can raise of it.
 
 Each door says what a refusal means in its own language, in one place: ``vlm.middleware`` for pages, htmx and JSON,
 ``DoorCommand`` for commands, ``TellsRefusals`` for the admin, ``vlm.live`` for the websocket. None of them is ever a 500 or a
 trace.
 """
+
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the limit of a file
+NO_WRITES = (*FULL, errno.EROFS)
 
 
 class Refusal(Exception):
@@ -37,15 +42,35 @@ class DatabaseUnusable(Refusal):
 
     @classmethod
     def of(cls, error: Exception) -> "DatabaseUnusable":
-        """Return ``error`` of the database as a refusal."""
+        """Return ``error`` of the database as a refusal; of a full disk another, which waiting does not mend."""
+        if "is full" in str(error):
+            return DatabaseFull(
+                f"The database takes no writes: {error}. Nothing of this step was kept there. Make room, and try again."
+            )
         return cls(
             f"The database cannot be used: {error}. If it is new, or of an older version, run “migrate” first; if its disk is "
             "full, make room."
         )
 
 
-class Unwritable(Refusal):
-    """A folder of DataVisor's own takes no writes: its disk is full, or the rights are missing."""
+class DatabaseFull(DatabaseUnusable):
+    """The disk of Django's database is full. It can be read, and what was committed before is safe."""
 
     title = "Nothing can be written"
-    status = 503
+    status = 507
+    retry_after = 0
+
+
+class Unwritable(Refusal):
+    """A file or folder takes no writes: its disk is full or read-only."""
+
+    title = "Nothing can be written"
+    status = 507
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Unwritable | None":
+        """Return ``error`` of the operating system as a refusal; ``None`` for one that says something else."""
+        if not isinstance(error, OSError) or error.errno not in NO_WRITES:
+            return None
+        where = error.filename if isinstance(error.filename, str) else "The disk"
+        return cls(f"{where} takes no writes: {error.strerror}. Make room, and try again.")

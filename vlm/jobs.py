@@ -31,6 +31,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import process  # noqa: F401  (its end, the closing of the store, is registered before ours, so it comes after)
+from vlm.errors import DatabaseUnusable, Refusal, Unwritable
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +191,13 @@ def write_down(write: Callable[[], object], stop: threading.Event) -> None:
             connections.close_all()
             if stop.wait(RETRY_SECONDS):
                 raise
+
+
+def foreseen(error: Exception) -> Refusal | None:
+    """Return what ended a job as a sentence that says what to do; ``None`` for what nobody has foreseen."""
+    if isinstance(error, OperationalError):
+        return DatabaseUnusable.of(error)
+    return error if isinstance(error, Refusal) else Unwritable.of(error)
 
 
 def is_alive(worker: str) -> bool | None:

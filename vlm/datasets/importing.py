@@ -22,7 +22,6 @@ from vlm import jobs, nudges
 from vlm.datasets.deleting import forget
 from vlm.datasets.heads import heads_read
 from vlm.datasets.previewing import preview, summary
-from vlm.errors import Refusal
 from vlm.formats import ImportFailed, Scan, Skip, scan
 from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable, file_digest
@@ -307,9 +306,9 @@ def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) ->
             looked=looked,
             wanted=lambda: not halt.is_set(),
         )
-    except Refusal as refusal:
-        return {"status": ImportJob.Status.FAILED, "error": str(refusal)}
     except Exception as error:
+        if (problem := jobs.foreseen(error)) is not None:
+            return {"status": ImportJob.Status.FAILED, "error": problem.message}
         logger.exception("The import of %s failed", job.path)
         why = f"The import failed ({type(error).__name__}) and left nothing behind. The server's log has the details."
         return {"status": ImportJob.Status.FAILED, "error": why}

@@ -126,12 +126,12 @@ def _work(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> 
         _measure_all(job, own, halt)
         if not halt.is_set():
             finding.find(dataset_id=job.dataset_id)
-    except Refusal as problem:
+    except Exception as error:
+        if (problem := jobs.foreseen(error)) is None:
+            logger.exception("Measuring job %s failed", job.pk)
+            return {"status": Status.FAILED, "error": "Measuring failed. The server's log has the details."}
         if not (halt.is_set() and isinstance(problem, StoreBusy)):
             return {"status": Status.FAILED, "error": problem.message}
-    except Exception:
-        logger.exception("Measuring job %s failed", job.pk)
-        return {"status": Status.FAILED, "error": "Measuring failed. The server's log has the details."}
     return {"status": Status.INTERRUPTED, "error": STOPPED} if halt.is_set() else {"status": Status.COMPLETED}
 
 

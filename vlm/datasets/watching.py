@@ -178,9 +178,9 @@ def _look(watched: Watch, halt: threading.Event) -> dict[str, Any]:
         found = look(
             dataset=watched.dataset, tag=watched.tag, user=watched.started_by, wanted=lambda: not halt.is_set()
         )
-    except Refusal as refusal:
-        return {"error": refusal.message}
     except Exception as error:
+        if (problem := jobs.foreseen(error)) is not None:
+            return {"error": problem.message}
         logger.exception("The look at data set %s failed", watched.dataset_id)
         return {"error": f"The look failed ({type(error).__name__}). The server's log has the details."}
     if found.run is not None:

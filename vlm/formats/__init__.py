@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from vlm.errors import Unwritable
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow, ImportFormat
 from vlm.formats.files import Files, Refused
 from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip, summed_up
@@ -127,6 +128,8 @@ def _in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
                 pending.clear()
                 size = 0
     except (OSError, duckdb.IOException) as error:
+        if (full := Unwritable.of(error)) is not None:
+            raise full from error
         raise ExportFailed(
             f"The export could not be written: {error}. Check the free space for temporary files."
         ) from error

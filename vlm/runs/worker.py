@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
 from vlm.datasets import finding
-from vlm.errors import DatabaseUnusable, Refusal
+from vlm.errors import Refusal
 from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
 from vlm.process import keeper, sample_store
@@ -76,21 +76,15 @@ def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, floa
             halted = _work(run, halt, waited)
         except _GivenUp:
             halted = True
-        except Refusal as problem:
-            # Whoever is halted while fetching the model or waiting for the store finds neither.
-            if halt.is_set() and isinstance(problem, (ModelUnavailable, StoreBusy)):
-                halted = True
-            else:
-                logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(problem, ModelUnavailable))
-                status, error, cause = Status.FAILED, str(problem), problem
-        except OperationalError as problem:
-            logger.exception("Run %s failed", run.pk)
-            cause = DatabaseUnusable.of(problem)
-            status, error = Status.FAILED, str(cause)
         except Exception as problem:
-            logger.exception("Run %s failed", run.pk)
-            status = Status.FAILED
-            error = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
+            cause = jobs.foreseen(problem)
+            # Whoever is halted while fetching the model or waiting for the store finds neither.
+            if halt.is_set() and isinstance(cause, (ModelUnavailable, StoreBusy)):
+                halted, cause = True, None
+            else:
+                logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(cause, ModelUnavailable))
+                unforeseen = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
+                status, error = Status.FAILED, cause.message if cause is not None else unforeseen
     if halted and _own(run).filter(status=Status.CANCELLING).exists():
         status = Status.CANCELLED
     elif halted:

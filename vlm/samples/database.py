@@ -330,7 +330,7 @@ def explained(error: duckdb.Error, path: Path) -> Exception:
     text = str(error)
     if "has been invalidated" in text:
         return StoreBusy(f"{path.name} is opened anew after an error. Try again.")
-    if any(sign in text for sign in ("No space left", "not enough space", "File too large")):
+    if any(sign in text for sign in ("No space left", "not enough space", "File too large", "quota exceeded")):
         return StoreFull(
             f"The disk of {path} is full: nothing of this step was kept, all before it is safe. Make room."
         )

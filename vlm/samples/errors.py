@@ -28,6 +28,9 @@ class StoreReadOnly(StoreError):
 class StoreFull(StoreError):
     """The disk is full. What was committed before is safe."""
 
+    title = "Nothing can be written"
+    status = 507
+
 
 class StoreCorrupt(StoreError):
     """The file is damaged, no DuckDB file at all, or of a newer version."""

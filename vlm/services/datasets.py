@@ -1,6 +1,7 @@
 """Data sets: importing, finding, deleting, checking and counting them, and the views of them that users saved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -183,12 +184,23 @@ def check_store(*, repair: bool = False) -> checking.Report:
     """Prove that every sample's tags are what the ledger says, and that both databases say the same of what is in both."""
     if repair:
         errands.finish()
-    with sample_store().write() as cursor:
+    with _alone(writing=repair) as cursor:
         # Read only now: an import that had the store until here may have made one.
         datasets = {dataset.pk: dataset for dataset in Dataset.objects.all()}
         report = checking.check_store(cursor, datasets=datasets, repair=repair)
         report.between = _between(cursor, datasets, repair)
     return report
+
+
+@contextmanager
+def _alone(*, writing: bool) -> Iterator[Cursor]:
+    """Yield a cursor to the store while nobody else writes to it; one that only reads can have it on a full disk, too."""
+    if writing:
+        with sample_store().write() as cursor:
+            yield cursor
+    else:
+        with sample_store().still() as (cursor, _):
+            yield cursor
 
 
 def _between(cursor: Cursor, datasets: dict[int, Dataset], repair: bool) -> dict[str, int]:

@@ -3,8 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from datavisor.private import as_the_user_wants
 from vlm.errors import Refusal
@@ -71,12 +73,8 @@ def lay_out(
         if not copy:
             path.symlink_to(source)
             return
-        with source.open("rb") as file, path.open("xb") as made:
-            try:
-                shutil.copyfileobj(file, made)
-            except OSError:
-                path.unlink()  # a part is not taken for the whole
-                raise
+        with source.open("rb") as file, _new(path) as made:
+            shutil.copyfileobj(file, made)
         shutil.copystat(source, path)
 
     return _each(rows_of(dataset, filter), place)
@@ -93,7 +91,7 @@ def write_sidecars(*, dataset: Dataset, filter: SampleFilter, into: Path | None 
         path = Path(xmp.name_of(str(beside))) if target is None else target / xmp.name_of(row.path)
         if target is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with _new(path) as file:
             file.write(xmp.packet(row))
 
     return _each(rows_of(dataset, filter), place)
@@ -111,6 +109,18 @@ def _each(rows: Iterator[ExportRow], place: Callable[[ExportRow], None]) -> Laid
             except (OSError, ImageUnreadable) as error:
                 done.complain(f"{row.path}: {getattr(error, 'strerror', None) or error}")
     return done
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that was not there; it goes again if the disk is full, since a part would be taken for the whole."""
+    file = path.open("xb")
+    try:
+        with file:  # what is buffered is written at the end only
+            yield file
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _folder(row: ExportRow, name: str, words: dict[str, tuple[str, ...]]) -> str:

@@ -11,7 +11,6 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
-from vlm.errors import Refusal
 from vlm.models import Dataset, Trial, words_by_dimension
 from vlm.process import sample_store
 from vlm.runs import trying
@@ -190,9 +189,9 @@ def _ask_all(trial: Trial, own: QuerySet[Trial], halt: threading.Event) -> tuple
             stopped=halt.is_set,
             tell=tell,
         )
-    except Refusal as problem:
-        return Trial.Status.FAILED, str(problem)
-    except Exception:
+    except Exception as error:
+        if (problem := jobs.foreseen(error)) is not None:
+            return Trial.Status.FAILED, problem.message
         logger.exception("Trial %s failed", trial.pk)
         return Trial.Status.FAILED, "The trial failed. The server's log has the details."
     return (Trial.Status.FAILED, STOPPED) if halt.is_set() else (Trial.Status.COMPLETED, "")

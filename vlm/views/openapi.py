@@ -122,6 +122,7 @@ def _responses(declared: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         **({"304": {"description": "As it was."}} if isinstance(declared.answer, File) else {}),
         "4XX": refused,
         "503": refused,
+        "507": refused,
     }
 
 

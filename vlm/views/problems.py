@@ -1,6 +1,5 @@
 """A request that cannot be served, with a sentence that says what to do."""
 
-import errno
 import logging
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from django.views.defaults import server_error
 from vlm.errors import DatabaseUnusable, Refusal, Unwritable
 
 logger = logging.getLogger(__name__)
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Problem(Refusal):
@@ -72,10 +69,8 @@ def told(request: HttpRequest, error: BaseException | None) -> HttpResponse | No
         refusal = error
     elif isinstance(error, OperationalError):
         refusal = DatabaseUnusable.of(error)
-    elif isinstance(error, OSError) and error.errno in NO_ROOM:
-        refusal = Unwritable(
-            f"{error.filename or 'The disk'} takes no writes: {error.strerror}. Make room, and try again."
-        )
+    elif error is not None and (full := Unwritable.of(error)) is not None:
+        refusal = full
     else:
         return None
     if refusal is not error:

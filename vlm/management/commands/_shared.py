@@ -1,6 +1,7 @@
 """What the commands share: errors as exit codes, finding things by name, filters, progress on stderr, tables, JSON."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -8,8 +9,9 @@ import threading
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
@@ -19,9 +21,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from datavisor.private import as_the_user_wants
 from datavisor.terminal import harmless, in_one_line
 from vlm import services
-from vlm.errors import DatabaseUnusable, Refusal
+from vlm.errors import DatabaseUnusable, Refusal, Unwritable
 from vlm.figures import counted
 from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
@@ -90,6 +93,10 @@ class DoorCommand(BaseCommand):
             raise CommandError(refusal.message, returncode=refusal.exit_code) from error
         except Refusal as error:
             raise CommandError(error.message, returncode=error.exit_code) from error
+        except OSError as error:
+            if (full := Unwritable.of(error)) is None:
+                raise
+            raise CommandError(full.message, returncode=full.exit_code) from error
         except KeyboardInterrupt as error:
             raise CommandError("Stopped.", returncode=INTERRUPTED) from error
 
@@ -132,6 +139,36 @@ def tell_laid_out(command: BaseCommand, done: services.folders.LaidOut, what: st
         command.stderr.write(problem)
     kept = f"; {done.kept:,} were there already and stay as they are" if done.kept else ""
     command.stdout.write(f"{counted(done.made, what)} made{kept}.")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the place of ``path`` when the block has ended well; until then, and else, all stays as it was.
+
+    Raises:
+        CommandError: it cannot be written, on a full disk for instance.
+    """
+    path = path.expanduser()
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device, in whose place nothing can be put
+            with path.open("wb") as file:
+                yield file
+            return
+        path = path.resolve()  # what a link leads to, not the link
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with as_the_user_wants():
+                opened = partial.open("wb")
+            with opened as file:
+                yield file
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise CommandError(
+            f"{path} cannot be written: {why}. Choose another with --output.", returncode=USAGE
+        ) from error
 
 
 def positive(text: str) -> int:

@@ -7,12 +7,9 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import IO, Any
 
-from django.core.management.base import CommandError
-
-from datavisor.private import as_the_user_wants
 from vlm import services
 from vlm.formats import EXPORTS
-from vlm.management.commands._shared import USAGE, DoorCommand, add_filter_argument, find_dataset, read_filter
+from vlm.management.commands._shared import DoorCommand, add_filter_argument, find_dataset, read_filter, whole_file
 
 
 class Command(DoorCommand):
@@ -30,17 +27,12 @@ class Command(DoorCommand):
         dataset = find_dataset(options["dataset"])
         output: Path | None = options["output"]
         chosen = read_filter(options["filter"])
-        try:
-            with services.exports.make(dataset=dataset, filter=chosen, format=options["format"]) as made:
-                if output is None:
-                    _to_stdout(made.file)
-                else:
-                    _to_file(made.file, output)
-        except OSError as error:
-            raise CommandError(
-                f"{output or 'stdout'} cannot be written: {error.strerror or error}. Choose another with --output.",
-                returncode=USAGE,
-            ) from error
+        with services.exports.make(dataset=dataset, filter=chosen, format=options["format"]) as made:
+            if output is None:
+                _to_stdout(made.file)
+                return
+            with whole_file(output) as file:
+                shutil.copyfileobj(made.file, file)
 
 
 def _to_stdout(made: IO[bytes]) -> None:
@@ -50,16 +42,3 @@ def _to_stdout(made: IO[bytes]) -> None:
     except BrokenPipeError:
         # The reader has seen enough. Python would complain once more when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _to_file(made: IO[bytes], output: Path) -> None:
-    """Write beside ``output`` and put it in place when it is complete."""
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        with as_the_user_wants():
-            opened = partial.open("wb")
-        with opened as file:
-            shutil.copyfileobj(made, file)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,19 +2,18 @@
 
 import csv
 from argparse import ArgumentParser
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError
-
 from vlm import services
 from vlm.management.commands._shared import (
-    USAGE,
     DoorCommand,
     add_filter_argument,
     find_dataset,
     positive,
     read_filter,
+    whole_file,
 )
 from vlm.statistics.draws import Design
 
@@ -67,10 +66,7 @@ class Command(DoorCommand):
         if options["output"] == "-":
             csv.writer(self.stdout).writerows([HEADER, *table])
             return
-        path = Path(options["output"]).expanduser()
-        try:
-            with path.open("w", newline="", encoding="utf-8-sig") as file:
-                csv.writer(file).writerows([HEADER, *table])
-        except OSError as error:
-            raise CommandError(f"{path} cannot be written: {error.strerror}.", returncode=USAGE) from error
+        path = Path(options["output"])
+        with whole_file(path) as file, TextIOWrapper(file, encoding="utf-8-sig", newline="") as written:
+            csv.writer(written).writerows([HEADER, *table])
         self.stderr.write(f"{len(table):,} images are in {path}.")

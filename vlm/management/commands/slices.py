@@ -19,6 +19,7 @@ from vlm.management.commands._shared import (
     read_filter,
     result_console,
     to_json,
+    whole_file,
 )
 from vlm.models import Dataset, FrozenSlice
 
@@ -83,13 +84,9 @@ class Command(DoorCommand):
                 shutil.copyfileobj(made.file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
                 return
-            path = Path(output).expanduser()
-            try:
-                with path.open("wb") as file:
-                    shutil.copyfileobj(made.file, file)
-            except OSError as error:
-                raise CommandError(f"{path} cannot be written: {error.strerror}.", returncode=USAGE) from error
-        self.stderr.write(f"The manifest of {frozen.samples:,} images is in {path}.")
+            with whole_file(Path(output)) as file:
+                shutil.copyfileobj(made.file, file)
+        self.stderr.write(f"The manifest of {frozen.samples:,} images is in {output}.")
 
 
 def _find(dataset: Dataset, text: str) -> FrozenSlice:

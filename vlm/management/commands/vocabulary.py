@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from vlm import services, vocabulary_file
-from vlm.management.commands._shared import USAGE, DoorCommand
+from vlm.management.commands._shared import USAGE, DoorCommand, whole_file
 from vlm.services.vocabulary import Removed, TagsAtStake
 
 
@@ -42,10 +42,8 @@ class Command(DoorCommand):
             if path == "-":
                 self.stdout.write(text, ending="")
                 return
-            try:
-                Path(path).expanduser().write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise CommandError(f"{path} cannot be written: {error.strerror}.", returncode=USAGE) from error
+            with whole_file(Path(path)) as file:
+                file.write(text.encode())
             self.stdout.write(f"The vocabulary is in {path}.")
             return
         try:
