@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.children import PATIENCE
-from tests.page.conftest import Server, Visitor, draw_images
+from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
 from tests.page.test_browser import mark, start, unreloaded
 
 expect.set_options(timeout=1000 * PATIENCE)
@@ -162,41 +163,168 @@ def test_counts_and_a_filtered_result_follow_a_run(visitor: Visitor, folder: Pat
 
 
 def test_somebody_elses_run_says_whose_it_is_and_why_one_cannot_start_another(
-    visitor: Visitor, folder: Path, server: Server
+    visitor: Visitor, folder: Path, server: Server, browser: Browser
 ) -> None:
     page = visitor.log_in()
-    page.goto(visitor.imported(draw_images(folder, 4, size=SIDE)))
+    address = visitor.imported(draw_images(folder, 4, size=SIDE))
+    page.goto(address)
+    server.python(
+        "import django; django.setup()\n"
+        "from django.contrib.auth.models import Permission, User\n"
+        f"carol = User.objects.create_user('carol', password={PASSWORD!r})\n"
+        "carol.user_permissions.add(*Permission.objects.filter(codename__in=['view_dataset', 'autotag_dataset']))\n"
+    )
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    colleague = context.new_page()
+    colleague.goto(address)
+    colleague.get_by_label("User name").fill("carol")
+    colleague.get_by_label("Password").fill(PASSWORD)
+    colleague.get_by_role("button", name="Log in").click()
+    expect(colleague.locator("#auto-tag")).to_be_visible()
     server.brake.allow(1)
     start(page)
     server.brake.wait_until_reached()
-    expect(page.locator("#live")).to_contain_text("by ada")
-    expect(page.locator("#live")).to_contain_text("lighting")
-    expect(page.get_by_text("Auto-tag comes back when this run has ended")).to_be_visible()
-    page.locator("header").get_by_role("link", name="Runs").click()
-    expect(page.locator("#active-runs")).to_contain_text(folder.name)
-    expect(page.locator("#active-runs")).to_contain_text("by ada")
-    page.go_back()
+    expect(colleague.locator("#live")).to_contain_text("by ada")
+    expect(colleague.locator("#live")).to_contain_text("lighting")
+    expect(colleague.get_by_text("Auto-tag comes back when this run has ended")).to_be_visible()
+    colleague.locator("header").get_by_role("link", name="Runs").click()
+    expect(colleague.locator("#active-runs")).to_contain_text(folder.name)
+    expect(colleague.locator("#active-runs")).to_contain_text("by ada")
+    colleague.goto(address)
+    colleague.get_by_role("button", name="Cancel").click()
+    for one in (page, colleague):
+        expect(one.locator("#live.cancelled")).to_be_visible()
+        expect(one.locator("#auto-tag")).to_be_visible()
+    context.close()
+    server.brake.release()
+
+
+def test_a_run_on_the_wrong_filter_is_cancelled_and_taken_back(visitor: Visitor, folder: Path, server: Server) -> None:
+    """The answers of the run before it are those that count again, on every picture that it had reached."""
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 6, size=SIDE))
+    page.goto(address)
+    start(page)
+    expect(page.locator("#live.completed")).to_be_visible()
+    first = page.locator("#live").get_attribute("data-run")
+    tags = page.locator(".cell .tag.model").all_inner_texts()
+    assert len(tags) == 6 * 5
+
+    page.goto(f"{address}?q=00")
+    page.locator("#auto-tag > summary").click()
+    expect(page.locator("#auto-tag input[value=filter]")).to_be_checked()
+    page.locator("#auto-tag input[name=scope][value=all]").check()
+    server.brake.allow(2)
+    page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+    server.brake.wait_until_reached()
+    expect(page.locator("#live")).to_contain_text("within a filter")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#live.cancelled")).to_be_visible()
+    second = page.locator("#live").get_attribute("data-run")
+    page.goto(f"{address}?run={second}")
+    expect(page.locator(".total b")).to_have_text("2")
+
     page.locator("#live").get_by_role("link", name=re.compile("^Run")).click()
     page.get_by_text("Take this run back…").click()
     page.get_by_role("button", name="Take the run back").click()
     expect(page.locator("#live")).to_contain_text("taken back")
+    page.goto(f"{address}?run={second}")
+    expect(page.locator(".cell")).to_have_count(0)
+    page.goto(f"{address}?run={first}")
+    expect(page.locator(".cell .tag.model")).to_have_text(tags)
     server.brake.release()
 
 
-def test_the_right_pictures_are_found_and_their_tags_taken_away_in_a_file(visitor: Visitor, folder: Path) -> None:
+def count_of(page: Page, facet: str, word: str) -> Locator:
+    return page.locator(f"#facet-{facet} li[data-name={word}] .count")
+
+
+def test_fifty_wrong_tags_are_found_put_right_and_undone(visitor: Visitor, folder: Path) -> None:
+    """Find them, select them, take the word away or give the right one, read what was done, take that back."""
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 60, size=64))
+    page.goto(address)
+    boxes, selection, told = page.locator(".pick input"), page.locator("#selection"), page.locator("#messages .success")
+
+    def select_fifty() -> None:
+        boxes.nth(0).click()
+        boxes.nth(49).click(modifiers=["Shift"])
+        expect(page.locator("[data-selected-count]")).to_have_text("50 selected")
+
+    def expect_fifty_of(word: str, *, without: str) -> None:
+        """Expect the facets to say so, on a page that nobody has loaded again."""
+        expect(count_of(page, "weather", word)).to_have_text("50")
+        expect(page.locator(f"#facet-weather li[data-name={without}] .count")).to_have_text(re.compile("^0?$"))
+        assert unreloaded(page)
+
+    select_fifty()
+    page.locator("#bulk-tag").fill("rainy")
+    page.keyboard.press("Enter")
+    expect(told.last).to_contain_text("“rainy” added to 50 images")
+    selection.get_by_role("button", name="Clear").click()
+
+    page.locator("#facet-weather .word", has_text="rainy").click()
+    expect(page.locator(".total")).to_contain_text("50 of 60")
+    expect(page.locator(".cell")).to_have_count(50)
+    mark(page)
+    # Another word takes the place of the wrong one, in one step.
+    select_fifty()
+    page.keyboard.press("t")
+    page.keyboard.type("sunny")
+    page.keyboard.press("Enter")
+    expect(told.last).to_contain_text("“sunny” added to 50 images; on 50 it took the place of another word of weather")
+    expect(page.locator(".cell")).to_have_count(0)
+    expect(selection).to_be_hidden()
+    expect_fifty_of("sunny", without="rainy")
+    told.last.get_by_role("button", name="Undo").click()
+    expect(page.locator(".cell")).to_have_count(50)
+    expect(page.locator(".cell .tag.user")).to_have_text(["rainy"] * 50)
+    expect_fifty_of("rainy", without="sunny")
+
+    # Taken away only; nothing unseen is selected by what is clicked next.
+    select_fifty()
+    page.locator("#bulk-tag").fill("rainy")
+    selection.get_by_role("button", name="Remove").click()
+    expect(told.last).to_contain_text("“rainy” removed from 50 images")
+    expect(page.locator(".cell")).to_have_count(0)
+    expect(count_of(page, "weather", "rainy")).to_have_text("0")
+    expect(page.locator("#facet-weather .lacking .count")).to_have_text("60")
+    page.locator("h1").click()
+    page.keyboard.press("Control+z")
+    expect(page.locator(".cell")).to_have_count(50)
+    expect(page.locator("[data-selected-count]")).to_have_text("0 selected")
+    expect_fifty_of("rainy", without="sunny")
+    page.locator("#stats").get_by_role("link", name="Edits").click()
+    for what in ("added sunny", "took away rainy"):
+        expect(page.get_by_role("row", name=re.compile(f"{what}.* 50 undone"))).to_be_visible()
+
+
+def test_the_right_pictures_are_found_and_taken_away_as_a_table_and_as_files(visitor: Visitor, folder: Path) -> None:
     page = visitor.log_in()
     page.goto(visitor.imported(draw_images(folder, 5)))
     tagged(page, "night", 0, 1, 2)
     page.locator("#selection").get_by_role("button", name="Clear").click()
+    tagged(page, "blurry", 1, 2, 3)
+    page.locator("#selection").get_by_role("button", name="Clear").click()
     page.locator("#facet-weather .word", has_text="night").click()
     expect(page.locator(".total b")).to_have_text("3")
-    page.locator("#export > summary").click()
-    with page.expect_download() as download:
-        page.locator("#export").get_by_role("link", name=re.compile("csv")).first.click()
-    lines = Path(download.value.path()).read_text().splitlines()
-    assert len({line.split(",")[0] for line in lines[1:]}) == 3
+    page.locator("#facet-clarity .word", has_text="blurry").click()
+    expect(page.locator(".total b")).to_have_text("2")
+
+    def exported(format: str) -> Path:
+        if page.locator("#export").get_attribute("open") is None:
+            page.locator("#export > summary").click()
+        with page.expect_download() as download:
+            page.locator("#export").get_by_role("link", name=re.compile(format)).first.click()
+        assert "blurry" in download.value.suggested_filename
+        return Path(download.value.path())
+
+    lines = exported("csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in lines[1:]} == {"001.png", "002.png"}
+    with ZipFile(exported("pictures")) as pictures:
+        for name in ("001.png", "002.png"):
+            (inside,) = (each for each in pictures.namelist() if each.endswith(name))
+            assert pictures.read(inside) == (folder / name).read_bytes()
 
 
 def test_a_data_set_is_renamed_and_pointed_to_the_folder_its_images_moved_to(visitor: Visitor, folder: Path) -> None:
