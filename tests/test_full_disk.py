@@ -22,7 +22,7 @@ pytestmark = pytest.mark.processes
 
 IMAGES = 40
 TRIES = 60  # what is written may still find room in what a file has already
-JSON = {"Accept": "application/json"}
+JSON: Any = {"Accept": "application/json"}  # given on as keywords
 
 # What may be said of a full disk, and the words in which it says what to do.
 FULL, ADVICE = 507, "Make room"
@@ -209,7 +209,7 @@ READ_ELSEWHERE = (
     ),
     *("/admin/", "/admin/vlm/dataset/", "/admin/vlm/taggingrun/", "/admin/vlm/importjob/", "/static/vlm/app.css"),
 )
-WRITTEN = {
+WRITTEN: dict[str, dict[str, object]] = {
     "/datasets/1/tags": {"action": "add", "tag": "full NUMBER", "all": 1},
     "/datasets/1/views": {"name": "view NUMBER", "query": "q=NUMBER"},
     "/datasets/1/slices": {"name": "slice NUMBER", "query": "q=0"},
@@ -230,7 +230,7 @@ WRITTEN = {
 def test_reading_goes_on_and_writing_says_so(site: Site, wire: Wire) -> None:
     assert wire.post("/datasets/1/tags", {"action": "add", "tag": "first", "all": 1}, **JSON)[0] == 200
     addresses = [f"/datasets/1/{path}" for path in READ] + list(READ_ELSEWHERE)
-    languages: list[dict[str, str]] = [{}, JSON, {"HX_Request": "true"}]
+    languages: list[Any] = [{}, JSON, {"HX_Request": "true"}]
     with_room = {
         (path, at): wire.ask("GET", path, **asked)[0] for path in addresses for at, asked in enumerate(languages)
     }
