@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -58,22 +59,24 @@ def freeze(*, dataset: Dataset, name: str, filter: SampleFilter, user: User | No
         raise SliceRefused(f"This data set has {MOST_SLICES} frozen slices. Remove one first.")
     taken = SliceRefused(f"There is a frozen slice “{name}” already. Give another name, or remove that one.")
     try:
-        with transaction.atomic():
-            frozen = FrozenSlice.objects.create(
-                dataset=dataset,
-                user=user,
-                name=name,
-                query=filter.to_query(),
-                vocabulary_json=_vocabulary(),
-                runs=_runs(dataset),
-            )
-            with sample_store().write() as cursor:
+        with ExitStack() as both:
+            # Waited for before Django's transaction begins, which lets nobody else write.
+            cursor = both.enter_context(sample_store().write())
+            with transaction.atomic():
+                frozen = FrozenSlice.objects.create(
+                    dataset=dataset,
+                    user=user,
+                    name=name,
+                    query=filter.to_query(),
+                    vocabulary_json=_vocabulary(),
+                    runs=_runs(dataset),
+                )
                 target = where(dataset.pk, filter, words_by_dimension())
-                count = values.slice_freeze(cursor, dataset_id=dataset.pk, slice_id=frozen.pk, target=target)
-                if not count:
+                frozen.samples = values.slice_freeze(cursor, dataset_id=dataset.pk, slice_id=frozen.pk, target=target)
+                if not frozen.samples:
                     raise SliceRefused("No image matches this filter, so there is nothing to freeze.")
-            frozen.samples = count
-            frozen.save(update_fields=["samples"])
+                frozen.save(update_fields=["samples"])
+                both.close()  # the store commits first: ids without a row are nobody's, a row without ids would tell a lie
     except IntegrityError:
         raise taken from None
     return frozen
