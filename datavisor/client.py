@@ -58,13 +58,17 @@ class StillRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag: whose word it is (``user`` or ``model``), of which dimension, and how probable the model found it."""
+    """A tag: whose word it is (``user`` or ``model``), of which dimension, and how probable the model found it.
+
+    ``shared_from`` is the image of the same group about which the model was asked instead, if it was.
+    """
 
     tag: str
     dimension: str | None
     source: Literal["user", "model"]
     probability: float | None
     run: int | None
+    shared_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +251,7 @@ class Dataset:
             filter: as in the page's address.
             ids: of images.
             options: ``scope`` (``missing``, ``all``, ``failed``), ``dimensions``, ``detail``, ``mode``, ``limit``,
-                ``min_probability``, ``min_mass``.
+                ``min_probability``, ``min_mass``, ``one_per_group``.
         """
         chosen = list(ids)
         within = "selection" if chosen else "filter" if filter else "dataset"
@@ -438,7 +442,8 @@ def _query(filter: str, parts: Mapping[str, Part], **more: Any) -> str:
 
 def _image(one: Mapping[str, Any]) -> Image:
     tags = tuple(
-        Tag(tag["tag"], tag["dimension"], tag["source"], tag["probability"], tag["run"]) for tag in one["tags"]
+        Tag(tag["tag"], tag["dimension"], tag["source"], tag["probability"], tag["run"], tag.get("shared_from"))
+        for tag in one["tags"]
     )
     return Image(
         id=one["id"],

@@ -43,6 +43,7 @@ KEYS = [
         "tagged",
         "discarded",
         "failed",
+        "shared",
         "seconds",
         "images_per_second",
         "tags",
@@ -137,7 +138,7 @@ def test_autotag_as_json(dataset: Dataset) -> None:
     run = TaggingRun.objects.get()
     assert code == 0
     assert list(result) == KEYS
-    assert [result[key] for key in KEYS[:7]] == [run.pk, "completed", 6, 6, 6, 0, 0]
+    assert [result[key] for key in KEYS[:8]] == [run.pk, "completed", 6, 6, 6, 0, 0, 0]
     assert result["seconds"] > 0
     assert result["images_per_second"] > 0
     counts: dict[str, int] = {}

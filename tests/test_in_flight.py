@@ -147,4 +147,4 @@ def test_a_checkpoint_that_changed_meanwhile_is_said_and_answers_for_itself(data
 
 
 def create_total(dataset: Dataset, folder: Path) -> int:
-    return services.runs.scope_count(dataset=dataset, options=RunOptions(model=str(folder)))
+    return services.runs.extent(dataset=dataset, options=RunOptions(model=str(folder))).images

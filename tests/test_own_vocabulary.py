@@ -65,7 +65,7 @@ def tags(dataset: Dataset) -> dict[str, set[str]]:
 
 
 def missing(dataset: Dataset, **options: Any) -> int:
-    return services.runs.scope_count(dataset=dataset, options=RunOptions(**options))
+    return services.runs.extent(dataset=dataset, options=RunOptions(**options)).images
 
 
 # -- what is missing is a dimension ------------------------------------------------------------------------------------------

@@ -98,7 +98,8 @@ from vlm.process import sample_store
 with sample_store().read() as cursor:
     tags = cursor.execute("select path, tags from samples order by path").fetchall()
     answers = cursor.execute("select sample_id, count(*), count(distinct dimension) from answers group by 1").fetchall()
-print(json.dumps([tags, answers]))
+    shared = cursor.execute("select sum(shared)::integer from run_totals").fetchone()[0]
+print(json.dumps([tags, answers, shared]))
 """
 
 
@@ -133,15 +134,29 @@ TaggingRun.objects.all().delete()
 """
 
 
+# Every image has another one that is nearly the same.
+PAIRS = """
+import numpy as np
+from vlm.models import Dataset
+from vlm.process import sample_store
+from vlm.samples.finding import groups_put
+dataset = Dataset.objects.get().pk
+with sample_store().write() as cursor:
+    ids = np.array([row[0] for row in cursor.execute("select id from samples order by 1").fetchall()])
+    groups_put(cursor, dataset_id=dataset, ids=ids, groups=np.arange(len(ids)) % (len(ids) // 2), distance=4)
+"""
+
 # A run from beginning to end, its result, and its revert; then a new run that waits for a worker.
 UNDISTURBED = (
-    """
+    PAIRS
+    + """
 import threading
 from vlm import services
 from vlm.models import Dataset, TaggingRun
 from vlm.runs.options import RunOptions
 def create():
-    return services.runs.create(dataset=Dataset.objects.get(), options=RunOptions(), user=None, origin="command")
+    options = RunOptions(one_per_group=ONE_PER_GROUP)
+    return services.runs.create(dataset=Dataset.objects.get(), options=options, user=None, origin="command")
 run = services.runs.execute(run_id=create().pk, stop=threading.Event())
 assert (run.status, run.failed) == ("completed", 0)
 """
@@ -149,14 +164,19 @@ assert (run.status, run.failed) == ("completed", 0)
     + """
 services.runs.revert(run=run)
 TaggingRun.objects.all().delete()
+"""
+    + PAIRS  # at its end the run has looked for groups itself
+    + """
 create()
 """
 )
 
 
-def test_a_run_killed_ten_times_answers_everything_once(home: Home) -> None:
-    """Each worker goes on where the last one was killed; the eleventh comes to the end."""
-    expected, answers = json.loads(home.python(UNDISTURBED))
+@pytest.mark.parametrize(("one_per_group", "kills"), [(False, KILLS), (True, KILLS // 2)])
+def test_a_run_killed_again_and_again_answers_everything_once(home: Home, one_per_group: bool, kills: int) -> None:
+    """Each worker goes on where the last one was killed; the one after them comes to the end."""
+    expected, answers, shared = json.loads(home.python(f"ONE_PER_GROUP = {one_per_group}\n{UNDISTURBED}"))
+    assert shared == (IMAGES // 2 if one_per_group else 0)
     assert [row[1:] for row in answers] == [[5, 5]] * IMAGES
     workshop = home.start("-c", WORKSHOP, stdin=True)
     assert workshop.stdout is not None
@@ -164,29 +184,30 @@ def test_a_run_killed_ten_times_answers_everything_once(home: Home) -> None:
     assert workshop.stdout.readline() == "ready\n", finish(workshop)[1]
     chance = random.Random(5)
     reached = 0
-    for kill in range(KILLS + 1):
-        if kill == KILLS:
+    for kill in range(kills + 1):
+        if kill == kills:
             home.brake.release()
         else:
             home.brake.allow(3)
         workshop.stdin.write("work\n")
         workshop.stdin.flush()
         worker = int(workshop.stdout.readline())
-        if kill < KILLS:
+        if kill < kills:
             # At work on one of its three images, at whatever step; the brake keeps it from ever coming to the end.
             wait_for(lambda: home.last_run()[1] > reached, "A first commit of the worker")  # noqa: B023
             time.sleep(chance.random() * 0.1)
             os.kill(worker, signal.SIGKILL)
         assert workshop.stdout.readline() == "ended\n"
         status, reached = home.last_run()
-        if kill < KILLS:
-            assert status == "running"
+        if kill < kills:
+            # A worker that learns from the store what the last one could not write down any more says so as it loads.
+            assert status in ("loading", "running")
             assert 0 < reached <= 4 * (kill + 1) < IMAGES + 4
     workshop.stdin.close()
     workshop.wait(PATIENCE)
     assert home.last_run() == ("completed", IMAGES)
-    tags, answers = json.loads(home.python(READ))
-    assert tags == expected
+    tags, answers, now_shared = json.loads(home.python(READ))
+    assert (tags, now_shared) == (expected, shared)
     assert [row[1:] for row in answers] == [[5, 5]] * IMAGES
     assert home.manage("check_store").returncode == 0
 

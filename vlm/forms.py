@@ -118,6 +118,7 @@ class AutoTagForm(forms.Form):
     min_probability = forms.FloatField(min_value=0, max_value=1, required=False, label="Least probability")
     min_mass = forms.FloatField(min_value=0, max_value=1, required=False, label="Least mass")
     limit = forms.IntegerField(min_value=1, max_value=BIGGEST_COUNT, required=False, label="At most")
+    one_per_group = forms.BooleanField(required=False, label="One image per group")
     failed_of = forms.IntegerField(min_value=1, max_value=BIGGEST_ID, required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -144,7 +145,7 @@ class AutoTagForm(forms.Form):
         asked = values["dimensions"]
         chosen = {
             key: values[key] or getattr(plain, key)
-            for key in ("scope", "detail", "full_share", "mode", "limit", "failed_of")
+            for key in ("scope", "detail", "full_share", "mode", "limit", "failed_of", "one_per_group")
         } | {
             key: getattr(plain, key) if values[key] is None else values[key] for key in ("min_probability", "min_mass")
         }

@@ -63,7 +63,7 @@ def numbers(state: RunState) -> dict[str, str]:
         "tagged": number(state.tagged),
         "discarded": number(state.discarded),
         "failed": number(state.failed),
-    }
+    } | ({"shared": number(state.shared)} if state.one_per_group else {})
 
 
 def context(dataset_id: int, state: RunState | None, can_tag: bool) -> dict[str, Any]:

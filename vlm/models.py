@@ -236,6 +236,10 @@ class TaggingRun(models.Model):
     same_detail = models.BooleanField(
         default=False, help_text="Answers of another detail or number format count as missing."
     )
+    one_per_group = models.BooleanField(
+        default=False,
+        help_text="Of images that are nearly the same one is asked, and the others take its answers over.",
+    )
 
     started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     origin = models.CharField(max_length=16, choices=Origin, default=Origin.PAGE)
@@ -248,6 +252,9 @@ class TaggingRun(models.Model):
     tagged = models.PositiveIntegerField(default=0)
     discarded = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
+    shared = models.PositiveIntegerField(
+        default=0, help_text="Of the processed images, how many took another's answers."
+    )
     rate = models.FloatField(default=0)
     seconds = models.FloatField(default=0)
     error = models.TextField(blank=True)

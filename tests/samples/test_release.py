@@ -50,6 +50,8 @@ def test_tags_answers_and_counts_are_what_they_were(released: SampleStore) -> No
             (9, 2, 6, 1),
             (3, 3, 0, 0),
         ]
+        assert cursor.execute("select distinct shared from run_totals").fetchall() == [(0,)]
+        assert cursor.execute("select count(*) from shares").fetchall() == [(0,)]
         assert len(store_id(cursor)) == 36
         found = samples_page(cursor, PHOTOS, SampleFilter(text="CAT-"), WORDS).samples
         assert [(sample.path, [tag.tag for tag in sample.tags]) for sample in found] == [("cat-face.jpg", ["pet"])]

@@ -15,6 +15,7 @@ from vlm.statistics.accuracy import (
     precision_of,
     recall_of,
     share_of_word,
+    units,
 )
 from vlm.statistics.draws import Design, draw
 from vlm.statistics.intervals import Estimate, labels_for, wilson
@@ -214,3 +215,12 @@ def test_wilson_is_sane_at_the_ends() -> None:
     assert wilson(0.0, 20, 1.96)[0] == 0.0
     assert 0.1 < wilson(0.0, 20, 1.96)[1] < 0.2
     assert wilson(1.2, 20, 1.96) == (pytest.approx(1 - wilson(0.0, 20, 1.96)[1]), 1.0)
+
+
+def test_samples_with_the_answer_of_one_are_one_draw_whatever_their_group() -> None:
+    """0 and 1 are near; 1 and 2 have 3's answer, as 3 has; 4 is near to itself alone, 5 and 6 have an answer of one that has no label."""
+    near = np.array([8, 8, -1, -1, 9, -1, -1, -1])
+    source = np.array([100, 103, 103, 103, 104, 200, 200, 107])
+    found = units(near, source)
+    assert found.tolist() == [0, 0, 0, 0, -1, 5, 5, -1]
+    assert units(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)).tolist() == []

@@ -154,3 +154,19 @@ def test_the_reliability_curve_holds_the_truth() -> None:
         labels.scores[:12] if labels.scores is not None else None,
     )
     assert len(reliability(few)) == 1
+
+
+def test_near_duplicates_are_seen_together_or_not_at_all() -> None:
+    """Copies of forty labels in every fold would let the fit see what it is rated by."""
+    raw, truth, _ = overconfident(40, seed=11)
+    copies = 25
+    group = np.tile(np.arange(40), copies)
+    many = np.tile(raw, (copies, 1)), np.tile(truth, copies)
+    seen = calibrate(*many, None, WORDS, KEY)
+    apart = calibrate(*many, None, WORDS, KEY, group=group)
+    alone = calibrate(*many, None, WORDS, KEY, group=np.full(len(group), -1))
+    assert isinstance(seen, Calibration)
+    assert alone == seen
+    unseen = apart.after
+    assert unseen is not None
+    assert unseen.log_loss > seen.after.log_loss

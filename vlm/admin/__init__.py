@@ -59,6 +59,11 @@ class RunOptionsForm(forms.Form):
         label="Least probability on the list",
         help_text="How much of the model's whole probability must lie on the allowed words.",
     )
+    one_per_group = forms.BooleanField(
+        required=False,
+        label="One image per group",
+        help_text="Of images that are nearly the same one is asked, and the others take its answers over, marked as shared.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,6 +85,7 @@ class RunOptionsForm(forms.Form):
             mode=data["mode"],
             min_probability=data["min_probability"],
             min_mass=data["min_mass"],
+            one_per_group=data["one_per_group"],
         )
 
 
@@ -207,6 +213,7 @@ class TaggingRunAdmin(ReadOnlyAdmin):
         "tagged",
         "discarded",
         "failed",
+        "shared",
         "rate_shown",
     ]
     list_filter = ["status", "dataset", "origin"]
@@ -214,12 +221,18 @@ class TaggingRunAdmin(ReadOnlyAdmin):
     actions = ["cancel", "resume", "revert"]
     change_form_template = "admin/vlm/run.html"
     fieldsets = [
-        (None, {"fields": ["dataset", "status", "error", "total", "processed", "tagged", "discarded", "failed"]}),
+        (
+            None,
+            {"fields": ["dataset", "status", "error", "total", "processed", "tagged", "discarded", "failed", "shared"]},
+        ),
         (
             "Time",
             {"fields": ["created", "started", "finished", "reverted", "heartbeat", "seconds_shown", "rate_shown"]},
         ),
-        ("What was asked", {"fields": ["scope", "filter_query", "sample_limit", "failed_of", "asked"]}),
+        (
+            "What was asked",
+            {"fields": ["scope", "filter_query", "sample_limit", "one_per_group", "failed_of", "asked"]},
+        ),
         ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "full_share", "mode", "batch_size"]}),
         ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
         ("Who", {"fields": ["started_by", "origin", "worker"]}),

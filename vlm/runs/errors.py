@@ -32,6 +32,18 @@ class NothingToTag(RunError):
     title = "Nothing to tag"
 
 
+class NotGrouped(RunError):
+    """A run is to ask one image of each group, and nobody has looked which images are nearly the same."""
+
+    title = "No groups are known"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nobody has looked yet which images are nearly the same. Measure the data set first: on its page “Pixels”, "
+            "or with the command measure."
+        )
+
+
 class NothingToChoose(RunError):
     """There is no image to ask one way and another."""
 

@@ -27,9 +27,10 @@ from vlm.moondream.crops import Detail
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode, least_of
 from vlm.samples import Answer, Head, Merged, Pending, Question, Raw, Result, SampleStore
-from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, merge_batch, run_begin
+from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, check_claim, merge_batch, run_begin
 from vlm.samples.progress import Wanted, pending
 from vlm.samples.refining import refine_batch, uncertain
+from vlm.samples.sharing import shares_plan
 from vlm.statistics.calibration import Calibration
 from vlm.vocabulary import Vocabulary
 
@@ -63,6 +64,7 @@ class Job:
         full_share: of the samples, how many are asked again, in a second pass at full detail; 0 for one pass.
         limit: samples at most; ``None`` for all.
         batch_size: images per pass; 0 for what fits.
+        one_per_group: of samples that are nearly the same one is asked, and the others take its answer over.
         thresholds: dimension, or ``dimension:word``, → its own least probability.
         calibrations: dimension → the one in force for just these answers.
     """
@@ -82,6 +84,7 @@ class Job:
     limit: int | None
     max_pixels: int
     full_share: float = 0
+    one_per_group: bool = False
     thresholds: Mapping[str, float] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
@@ -143,8 +146,17 @@ def tag_samples(
         keep = partial(merge, dataset_id=job.dataset_id, run_id=job.run_id, questions=questions, worker=job.worker)
         return _pass(job, samples, keep, store, tagger, stop, publish, waited, held_back=held_back)
 
-    # Answers are held back until the first ones show that the model fits.
-    done = go(job, _pending(job, store, stop), merge_batch, held_back=job.min_mass > 0)
+    done = Merged()
+    while True:
+        limit = None if job.limit is None else job.limit - done.processed
+        limit, takers = _plan_shares(job, limit, store, stop) if job.one_per_group else (limit, 0)
+        # Answers are held back until the first ones show that the model fits.
+        held_back = job.min_mass > 0 and not done.processed
+        part = go(job, _pending(replace(job, limit=limit), store, stop), merge_batch, held_back=held_back)
+        done += part
+        # Where the one that was asked could not be read, another one of its group is.
+        if stop.is_set() or not part.processed or part.shared == takers:
+            break
     if job.full_share and not stop.is_set():
         with store.read(stop=stop) as cursor:
             left = uncertain(cursor, run_id=job.run_id, share=job.full_share)
@@ -373,6 +385,14 @@ def _batches_of(size: int, tagger: Tagger) -> Iterator[None]:
         yield
     finally:
         tagger.batch_size = own if tagger.batch_size == size else min(own, tagger.batch_size)
+
+
+def _plan_shares(job: Job, limit: int | None, store: SampleStore, stop: threading.Event) -> tuple[int | None, int]:
+    """Plan whose answers are taken over; returns how many samples at most are asked, and how many take an answer."""
+    with store.write(stop=stop) as cursor:
+        check_claim(cursor, job.run_id, job.worker)
+        takers = shares_plan(cursor, job.wanted, dataset_id=job.dataset_id, run_id=job.run_id, limit=limit)
+    return None if limit is None else limit - takers, takers
 
 
 def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pending]:

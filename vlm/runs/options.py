@@ -39,6 +39,7 @@ class RunOptions:
         same_detail: an answer counts for ``missing`` only if it was made in the same detail and number format.
         detail: ``auto`` asks all images at low detail, and then those again at full whose answers are least certain.
         full_share: how large a share of the images that is.
+        one_per_group: ask one image of each group that is nearly the same, and let the group's others take its answers over.
         model, device: empty for the settings'.
         batch_size: images per pass; 0 for what fits.
     """
@@ -58,6 +59,7 @@ class RunOptions:
     failed_of: int | None = None
     vocabulary: Vocabulary | None = None
     same_detail: bool = False
+    one_per_group: bool = False
 
     def __post_init__(self) -> None:
         check_thresholds(self.min_probability, self.min_mass)

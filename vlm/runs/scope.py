@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
@@ -12,9 +13,10 @@ from vlm.moondream import ModelUnavailable, identity
 from vlm.moondream.hub import MODEL as PINNED_MODEL
 from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
+from vlm.runs.errors import NotGrouped
 from vlm.runs.loop import Job
 from vlm.runs.options import RunOptions
-from vlm.samples import Question, SampleFilter, asking, merging, progress, where
+from vlm.samples import Question, SampleFilter, asking, finding, merging, progress, sharing, where
 from vlm.samples.conditions import Condition
 from vlm.samples.database import Cursor
 from vlm.vocabulary import Vocabulary
@@ -43,6 +45,7 @@ def draft(dataset: Dataset, options: RunOptions) -> TaggingRun:
         min_probability=options.min_probability,
         min_mass=options.min_mass,
         same_detail=options.same_detail,
+        one_per_group=options.one_per_group,
     )
 
 
@@ -65,11 +68,36 @@ def questions(run: TaggingRun) -> tuple[Question, ...]:
     )
 
 
-def count(run: TaggingRun) -> int:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How many images a run covers, and how many of them it asks about: the others take an answer over."""
+
+    images: int
+    asked: int
+
+
+def extent(run: TaggingRun) -> Extent:
+    """Return what a run that has not begun would cover.
+
+    Raises:
+        NotGrouped: it is to ask one image of each group, and nobody has looked for groups.
+    """
     _adopt()
     with sample_store().read() as cursor:
-        found = progress.pending_count(cursor, _wanted(cursor, run), run_id=run.pk or 0)
-    return found if run.sample_limit is None else min(found, run.sample_limit)
+        wanted, limit = _wanted(cursor, run), run.sample_limit
+        found = progress.pending_count(cursor, wanted, run_id=0)
+        images = found if limit is None else min(found, limit)
+        if not run.one_per_group:
+            return Extent(images, images)
+        check_grouped(cursor, run.dataset_id)
+        takers = sharing.takers_count(cursor, wanted, dataset_id=run.dataset_id, run_id=0, limit=limit)
+        return Extent(images, images - takers)
+
+
+def check_grouped(cursor: Cursor, dataset_id: int) -> None:
+    """Raise :class:`NotGrouped` where nobody has looked which images are nearly the same."""
+    if finding.looked(cursor, dataset_id, finding.NEAR) is None:
+        raise NotGrouped
 
 
 def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
@@ -90,6 +118,7 @@ def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
         mode=run.mode,  # type: ignore[arg-type]
         detail="low" if run.detail == "auto" else run.detail,  # type: ignore[arg-type]
         full_share=run.full_share or 0,
+        one_per_group=run.one_per_group,
         min_probability=run.min_probability,
         min_mass=run.min_mass,
         batch_size=run.batch_size,

@@ -32,7 +32,8 @@ class RunState:
     """A run as viewers see it; ``rate`` in images per second, ``seconds`` and ``eta`` in seconds, downloads in bytes.
 
     ``asks`` are the questions’ names, ``within`` is the filter that narrows the run, and ``waits_for`` the run that has the
-    model, while this one waits for it.
+    model, while this one waits for it. With ``one_per_group`` one image of each group that is nearly the same is asked;
+    ``shared`` of the processed took its answers.
     """
 
     run: int
@@ -60,6 +61,8 @@ class RunState:
     asks: tuple[str, ...]
     within: str
     waits_for: int | None
+    one_per_group: bool
+    shared: int
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,6 +111,8 @@ def run_state(*, run: TaggingRun) -> RunState:
         asks=tuple(str(dimension["name"]) for dimension in run.vocabulary_json),
         within=run.filter_query,
         waits_for=_waits_for(run),
+        one_per_group=run.one_per_group,
+        shared=run.shared,
     )
 
 

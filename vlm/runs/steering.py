@@ -18,8 +18,9 @@ from vlm.runs.calibrating import for_job
 from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
 from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import NEVER, RunOptions, check_thresholds
+from vlm.runs.scope import Extent
 from vlm.runs.state import active_of, check_idle, fail_stale, notify
-from vlm.samples import Reapplied, SampleRow, merging, progress, reading
+from vlm.samples import Reapplied, SampleRow, merging, progress, reading, sharing
 from vlm.samples.merging import NO_WORDS
 
 Status = TaggingRun.Status
@@ -44,6 +45,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
         NothingToTag: the scope is empty.
         VocabularyError: nothing to ask, or an unknown dimension.
         FilterError: the filter names an unknown dimension.
+        NotGrouped: it is to ask one image of each group, and nobody has looked for groups.
     """
     fail_stale()
     errands.finish()  # else what is taken back by half would count as answered
@@ -51,7 +53,7 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
     run.started_by, run.origin, run.heartbeat = user, origin, timezone.now()
     if (active := active_of(dataset.pk)) is not None:
         raise RunActive(active)
-    run.total = scope.count(run)
+    run.total = scope.extent(run).images
     if not run.total:
         raise NothingToTag(
             "No image of this scope waits for an answer. Choose “all images, anew”, or another filter."
@@ -238,12 +240,16 @@ def preview(
             much of it is done, and of how much.
 
     Raises:
-        ModelUnavailable, VocabularyError, FilterError
+        ModelUnavailable, VocabularyError, FilterError, NotGrouped
     """
     run = scope.draft(dataset, replace(options, limit=min(options.limit or PREVIEW_SAMPLES, PREVIEW_SAMPLES)))
     job = scope.job(run)
     with sample_store().read() as cursor:
-        waiting = progress.pending_spread(cursor, job.wanted, run_id=0, limit=run.sample_limit or PREVIEW_SAMPLES)
+        if job.one_per_group:
+            scope.check_grouped(cursor, dataset.pk)
+        asked = sharing.asked_itself(job.wanted, dataset_id=dataset.pk) if job.one_per_group else ("true", [])
+        limit = run.sample_limit or PREVIEW_SAMPLES
+        waiting = progress.pending_spread(cursor, job.wanted, run_id=0, limit=limit, among=asked)
         samples = {row.id: row for row in reading.samples_by_id(cursor, dataset.pk, [item.id for item in waiting])}
     previews = []
     if waiting:
@@ -258,9 +264,9 @@ def preview(
     return previews
 
 
-def scope_count(*, dataset: Dataset, options: RunOptions) -> int:
-    """Return how many samples a run with these options would work on."""
-    return scope.count(scope.draft(dataset, options))
+def extent(*, dataset: Dataset, options: RunOptions) -> Extent:
+    """Return how many samples a run with these options would cover and ask. Raises ``NotGrouped``."""
+    return scope.extent(scope.draft(dataset, options))
 
 
 def _claim_finished(run: TaggingRun, **changes: object) -> None:

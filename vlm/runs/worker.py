@@ -133,9 +133,10 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
             job = replace(job, calibrations=for_job(cursor, job, dtype=tagger.dtype, detail=run.detail))
-            done = progress.run_counts(cursor, run.pk)
+            done = progress.named_counts(cursor, run.pk)
             left = progress.pending_count(cursor, job.wanted, run_id=run.pk)
-        run.processed, run.tagged, run.discarded, run.failed = done
+        for name, count in done.items():
+            setattr(run, name, count)
         if job.limit is not None:
             left = min(left, job.limit)
         run.total = run.processed + left
@@ -144,10 +145,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             device=tagger.device,
             dtype=tagger.dtype,
             total=run.total,
-            processed=run.processed,
-            tagged=run.tagged,
-            discarded=run.discarded,
-            failed=run.failed,
+            **done,
             started=run.started or timezone.now(),
         )
         _own(run).filter(status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
@@ -182,7 +180,7 @@ class _Meter:
 
     def __init__(self, run: TaggingRun) -> None:
         self.run, self.done = run, Merged()
-        self._kept = Merged(run.processed, run.tagged, run.discarded, run.failed)  # before this execution
+        self._kept = Merged(run.processed, run.tagged, run.discarded, run.failed, run.shared)  # before this execution
         self._began, self._before = time.monotonic(), run.seconds
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._looks_at = max(LEAST_IMAGES, 2 * run.processed)  # so many images: see ``blind``
@@ -208,6 +206,7 @@ class _Meter:
             tagged=total.tagged,
             discarded=total.discarded,
             failed=total.failed,
+            shared=total.shared,
             rate=(self.done.processed - before) / max(now - since, 1e-6),
             seconds=self._before + now - self._began,
             heartbeat=timezone.now(),

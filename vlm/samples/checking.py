@@ -152,8 +152,9 @@ def _decide(cursor: Cursor, run: Told) -> None:
 
 TOTALS = """
 select r.run_id, any_value(r.dataset_id) as dataset_id, count(*) as processed, coalesce(any_value(a.tagged), 0) as tagged,
-    coalesce(any_value(a.discarded), 0) as discarded, count(*) filter (r.status = 'failed') as failed
-from run_samples r left join (
+    coalesce(any_value(a.discarded), 0) as discarded, count(*) filter (r.status = 'failed') as failed,
+    count(h.sample_id) as shared
+from run_samples r left join shares h on h.run_id = r.run_id and h.sample_id = r.sample_id left join (
     select run_id, count(distinct sample_id) filter (accepted) as tagged, count(*) filter (not accepted) as discarded
     from answers group by all
 ) a on a.run_id = r.run_id group by r.run_id
@@ -163,17 +164,19 @@ from run_samples r left join (
 def wrong_totals(cursor: Cursor, repair: bool) -> list[int]:
     """Return the runs whose kept totals are not what their rows say; with ``repair`` they are counted anew."""
     rows = cursor.execute(
-        f"select coalesce(t.run_id, c.run_id) as run, c.dataset_id, c.processed, c.tagged, c.discarded, c.failed "
+        f"select coalesce(t.run_id, c.run_id) as run, c.dataset_id, c.processed, c.tagged, c.discarded, c.failed, c.shared "
         f"from run_totals t full join ({TOTALS}) c on c.run_id = t.run_id "
-        "where (coalesce(t.processed, 0), coalesce(t.tagged, 0), coalesce(t.discarded, 0), coalesce(t.failed, 0)) "
-        "<> (coalesce(c.processed, 0), coalesce(c.tagged, 0), coalesce(c.discarded, 0), coalesce(c.failed, 0)) order by 1"
+        "where (coalesce(t.processed, 0), coalesce(t.tagged, 0), coalesce(t.discarded, 0), coalesce(t.failed, 0), "
+        "coalesce(t.shared, 0)) <> (coalesce(c.processed, 0), coalesce(c.tagged, 0), coalesce(c.discarded, 0), "
+        "coalesce(c.failed, 0), coalesce(c.shared, 0)) order by 1"
     ).fetchall()
     if repair:
         for run, dataset_id, *figures in rows:
             counted = [figure or 0 for figure in figures]
             cursor.execute(
-                "insert into run_totals values (?, ?, '', '', ?, ?, ?, ?) on conflict do update set processed = "
-                "excluded.processed, tagged = excluded.tagged, discarded = excluded.discarded, failed = excluded.failed",
+                "insert into run_totals values (?, ?, '', '', ?, ?, ?, ?, ?) on conflict do update set processed = "
+                "excluded.processed, tagged = excluded.tagged, discarded = excluded.discarded, failed = excluded.failed, "
+                "shared = excluded.shared",
                 [run, dataset_id or 0, *counted],
             ).fetchall()
     return [row[0] for row in rows]

@@ -45,6 +45,8 @@ MEGAPIXELS = "(s.width::double * s.height / 1e6)"
 # Of a mark ``m`` and its sample ``s``: a contradiction that the tag has outlived, and nobody decided to be right.
 STANDING = """(m.kind <> 'contradiction' or (list_contains(s.tags, m.word) and not exists (select 1 from labels l
     where l.dataset_id = s.dataset_id and l.sample_id = s.id and l.ended_by is null and l.word = m.word)))"""
+# Of a row of ``shares``: the sample has the answer.
+TAKEN_OVER = "exists (select 1 from run_samples r where r.run_id = shares.run_id and r.sample_id = shares.sample_id)"
 
 
 # -- reading values ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from .deriving import IN_TOUCH, changed, derive, in_touch, touch, touched_span
 from .errors import EditError, TagError
 from .records import COMMAND, Edit, Edited, Label
 from .schema import EDITED_TABLES
+from .sharing import shares_break
 
 VOCABULARY_ACTIONS = ("rename", "remove word")  # see ``rewording``
 MAX_TAG = 200
@@ -364,6 +365,7 @@ def set_aside(cursor: Cursor, *, dataset_id: int, by: Edit = COMMAND) -> None:
     ).fetchall()
     for table in ("measures", "marks"):
         cursor.execute(f"delete from {table} where {IN_TOUCH}", span).fetchall()
+    shares_break(cursor)
     cursor.execute("update findings set samples = -1 where dataset_id = ?", [dataset_id]).fetchall()
     derive(cursor, check_current=True)
     changed(cursor, dataset_id)

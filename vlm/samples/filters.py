@@ -113,6 +113,7 @@ class SampleFilter:
         slice: samples that were frozen under that number.
         flip: what two runs answered differently: ``3,7,weather`` or ``3,7,weather,sunny,cloudy``.
         run, failed_in, discarded_in: samples that the run finished, could not read, discarded an answer of.
+        shared_in: samples that took the answer of another one of their group in that run.
         ids: any of these samples.
 
     Raises:
@@ -205,6 +206,13 @@ class SampleFilter:
         conditions.number_of,
         conditions.in_rows("answers", "run_id = ? and not accepted"),
         "discarded in run {}",
+        dear=True,
+    )
+    shared_in: int | None = part(
+        "shared_in",
+        conditions.number_of,
+        conditions.in_rows("shares", f"run_id = ? and {conditions.TAKEN_OVER}"),
+        "answer shared in run {}",
         dear=True,
     )
     ids: tuple[int, ...] = part(

@@ -54,7 +54,8 @@ def events(cursor: Cursor, dataset_id: int, sample_id: int, *, limit: int = MOST
     ).fetchall()
     answers = cursor.execute(
         f"select {_UTC.format('t.created')}, a.dimension, case when a.text <> '' then a.text else a.word end, a.run_id, "
-        "a.probability, a.accepted, a.current from answers a left join (select run_id, tag, min(created) as created "
+        "a.probability, a.accepted, a.current, h.source_id from answers a left join shares h on h.sample_id = a.sample_id "
+        "and h.run_id = a.run_id left join (select run_id, tag, min(created) as created "
         "from sample_tags where sample_id = $sample and run_id is not null group by all) t on t.run_id = a.run_id and t.tag = a.word "
         "where a.dataset_id = $dataset and a.sample_id = $sample order by a.run_id desc, a.place limit $limit",
         {"dataset": dataset_id, "sample": sample_id, "limit": limit},
@@ -73,8 +74,9 @@ def events(cursor: Cursor, dataset_id: int, sample_id: int, *, limit: int = MOST
             probability=sure,
             accepted=accepted,
             current=current,
+            shared_from=shared,
         )
-        for time, dimension, word, run, sure, accepted, current in answers
+        for time, dimension, word, run, sure, accepted, current, shared in answers
     ]
 
 

@@ -15,6 +15,7 @@ from .heads import heads_keep
 from .outcomes import Merged, Reapplied, WordReapplied
 from .records import Answer, Question, Result
 from .schema import RUN_TABLES
+from .sharing import taken_over
 from .values import measures_keep
 
 BELOW_THRESHOLD = "below threshold"
@@ -59,7 +60,7 @@ def run_begin(
         [run_id, dataset_id, worker],
     ).fetchall()
     cursor.execute(
-        "insert into run_totals values (?, ?, ?, ?, 0, 0, 0, 0) "
+        "insert into run_totals values (?, ?, ?, ?, 0, 0, 0, 0, 0) "
         "on conflict do update set detail = excluded.detail, dtype = excluded.dtype",
         [run_id, dataset_id, detail, dtype],
     ).fetchall()
@@ -91,7 +92,9 @@ def merge_batch(
     questions: Mapping[str, int] | None = None,
     worker: str = "",
 ) -> Merged:
-    """Keep what a run found out about some samples. Samples that the run has finished already are left alone.
+    """Keep what a run found out about some samples, and give it to those that take it over (see ``sharing``).
+
+    Samples that the run has finished already are left alone.
 
     Args:
         questions: dimension → id, as :func:`run_begin` returned it; without, the answers count for no scope ``missing``.
@@ -103,6 +106,8 @@ def merge_batch(
     check_claim(cursor, run_id, worker)
     if not results:
         return Merged()
+    takers = taken_over(cursor, run_id=run_id, results=results)
+    results = [*results, *takers]
     ids = [result.sample_id for result in results]
     known = column(
         cursor,
@@ -115,6 +120,7 @@ def merge_batch(
     ]
     if not fresh:
         return Merged()
+    sharing = {result.sample_id for result in takers}
     answers = [(result.sample_id, answer) for result in fresh for answer in result.answers]
     accepted = [(sample_id, answer) for sample_id, answer in answers if answer.accepted]
     merged = Merged(
@@ -122,6 +128,7 @@ def merge_batch(
         tagged=len({sample_id for sample_id, _ in accepted}),
         discarded=len(answers) - len(accepted),
         failed=sum(bool(result.error) for result in fresh),
+        shared=sum(result.sample_id in sharing for result in fresh),
     )
     answers_keep(cursor, dataset_id, run_id, answers, questions or {})
     cursor.execute(
@@ -137,10 +144,10 @@ def merge_batch(
         ],
     ).fetchall()
     cursor.execute(
-        "insert into run_totals values (?, ?, '', '', ?, ?, ?, ?) on conflict do update set "
-        "processed = processed + excluded.processed, tagged = tagged + excluded.tagged, "
-        "discarded = discarded + excluded.discarded, failed = failed + excluded.failed",
-        [run_id, dataset_id, merged.processed, merged.tagged, merged.discarded, merged.failed],
+        "insert into run_totals values (?, ?, '', '', ?, ?, ?, ?, ?) on conflict do update set "
+        "processed = processed + excluded.processed, tagged = tagged + excluded.tagged, discarded = discarded + "
+        "excluded.discarded, failed = failed + excluded.failed, shared = shared + excluded.shared",
+        [run_id, dataset_id, merged.processed, merged.tagged, merged.discarded, merged.failed, merged.shared],
     ).fetchall()
     touch(cursor, ("s.id in (select unnest(?::bigint[]))", [[result.sample_id for result in fresh]]))
     accepted_keep(cursor, run_id)

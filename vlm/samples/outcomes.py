@@ -1,26 +1,22 @@
 """What comes of runs: what they did, how words fared, and what other thresholds would make of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Self
 
 
 @dataclass(slots=True)
 class Merged:
-    """What merging a batch did; replayed samples count nowhere."""
+    """What merging a batch did; replayed samples count nowhere. ``shared``: how many of the processed took another's answer."""
 
     processed: int = 0
     tagged: int = 0
     discarded: int = 0
     failed: int = 0
+    shared: int = 0
 
     def __add__(self, other: "Merged") -> "Merged":
-        return Merged(
-            self.processed + other.processed,
-            self.tagged + other.tagged,
-            self.discarded + other.discarded,
-            self.failed + other.failed,
-        )
+        return Merged(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,10 @@ class Wanted:
 
 
 def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
-    """Return the next samples that the run has not finished, each with the dimensions to ask.
+    """Return the next samples that the run has to ask, each with the dimensions.
 
-    What the run has finished is looked up for the ids at hand only: of a run over millions, that is all there is to read.
+    Those that take another's answer over (see ``sharing``) are left out. What the run has finished is looked up for the ids at
+    hand only: of a run over millions, that is all there is to read.
     """
     condition, values = _scope(wanted)
     found: list[Pending] = []
@@ -61,22 +62,31 @@ def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: i
     return found[:limit]
 
 
-def pending_spread(cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int) -> list[Pending]:
-    """Return ``limit`` pending samples from all over the scope, the same ones every time."""
-    condition, values = _open(wanted, run_id)
+def pending_spread(
+    cursor: Cursor, wanted: Wanted, *, run_id: int, limit: int, among: Condition = ("true", [])
+) -> list[Pending]:
+    """Return ``limit`` pending samples from all over the scope, the same ones every time.
+
+    Args:
+        among: a condition on ``samples s`` that they meet besides.
+    """
+    condition, values = open_scope(wanted, run_id)
+    also, more = among
     rows = cursor.execute(
-        f"select s.id, s.path, s.answered from samples s where {condition} order by hash(s.id), s.id limit ?",
-        [*values, limit],
+        f"select s.id, s.path, s.answered from samples s where {condition} and {also} order by hash(s.id), s.id limit ?",
+        [*values, *more, limit],
     ).fetchall()
     return _pending(cursor, wanted, rows)
 
 
 def pending_count(cursor: Cursor, wanted: Wanted, *, run_id: int) -> int:
-    condition, values = _open(wanted, run_id)
+    """Return how many samples the run has not finished, those that will take another's answer over included."""
+    condition, values = open_scope(wanted, run_id)
     return number(cursor, f"select count(*) from samples s where {condition}", values)
 
 
-def _open(wanted: Wanted, run_id: int) -> Condition:
+def open_scope(wanted: Wanted, run_id: int) -> Condition:
+    """Return the condition on ``samples s`` of what the run has not finished."""
     condition, values = _scope(wanted)
     condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
     return condition, [*values, run_id]
@@ -84,23 +94,31 @@ def _open(wanted: Wanted, run_id: int) -> Condition:
 
 def _finished(cursor: Cursor, run_id: int, low: int, high: int) -> set[int]:
     rows = cursor.execute(
-        "select sample_id from run_samples where run_id = ? and sample_id between ? and ?", [run_id, low, high]
+        "select sample_id from run_samples where run_id = $run and sample_id between $low and $high union all "
+        "select sample_id from shares where run_id = $run and sample_id between $low and $high",
+        {"run": run_id, "low": low, "high": high},
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def answered_each(wanted: Wanted) -> list[Condition]:
+    """Return, for each question that was ever asked, the condition on ``samples s`` of those that have its answer."""
+    has = _ANSWERED_LIKE if wanted.like else "list_contains(s.answered, ?)"
+    return [
+        (has, [question_id, *(wanted.like or ())]) for question_id in wanted.asked.values() if question_id is not None
+    ]
 
 
 def _scope(wanted: Wanted) -> Condition:
     condition, values = wanted.scope
     condition += " and not s.missing"
     values = [*values]
-    ids = list(wanted.asked.values())
     if wanted.only_missing:
         condition += " and not s.failed"
-        if ids and None not in ids:
-            has = _ANSWERED_LIKE if wanted.like else "list_contains(s.answered, ?)"
-            condition += f" and not ({' and '.join([has] * len(ids))})"
-            for question_id in ids:
-                values += [question_id, *(wanted.like or ())]
+        each = answered_each(wanted)
+        if each and None not in wanted.asked.values():
+            condition += f" and not ({' and '.join(has for has, _ in each)})"
+            values += [value for _, given in each for value in given]
     return condition, values
 
 
@@ -146,8 +164,10 @@ def run_counts(cursor: Cursor, run_id: int) -> tuple[int, int, int, int]:
 
 
 def named_counts(cursor: Cursor, run_id: int) -> dict[str, int]:
-    """Return the same by the names that a run's row has for them."""
-    return dict(zip(("processed", "tagged", "discarded", "failed"), run_counts(cursor, run_id), strict=True))
+    """Return the same by the names that a run's row has for them, and how many of the processed took another's answer."""
+    counts = dict(zip(("processed", "tagged", "discarded", "failed"), run_counts(cursor, run_id), strict=True))
+    shared = number(cursor, "select coalesce(sum(shared), 0) from run_totals where run_id = ?", [run_id])
+    return counts | {"shared": shared}
 
 
 def run_words(cursor: Cursor, run_id: int) -> list[WordCount]:

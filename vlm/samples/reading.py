@@ -1,6 +1,7 @@
 """Reading samples: pages by keyset, counts, one sample, and what users did. All inside ``SampleStore.read()``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .conditions import Words
@@ -9,6 +10,7 @@ from .filters import SampleFilter, where
 from .history import with_givers
 from .ordering import key_of, page_cursor, unpack
 from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, Raw, SampleDetail, SampleRow, Tag
+from .sharing import shared_from
 
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 REJECTED = "rejected by a user"
@@ -186,8 +188,8 @@ def samples_by_id(cursor: Cursor, dataset_id: int, ids: Sequence[int]) -> list[S
         [dataset_id, min(ids), max(ids)],
     ).fetchall()
     tagged = [row[0] for row in rows if row[8]]
-    ledger = _ledger(cursor, tagged)
-    samples = {row[0]: _sample(row, ledger) for row in rows}
+    ledger, shared = _ledger(cursor, tagged), shared_from(cursor, tagged)
+    samples = {row[0]: _sample(row, ledger, shared) for row in rows}
     return [samples[sample_id] for sample_id in ids if sample_id in samples]
 
 
@@ -206,7 +208,11 @@ def _ledger(cursor: Cursor, ids: Sequence[int]) -> dict[tuple[int, str], list[tu
     return found
 
 
-def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, ...]]]) -> SampleRow:
+def _sample(
+    row: tuple[Any, ...],
+    ledger: Mapping[tuple[int, str], list[tuple[Any, ...]]],
+    shared: Mapping[tuple[int, int], int],
+) -> SampleRow:
     tags = []
     for place, text in enumerate(row[8]):
         source = "user" if place < row[9] else "model"
@@ -214,7 +220,8 @@ def _sample(row: tuple[Any, ...], ledger: dict[tuple[int, str], list[tuple[Any, 
         said = ledger.get((row[0], text), [])
         dimension = next((entry[0] for entry in reversed(said) if entry[1] == source), None)
         model = next((entry for entry in reversed(said) if entry[1] == "model"), None)
-        tags.append(Tag(text, dimension, source, model[2] if model else None, model[3] if model else None))  # type: ignore[arg-type]
+        tag = Tag(text, dimension, source, model[2] if model else None, model[3] if model else None)  # type: ignore[arg-type]
+        tags.append(replace(tag, shared_from=shared.get((tag.run, row[0]))) if tag.run is not None else tag)
     sample_id, path, file_name, split, width, height, missing, content_key = row[:8]
     return SampleRow(sample_id, path, file_name, split, width, height, missing, content_key, tuple(tags), *row[10:])
 
@@ -257,6 +264,7 @@ def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
         "from answers where sample_id = ? and current order by run_id, place",
         [sample_id],
     ).fetchall()
+    shared = shared_from(cursor, [sample_id])
     answers = []
     for run, dimension, place, words, probabilities, mass, word, probability, accepted, reason, text, raw in rows:
         distribution = (tuple(words), tuple(probabilities))
@@ -264,7 +272,7 @@ def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
         if accepted and word in rejected:
             accepted, reason = False, REJECTED
         said = (*distribution, mass, word, probability, accepted, reason, text)
-        answers.append(Answer(run, dimension, place, *said, raw=itself))
+        answers.append(Answer(run, dimension, place, *said, raw=itself, shared_from=shared.get((run, sample_id))))
     return tuple(answers)
 
 

@@ -55,6 +55,7 @@ class Tag:
     Attributes:
         user, time, way: who gave it, when (UTC), and how (see ``Way``; ``run`` for the model's), where that was looked up.
             Nobody is named for a command's, and for those of before it was kept.
+        shared_from: the sample of the same group that the run asked in place of this one, if it did.
     """
 
     tag: str
@@ -65,6 +66,7 @@ class Tag:
     user: str = ""
     time: datetime | None = None
     way: str = ""
+    shared_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Event:
         value: what an edit put in its place, where it did.
         undone: the edit was taken back.
         samples: how many samples the edit changed together.
-        current: nothing newer has taken the answer's place.
+        current, shared_from: nothing newer has taken the answer's place; the sample of the same group that the run asked.
     """
 
     time: datetime | None
@@ -135,6 +137,7 @@ class Event:
     probability: float | None = None
     accepted: bool = False
     current: bool = False
+    shared_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +276,7 @@ class Answer:
         text: the generated text.
         disagreement: the share of the question's other wordings that say another word; ``None`` where it has one wording.
         raw: what the model said itself, where probabilities, word and decision are calibrated.
+        shared_from: the sample of the same group about which it was said, where the run asked one of each group.
     """
 
     run: int
@@ -288,6 +292,7 @@ class Answer:
     text: str = ""
     disagreement: float | None = None
     raw: Raw | None = None
+    shared_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,21 @@ from .deriving import changed, derive, touch
 from .merging import accepted_keep, answers_keep, check_claim
 from .outcomes import Merged
 from .records import Pending, Result
+from .sharing import taken_over
 
 LEAST = 1e-30  # of a probability whose logarithm is taken
+ASKED_ITSELF = "sample_id not in (select sample_id from shares where run_id = ?)"
 
 
 def uncertain(cursor: Cursor, *, run_id: int, share: float) -> list[Pending]:
     """Return the samples that the second pass has still to ask, the least certain first, with the dimensions to ask.
 
-    They are the ``share`` of all samples that the run answered whose words have the lowest product of probabilities.
+    They are the ``share`` of all samples that the run asked whose words have the lowest product of probabilities.
     """
     rows = cursor.execute(
-        "select count(*), count(*) filter (detail <> '') from run_samples where run_id = ? and status = 'done'",
-        [run_id],
+        "select count(*), count(*) filter (detail <> '') from run_samples where run_id = ? and status = 'done' "
+        f"and {ASKED_ITSELF}",
+        [run_id, run_id],
     ).fetchall()
     answered, asked_again = rows[0]
     left = int(share * answered + 1e-9) - asked_again
@@ -33,8 +36,8 @@ def uncertain(cursor: Cursor, *, run_id: int, share: float) -> list[Pending]:
         "sum(ln(greatest(probability, ?))) as certainty from answers where run_id = ? and probability is not null "
         "group by sample_id) a join run_samples r on r.run_id = ? and r.sample_id = a.sample_id "
         "join samples s on s.id = a.sample_id where r.status = 'done' and r.detail = '' and not coalesce(r.stale, false) "
-        "and not s.missing order by a.certainty, s.id limit ?",
-        [LEAST, run_id, run_id, left],
+        f"and not s.missing and a.{ASKED_ITSELF} order by a.certainty, s.id limit ?",
+        [LEAST, run_id, run_id, run_id, left],
     ).fetchall()
     return [Pending(sample_id, path, tuple(dimensions)) for sample_id, path, dimensions in found]
 
@@ -48,7 +51,9 @@ def refine_batch(
     questions: Mapping[str, int],
     worker: str,
 ) -> Merged:
-    """Put the second pass's answers in place of the first one's. Samples that it has answered already are left alone.
+    """Put the second pass's answers in place of the first one's, also where these were taken over (see ``sharing``).
+
+    Samples that it has answered already are left alone.
 
     Returns:
         By how much tagged samples and discarded answers grew; no sample is processed twice.
@@ -57,6 +62,7 @@ def refine_batch(
         StoreClaimLost: the run was reverted, or another worker goes on with it.
     """
     check_claim(cursor, run_id, worker)
+    results = [*results, *taken_over(cursor, run_id=run_id, results=results)]
     ids = [result.sample_id for result in results]
     rows = cursor.execute(
         "select sample_id from run_samples where run_id = ? and detail = '' and status = 'done' "

@@ -203,16 +203,23 @@ VERSION_9 = """
     update samples set bytes = try_cast(split_part(content_key, '-', 1) as bigint);
 """
 
+VERSION_10 = """
+    create table shares (                -- of runs that ask one sample of each group: whose answer a sample takes; see sharing
+        dataset_id bigint not null, run_id bigint not null, sample_id bigint not null, source_id bigint not null
+    );
+    alter table run_totals add column shared bigint default 0;       -- of the processed samples, how many took another's answer
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
-    *("labels", "draws", "column_values", "measures", "marks", "slice_samples", "answer_images"),
+    *("labels", "draws", "column_values", "measures", "marks", "slice_samples", "answer_images", "shares"),
 )
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
     *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions", "findings", "calibrations"),
 )
-RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt")
+RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt", "shares")
 EDITED_TABLES = ("sample_tags", "rejections", "labels")
 
 STEP = 50_000  # file names whose keys are written together
@@ -245,6 +252,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_7,),
     (VERSION_8,),
     (VERSION_9,),
+    (VERSION_10,),
 ]
 
 

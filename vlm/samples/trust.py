@@ -51,6 +51,7 @@ class Decided:
         stratum: (n,) place of the word by which it was drawn, -1 for none.
         batch: (n,) name of the draw.
         group: (n,) near-duplicates share a number; -1 for those that are alone.
+        source: (n,) the sample that was asked: itself, or the one whose answer it took over.
     """
 
     ids: Ints
@@ -62,6 +63,7 @@ class Decided:
     stratum: Ints
     batch: list[str]
     group: Ints
+    source: Ints
 
 
 @dataclass(frozen=True)
@@ -200,14 +202,15 @@ def decided(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str
     found = cursor.execute(
         "with l as materialized (select * from labels where dataset_id = $dataset and dimension = $dimension "
         "and ended_by is null), f as materialized (select l.sample_id, l.word as truth, l.probability, l.stratum, l.design, "
-        "a.word, a.words, a.probabilities, a.probability as top from l join answers a on a.sample_id = l.sample_id "
+        "a.word, a.words, a.probabilities, a.probability as top, a.run_id from l join answers a on a.sample_id = l.sample_id "
         "and a.dimension = $dimension and a.current where a.dataset_id = $dataset), "
         "n as (select sample_id, any_value(member_of) as member_of from marks where dataset_id = $dataset and kind = 'near' "
         "group by sample_id) "
         "select f.sample_id, list_position($words::varchar[], word) - 1 as said, "
         "coalesce(list_position($words::varchar[], truth), 0) - 1 as truth, probability, top, "
         "coalesce(list_position($words::varchar[], stratum), 0) - 1 as stratum, design, "
-        f"coalesce(n.member_of, -1) as member_of, {scores} from f left join n on n.sample_id = f.sample_id "
+        f"coalesce(n.member_of, -1) as member_of, coalesce(h.source_id, f.sample_id) as source, {scores} from f "
+        "left join n on n.sample_id = f.sample_id left join shares h on h.run_id = f.run_id and h.sample_id = f.sample_id "
         "where len(probabilities) > 0 and list_contains($words::varchar[], word) order by f.sample_id",
         {"dataset": dataset_id, "dimension": dimension, "words": list(words)},
     ).fetchnumpy()
@@ -228,6 +231,7 @@ def decided(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str
         stratum=numbers("stratum"),
         batch=[str(name) for name in found["design"]],
         group=numbers("member_of"),
+        source=numbers("source"),
     )
 
 

@@ -219,7 +219,7 @@ def random_labels(found: Decided, drawn: Mapping[str, int]) -> tuple[Labels, np.
         weight=weight,
         scores=found.scores[chosen],
         stratum=found.stratum[chosen],
-        group=found.group[chosen],
+        group=accuracy.units(found.group, found.source)[chosen],
     )
     return labels, found.top[chosen]
 
@@ -310,4 +310,4 @@ def _calibrate(labels: Labels, words: tuple[str, ...], keys: list[AnswerKey]) ->
         return None
     own = keys[0]
     key = Key(own.model, own.revision, own.dtype, own.detail, own.question)
-    return calibration.calibrate(_scores(labels), labels.truth, labels.weight, words, key)
+    return calibration.calibrate(_scores(labels), labels.truth, labels.weight, words, key, group=labels.group)

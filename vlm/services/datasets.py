@@ -212,7 +212,7 @@ def _between(cursor: Cursor, datasets: dict[int, Dataset], repair: bool) -> dict
     ]
     found = checking.check_runs(cursor, told, repair=repair)
     wrong_runs = 0
-    for run in idle.filter(reverted=None).only("processed", "tagged", "discarded", "failed"):
+    for run in idle.filter(reverted=None).only("processed", "tagged", "discarded", "failed", "shared"):
         counts = progress.named_counts(cursor, run.pk)
         if any(getattr(run, name) != count for name, count in counts.items()):
             wrong_runs += 1

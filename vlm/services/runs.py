@@ -13,6 +13,7 @@ from vlm.runs import state as states
 from vlm.runs.choosing import Choice as Choice
 from vlm.runs.choosing import Way as Way
 from vlm.runs.options import RunOptions
+from vlm.runs.scope import Extent
 from vlm.runs.state import RunState
 from vlm.runs.steering import Preview
 from vlm.samples import Discard, Failure, Reapplied, WordCount, progress
@@ -24,7 +25,10 @@ launch = worker.launch
 
 # -- starting and stopping ---------------------------------------------------------------------------------------------------
 def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: str) -> TaggingRun:
-    """Claim the data set for a new run. Raises ``RunActive``, ``NothingToTag``, ``VocabularyError``, ``FilterError``."""
+    """Claim the data set for a new run.
+
+    Raises ``RunActive``, ``NothingToTag``, ``NotGrouped``, ``VocabularyError``, ``FilterError``.
+    """
     return steering.create(dataset=dataset, options=options, user=user, origin=origin)
 
 
@@ -60,13 +64,13 @@ def cancel(*, run: TaggingRun) -> bool:
 
 
 # -- what it would do, and what it did ---------------------------------------------------------------------------------------
-def scope_count(*, dataset: Dataset, options: RunOptions) -> int:
-    """Return how many samples a run with these options would work on."""
-    return steering.scope_count(dataset=dataset, options=options)
+def extent(*, dataset: Dataset, options: RunOptions) -> Extent:
+    """Return how many images a run with these options would cover, and about how many it would ask. Raises ``NotGrouped``."""
+    return steering.extent(dataset=dataset, options=options)
 
 
 def expected_seconds(*, dataset: Dataset, options: RunOptions, count: int) -> float | None:
-    """Return how long ``count`` images will take, by what the last runs took; ``None`` while none tells."""
+    """Return how long asking about ``count`` images will take, by what the last runs took; ``None`` while none tells."""
     return pace.expected_seconds(dataset=dataset, options=options, count=count)
 
 

@@ -123,6 +123,27 @@ class Evaluation:
         }
 
 
+def units(near: IntArray, source: IntArray) -> IntArray:
+    """Return (n,) what is one draw: samples that are nearly the same, or have the answer of one sample, share a number; else -1.
+
+    Args:
+        near: (n,) near-duplicates share a number >= 0.
+        source: (n,) whose answer it is.
+    """
+    count = len(near)
+    keys = [np.where(near >= 0, near, -1 - np.arange(count)), source]
+    shared = [np.unique(key, return_inverse=True)[1] for key in keys]
+    root = np.arange(count)
+    while True:  # each takes the lowest number among those that share a key with it, until nothing moves
+        before = root
+        for place in shared:
+            lowest = np.full(count, count)
+            np.minimum.at(lowest, place, root)
+            root = lowest[place]
+        if np.array_equal(root, before):
+            return np.where(np.bincount(root, minlength=count)[root] > 1, root, -1)
+
+
 def design_weights(
     probability: FloatArray, batch: IntArray | None = None, drawn: dict[int, int] | None = None
 ) -> FloatArray:

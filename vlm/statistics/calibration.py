@@ -160,12 +160,14 @@ def calibrate(
     words: tuple[str, ...],
     key: Key,
     *,
+    group: IntArray | None = None,
     seed: int = 0,
 ) -> Calibration | Refused:
     """Fit a temperature alone and one with biases, and keep what does better on labels that the fit had not seen.
 
     ``probabilities`` (labels, words) are raw, ``truth`` the labelled word's place, ``weight`` the labels' weights (see
-    ``accuracy.design_weights``; None counts all alike).
+    ``accuracy.design_weights``; None counts all alike). Labels that share a number >= 0 in ``group``, such as near-duplicates, are
+    seen together or not at all.
     """
     count = len(truth)
     if count < FEWEST_LABELS:
@@ -173,7 +175,7 @@ def calibrate(
     weight = np.ones(count) if weight is None else weight
     weight = weight * (count / weight.sum())
     before = quality(probabilities, truth, weight)
-    trials = {with_bias: _unseen(probabilities, truth, weight, with_bias, seed) for with_bias in (False, True)}
+    trials = {with_bias: _unseen(probabilities, truth, weight, with_bias, group, seed) for with_bias in (False, True)}
     after = {with_bias: quality(unseen, truth, weight) for with_bias, unseen in trials.items()}
     best = after[True].log_loss < after[False].log_loss
     if not after[best].log_loss < before.log_loss:
@@ -182,12 +184,23 @@ def calibrate(
     return Calibration(key, words, 1 / slope, tuple(float(value) for value in bias), count, before, after[best])
 
 
-def _unseen(probabilities: FloatArray, truth: IntArray, weight: FloatArray, with_bias: bool, seed: int) -> FloatArray:
+def _unseen(
+    probabilities: FloatArray,
+    truth: IntArray,
+    weight: FloatArray,
+    with_bias: bool,
+    group: IntArray | None,
+    seed: int,
+) -> FloatArray:
     """Return calibrated probabilities of each label from a fit on the other folds; words are spread evenly over the folds."""
     order = np.random.default_rng(seed).permutation(len(truth))
     order = order[np.argsort(truth[order], kind="stable")]
     fold = np.empty(len(truth), dtype=np.int64)
     fold[order] = np.arange(len(truth)) % FOLDS
+    if group is not None:
+        own = np.where(group >= 0, group, group.max(initial=0) + 1 + np.arange(len(group)))
+        _, first, unit = np.unique(own, return_index=True, return_inverse=True)
+        fold = fold[first[unit]]
     unseen = np.empty_like(probabilities, dtype=np.float64)
     for place in range(FOLDS):
         held, rest = fold == place, fold != place

@@ -68,7 +68,10 @@ def says(tag: Tag) -> str:
     else:
         said = f"by the model, {percent(tag.probability)}" if tag.probability is not None else "by the model"
     origin = f"{tag.dimension}: {tag.tag}" if tag.dimension else tag.tag
-    return f"{origin} – {said}" + (f", run {tag.run}" if tag.run is not None else "")
+    run = f", run {tag.run}" if tag.run is not None else ""
+    return f"{origin} – {said}{run}" + (
+        f", shared from number {tag.shared_from}" if tag.shared_from is not None else ""
+    )
 
 
 EDIT_VERBS = {

@@ -240,10 +240,14 @@ class RunChoices:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How many images a run would ask, and how many seconds that will take by the last runs' pace, where any tells."""
+    """How many images a run would cover, and how many seconds that will take by the last runs' pace, where any tells.
+
+    Of these it would ask ``asked``; with ``one_per_group`` the others take an answer over.
+    """
 
     count: int
     seconds: float | None
+    asked: int
 
 
 class Skipped(TypedDict):

@@ -46,10 +46,10 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     options = form.options()
     with told_at(PROBLEM_PLACE):
         if "confirmed" not in request.POST and not wants_json(request):
-            count = services.runs.scope_count(dataset=dataset, options=options)
-            seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
+            extent = services.runs.extent(dataset=dataset, options=options)
+            seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
             if seconds is not None and seconds > ASK_ABOVE_SECONDS:
-                return _ask(request, dataset, count, seconds)
+                return _ask(request, dataset, extent.images, seconds)
         run = services.runs.start(dataset=dataset, options=options, user=request.user, origin=TaggingRun.Origin.PAGE)
     return started(request, run)
 
@@ -84,14 +84,12 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
         if request.htmx:
             return HttpResponse("– images")
         raise Problem(first_error(form))
-    options = form.options()
-    count = services.runs.scope_count(dataset=dataset, options=options)
-    seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
     if request.htmx:
-        asked = len(options.dimensions or form.dimension_list)
-        values = {"count": count, "questions": asked, "seconds": seconds}
-        return render(request, "vlm/_auto_tag_count.html", values)
-    return respond(answers.Expected(count, seconds))
+        return render(request, "vlm/_auto_tag_count.html", _counted(dataset, form))
+    options = form.options()
+    extent = services.runs.extent(dataset=dataset, options=options)
+    seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
+    return respond(answers.Expected(extent.images, seconds, extent.asked))
 
 
 @operation("GET", RunState | answers.NoRun)
@@ -127,9 +125,14 @@ def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
         return {"complaint": first_error(form)}
     try:
         options = form.options()
-        count = services.runs.scope_count(dataset=dataset, options=options)
-        seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=count)
-        return {"count": count, "seconds": seconds}
+        extent = services.runs.extent(dataset=dataset, options=options)
+        seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
+        return {
+            "count": extent.images,
+            "taking": extent.images - extent.asked,
+            "questions": len(options.dimensions or form.dimension_list),
+            "seconds": seconds,
+        }
     except (RunError, VocabularyError, FilterError) as error:
         return {"complaint": str(error)}
 

@@ -53,6 +53,8 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
     withheld = services.vocabulary.withheld(detail=detail)
+    asked = {answer.shared_from for answer in answered.values() if answer.shared_from is not None}
+    sources = {one.id: one for one in services.samples.by_id(dataset=dataset, ids=sorted(asked))}
     group = services.pixels.group_of(dataset=dataset, sample_id=sample_id)
     pixels = services.pixels.of_sample(dataset=dataset, sample_id=sample_id)
     values = {
@@ -66,7 +68,13 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "detail": detail,
         "sample": row,
         "answers": [
-            (answer, bars(answer), models.get(answer.run, ""), withheld.get(answer.dimension))
+            (
+                answer,
+                bars(answer),
+                models.get(answer.run, ""),
+                withheld.get(answer.dimension),
+                sources.get(answer.shared_from or 0),
+            )
             for answer in answered.values()
         ],
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],

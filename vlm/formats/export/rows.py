@@ -136,7 +136,7 @@ def _parquet(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byte
                         file_name: 'VARCHAR',
                         split: 'VARCHAR',
                         tags: 'STRUCT(tag VARCHAR, dimension VARCHAR, source VARCHAR, probability DOUBLE, run BIGINT,
-                            "user" VARCHAR, "time" TIMESTAMP, way VARCHAR)[]'
+                            "user" VARCHAR, "time" TIMESTAMP, way VARCHAR, shared_from BIGINT)[]'
                         {measures}{types}
                     }})
                 ) TO $target (FORMAT parquet, COMPRESSION zstd)

@@ -44,7 +44,19 @@ from vlm.vocabulary import Vocabulary
 
 LOOK_SECONDS = 0.3
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-KEPT = ("scope", "filter", "limit", "dimension", "model", "detail", "batch_size", "mode", "min_probability", "min_mass")
+KEPT = (
+    "scope",
+    "filter",
+    "limit",
+    "dimension",
+    "model",
+    "detail",
+    "batch_size",
+    "mode",
+    "min_probability",
+    "min_mass",
+    "one_per_group",
+)
 
 
 class Command(DoorCommand):
@@ -77,6 +89,11 @@ class Command(DoorCommand):
             "--same-detail",
             action="store_true",
             help="with --scope missing: answers of another detail or number format do not count",
+        )
+        parser.add_argument(
+            "--one-per-group",
+            action="store_true",
+            help="of images that are nearly the same ask one, and let the others take its answers over, marked as shared",
         )
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
@@ -137,6 +154,7 @@ class Command(DoorCommand):
             device=options["device"],
             vocabulary=vocabulary_of(options["vocabulary"]) if options["vocabulary"] else None,
             same_detail=options["same_detail"],
+            one_per_group=options["one_per_group"],
             **chosen,
         )
         if options["dry_run"]:
@@ -224,6 +242,7 @@ class Command(DoorCommand):
                 "tagged": run.tagged,
                 "discarded": run.discarded,
                 "failed": run.failed,
+                "shared": run.shared,
                 "seconds": round(run.seconds, 2),
                 "images_per_second": round(run.rate, 3),
                 "tags": counts,
@@ -239,7 +258,8 @@ class Command(DoorCommand):
             print_table(console, "", ["dimension", "word", "tagged", "discarded"], rows, right=2)
         console.print(
             f"Run {run.pk} {run.get_status_display()}: {run.processed:,} of {run.total:,} images in {run.seconds:.1f} s "
-            f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed."
+            f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed"
+            f"{f', {run.shared:,} with a shared answer' if run.one_per_group else ''}."
         )
         for line in services.runs.blind_lines(run=run):
             console.print(line)
@@ -260,6 +280,7 @@ class Command(DoorCommand):
                 "tagged": 0,
                 "discarded": 0,
                 "failed": 0,
+                "shared": 0,
             }
             self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}}))
         else:

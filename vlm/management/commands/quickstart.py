@@ -196,7 +196,7 @@ def chosen_model(asked: str | None, data: Path | None) -> str:
 
 def _waiting(dataset: Dataset, model: str) -> int:
     """Return how many samples lack an answer. Those that could not be read are left to ``autotag --scope failed``."""
-    return services.runs.scope_count(dataset=dataset, options=RunOptions(model=model))
+    return services.runs.extent(dataset=dataset, options=RunOptions(model=model)).images
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -73,7 +73,8 @@ class Command(DoorCommand):
             return
         console.print(
             f"Run {run.pk} of {run.dataset.name}: {state.status_label}. {state.processed:,} of {state.total:,} images, "
-            f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed."
+            f"{state.tagged:,} tagged, {state.discarded:,} answers discarded, {state.failed:,} failed"
+            f"{f', {state.shared:,} with a shared answer' if state.one_per_group else ''}."
         )
         if state.error:
             console.print(state.error)
