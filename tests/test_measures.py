@@ -136,3 +136,21 @@ def test_the_hash_is_that_of_a_cosine_transform(photo: Image.Image) -> None:
     )
     bits = "".join("1" if value > np.median(strengths) else "0" for value in strengths)
     assert perceptual_hash(gray) == int(bits, 2)
+
+
+def test_sharpness_and_noise_by_definition(photo: Image.Image) -> None:
+    plane = np.asarray(reduced(photo), dtype=float)
+
+    def answers(mask: list[list[int]]) -> np.ndarray:
+        height, width = plane.shape
+        parts = [
+            weight * plane[y : height - 2 + y, x : width - 2 + x]
+            for y, row in enumerate(mask)
+            for x, weight in enumerate(row)
+        ]
+        return np.sum(parts, axis=0)
+
+    seen = measure(photo)
+    assert seen.sharpness == pytest.approx(answers([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).var(), rel=1e-5)
+    expected = math.sqrt(math.pi / 2) / 6 * np.abs(answers([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])).mean()
+    assert seen.noise == pytest.approx(expected, rel=1e-5)

@@ -32,7 +32,7 @@ from vlm.samples import Edit, Label, SampleFilter, trust
 from vlm.samples.editing import labels_add
 from vlm.statistics.calibration import Calibration, Key, Quality
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.usefixtures("data_dir")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
 
 COUNT, ASKED, SHARED = 8, 5, 3

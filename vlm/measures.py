@@ -27,8 +27,8 @@ class Measures:
         luminance: mean luma.
         p05, p95: the luma that 5 % and 95 % of the pixels do not exceed.
         contrast: standard deviation of luma (RMS contrast, Peli 1990).
-        sharpness: variance of the Laplacian; see :func:`sharpness`.
-        noise: standard deviation of the noise; see :func:`noise`.
+        sharpness: variance of the Laplacian, and
+        noise: standard deviation of the noise; see :func:`sharpness_and_noise`.
         colourfulness: see :func:`colourfulness`.
         aspect: width over height.
         phash: 64 bits, alike for pictures that look alike; see :func:`perceptual_hash`.
@@ -59,15 +59,15 @@ def measure(image: Image.Image, *, size: tuple[int, int] | None = None) -> Measu
     pixels = counts.sum()
     mean = float(counts @ levels / pixels)
     up_to = np.cumsum(counts)
-    luma = np.asarray(gray).astype(np.int16)
+    sharpness, noise = sharpness_and_noise(np.asarray(gray).astype(np.int16))
     width, height = size or image.size
     return Measures(
         luminance=mean,
         p05=float(np.searchsorted(up_to, 0.05 * pixels)),
         p95=float(np.searchsorted(up_to, 0.95 * pixels)),
         contrast=float(np.sqrt(counts @ (levels - mean) ** 2 / pixels)),
-        sharpness=sharpness(luma),
-        noise=noise(luma),
+        sharpness=sharpness,
+        noise=noise,
         colourfulness=colourfulness(rgb),
         aspect=width / height,
         phash=perceptual_hash(gray),
@@ -87,29 +87,27 @@ def reduced(image: Image.Image) -> Image.Image:
     return gray.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
 
 
-def sharpness(luma: Plane) -> float:
-    """Return the variance of the Laplacian (four neighbours), which blurring lowers.
+def sharpness_and_noise(luma: Plane) -> tuple[float, float]:
+    """Return the variance of the Laplacian (four neighbours), which blurring lowers, and the standard deviation of the noise.
 
-    Pech-Pacheco and others, 2000: “Diatom autofocusing in brightfield microscopy”.
+    The first after Pech-Pacheco and others, 2000: “Diatom autofocusing in brightfield microscopy”. The second after Immerkær 1996:
+    “Fast noise variance estimation”, by a mask that planes and edges hardly answer to: the outer product of (1, -2, 1) with
+    itself. Both begin with the second differences down the columns. All sums stay within 16 bits.
     """
     if min(luma.shape) < 3:
-        return 0.0
-    middle = luma[1:-1, 1:-1]
-    edges = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * middle
-    return _mean_and_deviation(edges)[1] ** 2
-
-
-def noise(luma: Plane) -> float:
-    """Return the standard deviation of the noise, estimated by a mask that planes and edges hardly answer to.
-
-    Immerkær 1996: “Fast noise variance estimation”; the mask is the difference of two Laplacians.
-    """
-    if min(luma.shape) < 3:
-        return 0.0
-    # The mask is the outer product of (1, -2, 1) with itself; sums stay within 16 bits.
-    rows = luma[:-2] - 2 * luma[1:-1] + luma[2:]
-    answers = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
-    return float(np.sqrt(np.pi / 2) / 6 * np.abs(answers).mean(dtype=np.float32))
+        return 0.0, 0.0
+    twice = luma[1:-1] << 1
+    down = luma[:-2] + luma[2:]
+    down -= twice
+    middle = down[:, 1:-1]
+    edges = luma[1:-1, :-2] + luma[1:-1, 2:]
+    edges -= twice[:, 1:-1]
+    edges += middle
+    answers = down[:, :-2] + down[:, 2:]
+    answers -= middle << 1
+    np.abs(answers, out=answers)
+    count = answers.size
+    return _mean_and_deviation(edges)[1] ** 2, math.sqrt(math.pi / 2) / 6 * int(answers.sum(dtype=np.int32)) / count
 
 
 def colourfulness(image: Image.Image) -> float:
