@@ -55,7 +55,7 @@ from vlm.moondream.devices import (
 from vlm.moondream.linear import Form, Linear, Rounding, layer_form, round_to_float8
 from vlm.moondream.loading import PATCH_MULTIPLE, ROUNDINGS, held_in
 from vlm.moondream.modeling import CropLayout, KeyValue, MoondreamForTagging, rotate
-from vlm.moondream.tagger import spellings
+from vlm.moondream.scores import spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 
 CACHE_SLOTS = 2048

@@ -210,5 +210,4 @@ WITH_A_REASON = {
     "formats/coco.py": "all that tools write into a COCO JSON, read in one pass",
     "formats/yolo.py": "all that tools write into a YOLO data set",
     "imaging.py": "the one module that opens images",
-    "moondream/tagger.py": "one pass from pictures to probabilities",
 }

@@ -47,7 +47,7 @@ from vlm.moondream import PreparedImage, load_tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.crops import Tiling, prepare
 from vlm.moondream.modeling import MoondreamForTagging, TextDecoder, VisionEncoder, rotary_table, rotate
-from vlm.moondream.tagger import spellings
+from vlm.moondream.scores import spellings
 from vlm.moondream.tree import PromptTree
 from vlm.vocabulary import DEFAULT_VOCABULARY
 

@@ -18,7 +18,7 @@ from vlm.moondream.errors import ModelUnavailable
 from vlm.moondream.linear import Float8Linear, Linear, layer_form, round_to_float8
 from vlm.moondream.modeling import rotary_table, rotate
 from vlm.moondream.passes import CROPS, IMAGES, Passes, fitting
-from vlm.moondream.tagger import DimensionScore
+from vlm.moondream.scores import DimensionScore
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 from .checkpoints import as_on_a_gpu, random_image, random_model, random_tagger, write_checkpoint

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vlm.moondream import DimensionScore, EngineError, PreparedImage, Tagger, attention, devices, load_tagger
 from vlm.moondream.attention import attend, attend_branches, attend_by_products
 from vlm.moondream.modeling import CropLayout, pooling_table
-from vlm.moondream.tagger import Spelling, dimension_score, spellings
+from vlm.moondream.scores import Spelling, dimension_score, spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Dimension, Vocabulary
 
 from .checkpoints import VECTORS, VISION, random_image, random_model, random_tagger, write_checkpoint

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vlm.moondream import DimensionScore, Tagger
-from vlm.moondream.tagger import mean_score
+from vlm.moondream.scores import mean_score
 from vlm.vocabulary import DEFAULT_VOCABULARY, Dimension, Vocabulary, orders_of
 
 from .checkpoints import random_image, random_tagger

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .crops import PreparedImage
     from .hub import LoadProgress, identity, to_fetch
     from .loading import load_tagger
-    from .tagger import DimensionScore, Tagger
+    from .scores import DimensionScore
+    from .tagger import Tagger
 
 __all__ = [
     "DimensionScore",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DimensionScore": "tagger",
+    "DimensionScore": "scores",
     "LoadProgress": "hub",
     "PreparedImage": "crops",
     "Tagger": "tagger",
