@@ -1,8 +1,10 @@
 """The README's commands, run from top to bottom as somebody who follows it would."""
 
 import csv
+import json
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,10 +24,15 @@ DEPLOYING = {"migrate", "createsuperuser", "collectstatic", "backup", "restore"}
 REFUSED = {"promise": "Label about", "calibrate": "label 18 more", "explain": "30"}  # a dozen images are too few
 
 
+def shell(text: str) -> list[str]:
+    """Return the lines of a document that a shell is given."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return "".join(blocks).splitlines()
+
+
 def commands() -> list[list[str]]:
-    """Return every line that runs `manage.py`, as its arguments."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    lines = re.findall(r"^.*manage\.py (.+)$", "\n".join(blocks), re.MULTILINE)
+    """Return every line of the README that runs `manage.py`, as its arguments."""
+    lines = re.findall(r"^.*manage\.py (.+)$", "\n".join(shell((ROOT / "README.md").read_text())), re.MULTILINE)
     return [arguments for line in lines if (arguments := shlex.split(line, comments=True))[0] not in DEPLOYING]
 
 
@@ -98,3 +105,35 @@ def test_every_command_works_in_the_order_in_which_it_stands(tmp_path: Path, mon
     assert (tmp_path / "street.parquet").is_file()
     runs = [run.status for run in services.runs.history(limit=100)]
     assert set(runs) == {TaggingRun.Status.COMPLETED, TaggingRun.Status.CANCELLED}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("data_dir")
+def test_the_walk_through_finds_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Every line of the walk through the photographs, with the demonstration model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vlm").symlink_to(ROOT / "vlm")
+    _, walk = (ROOT / "docs" / "pixels.md").read_text().split("## A walk through")
+    said: dict[str, list[str]] = {}
+    for line in shell(walk):
+        if line.startswith("python manage.py "):
+            arguments = shlex.split(line.removeprefix("python manage.py "), comments=True)
+            capfdbinary.readouterr()
+            call_command(*arguments)
+            said.setdefault(arguments[0], []).append(capfdbinary.readouterr().out.decode())
+        else:
+            subprocess.run(["bash", "-c", line], check=True)
+    leaking, of = said["duplicates"][0], [text.split() for text in said["export_tags"]]
+    names = ("mountain-path-snow-peaks.jpg", "nuthatch-on-trunk-winter.jpg")
+    assert "4 leak between splits" in leaking
+    assert of[0] == [str(tmp_path / "walk" / "val" / name) for name in names]
+    assert "2 with a shared answer" in " ".join(said["autotag"][0].split())
+    shared = [json.loads(line) for line in said["export_tags"][1].splitlines()]
+    assert [one["file_name"].rpartition("/")[2] for one in shared] == list(names)
+    assert all(tag["shared_from"] for one in shared for tag in one["tags"])
+    wrong, right = said["contradictions"]
+    assert re.search(r"dark-cupboard\.jpg +bright +darker than 9", wrong)
+    assert str(tmp_path / "walk" / "train" / "dark-cupboard.jpg") in of[2]
+    assert not re.search(r"dark-cupboard\.jpg +bright", right)
