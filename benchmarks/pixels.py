@@ -1,4 +1,4 @@
-"""What the pixels say at a million samples: contradictions, groups of what is nearly the same, pages and counts by them.
+"""What the pixels say at a million samples: contradictions, groups of what is nearly the same, one of each, pages and counts.
 
 ``python -m benchmarks.pixels --samples 1000000 --json`` fills a store with pretended measures and tags. A twentieth of the
 hashes have a near neighbour. What measuring an image takes is in ``benchmarks.prepare``.
@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.million import WORDS, add_samples
 from benchmarks.report import machine, median_ms, show
-from vlm.samples import SampleFilter, SampleStore
+from vlm.samples import SampleFilter, SampleStore, where
 from vlm.samples.counting import facets
 from vlm.samples.finding import (
     contradictions_count,
@@ -24,7 +24,9 @@ from vlm.samples.finding import (
     hashes,
     rules_for,
 )
+from vlm.samples.progress import Wanted, pending
 from vlm.samples.reading import count, samples_page
+from vlm.samples.sharing import shares_plan
 from vlm.statistics.duplicates import duplicate_groups
 
 FILL = """
@@ -65,6 +67,13 @@ def measure(folder: Path, samples: int) -> dict[str, Any]:
         timed("groups written, s", lambda: groups_put(cursor, dataset_id=1, ids=ids, groups=groups, distance=4))
     figures["groups from the store and back, s"] = round(time.perf_counter() - start, 2)
     figures["images in groups"] = int((groups >= 0).sum())
+    with store.write() as cursor:
+        wanted = Wanted(where(1, SampleFilter(), WORDS), dict.fromkeys(WORDS), only_missing=True)
+        takers = timed(
+            "a run over all, one of each group, planned, s", lambda: shares_plan(cursor, wanted, dataset_id=1, run_id=1)
+        )
+        figures["images that take an answer over"] = takers
+        timed("its first 256 images to ask, s", lambda: pending(cursor, wanted, run_id=1, after=-1, limit=256))
     odd, near, dim = (
         SampleFilter(marks=("contradiction",)),
         SampleFilter(marks=("near",)),

@@ -325,8 +325,8 @@ def test_every_door_offers_and_tells_it(dataset: Dataset, client: Client, tmp_pa
     source, taker = sorted((of["001.jpg"], of["001b.jpg"]))
     page = client.get(reverse("sample", args=[dataset.pk, taker])).content.decode()
     name = next(path for path, one in of.items() if one == source)
-    assert f'shared from <a href="{reverse("sample", args=[dataset.pk, source])}">{name}</a>' in page
-    assert "shared from" not in client.get(reverse("sample", args=[dataset.pk, source])).content.decode()
+    assert f'Shared from <a href="{reverse("sample", args=[dataset.pk, source])}">{name}</a>' in page
+    assert "Shared from" not in client.get(reverse("sample", args=[dataset.pk, source])).content.decode()
     full = client.get(reverse("sample", args=[dataset.pk, taker]), headers=json_of).json()
     assert {one["shared_from"] for one in full["answers"]} == {source}
     assert f"shared_in={run.pk}" in client.get(reverse("run", args=[run.pk])).content.decode()

@@ -68,3 +68,33 @@ def test_measured_grouped_tagged_and_frozen(visitor: Visitor, folder: Path) -> N
     page.goto(f"{dataset}?order=measure:luminance")
     expect(page.locator("#order > summary")).to_have_text("Darkest first")
     expect(page.locator(".cell")).to_have_count(4)
+
+
+def test_one_image_of_a_group_is_asked_and_the_other_says_whose_answers_it_has(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    dataset = visitor.imported(photographs(folder))
+    page.goto(dataset)
+    page.locator("#auto-tag > summary").click()
+    page.get_by_label("Ask one image per group").check()
+    expect(page.locator("#auto-tag output")).to_contain_text("Measure the data set first")
+
+    page.locator("#stats").get_by_role("link", name="Pixels").click()
+    page.get_by_role("button", name="Measure 4").click()
+    expect(page.locator("#near")).to_contain_text("2 images are in 1 group")
+    page.goto(dataset)
+    page.locator("#auto-tag > summary").click()
+    page.get_by_label("Ask one image per group").check()
+    expect(page.locator("#auto-tag output")).to_contain_text("4 images, 1 of them takes another’s answers")
+    page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+    expect(page.locator("#live")).to_contain_text("Completed")
+    expect(page.locator("#live-processed")).to_have_text("4")
+    page.locator("#live").get_by_role("link", name="1 shared").click()
+    expect(page.locator(".cell")).to_have_count(1)
+    page.locator(".cell .picture").click()
+    expect(page.locator("#sample-side")).to_contain_text("Shared from")
+    accessible(page)
+    here = page.url
+    page.locator("#sample-side").get_by_role("link", name=".png").first.click()
+    expect(page.locator("#sample-side")).to_contain_text("1 like this")
+    assert page.url != here
+    expect(page.locator("#sample-side")).not_to_contain_text("Shared from")

@@ -7,8 +7,9 @@ from django.views.decorators.http import require_safe
 
 from vlm import live, services
 from vlm.forms import LONGEST_TAGS
+from vlm.models import Dataset
 from vlm.permissions import EDIT, TAG
-from vlm.samples import Answer, SampleRow
+from vlm.samples import Answer, SampleDetail, SampleRow
 from vlm.samples.conditions import MEASURES
 from vlm.views import answers
 from vlm.views.access import Request, get_dataset
@@ -23,6 +24,16 @@ BESIDE = 6  # pictures of the filmstrip, before and behind the one on show
 def bars(answer: Answer) -> list[tuple[str, float]]:
     """Return each word with its probability; none for a generated answer, which has only its text."""
     return list(zip(answer.words, answer.probabilities, strict=True)) if answer.probabilities else []
+
+
+def shared_answers(dataset: Dataset, detail: SampleDetail) -> list[tuple[SampleRow, int, list[str]]]:
+    """Return the samples whose answers stand for the sample's own, each with the run and the dimensions."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for answer in detail.answers:
+        if answer.shared_from is not None:
+            found.setdefault((answer.shared_from, answer.run), []).append(answer.dimension)
+    rows = {row.id: row for row in services.samples.by_id(dataset=dataset, ids=sorted({of for of, _ in found}))}
+    return [(rows[source], run, names) for (source, run), names in found.items() if source in rows]
 
 
 @operation("GET", answers.SampleFull, query={"order": str}, filter=True)
@@ -53,8 +64,6 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
     models = services.runs.models(run_ids=[answer.run for answer in answered.values()])
     row = detail.sample
     withheld = services.vocabulary.withheld(detail=detail)
-    asked = {answer.shared_from for answer in answered.values() if answer.shared_from is not None}
-    sources = {one.id: one for one in services.samples.by_id(dataset=dataset, ids=sorted(asked))}
     group = services.pixels.group_of(dataset=dataset, sample_id=sample_id)
     pixels = services.pixels.of_sample(dataset=dataset, sample_id=sample_id)
     values = {
@@ -68,15 +77,10 @@ def sample(request: Request, dataset_id: int, sample_id: int) -> HttpResponse:
         "detail": detail,
         "sample": row,
         "answers": [
-            (
-                answer,
-                bars(answer),
-                models.get(answer.run, ""),
-                withheld.get(answer.dimension),
-                sources.get(answer.shared_from or 0),
-            )
+            (answer, bars(answer), models.get(answer.run, ""), withheld.get(answer.dimension))
             for answer in answered.values()
         ],
+        "shared": shared_answers(dataset, detail),
         "boxes": [a for a in detail.annotations if a.box is not None] if row.width and row.height else [],
         "stroke": max(row.width or 0, row.height or 0) / 400,
         "letters": max(row.width or 0, row.height or 0) / 50,
