@@ -297,6 +297,12 @@ def test_an_import_that_finds_no_room_leaves_nothing(site: Site, wire: Wire) -> 
     site.disk.fill(leave=2**20)
     done = site.manage("import_dataset", str(folder))
     assert (done.returncode, ADVICE in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    images = [{"id": number, "file_name": path.name} for number, path in enumerate(folder.iterdir())]
+    coco = site.folder / "many.json"  # what is read of it is put down in the temporary folder
+    coco.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    done = site.manage("import_dataset", str(coco))
+    assert (done.returncode, ADVICE in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    coco.unlink()
     status, _, body = wire.post("/imports/new", {"path": str(folder), "action": "start"}, **JSON)
     if status < 300:
         job = f"/imports/{json.loads(body)['import']}/"

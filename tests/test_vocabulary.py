@@ -27,6 +27,7 @@ PEOPLE = Dimension(
 )
 WEATHER = DEFAULT_VOCABULARY["weather"]
 
+TEXTS = st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp"), include_characters="\n\r\t")
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12).map(normalise)
 
 
@@ -205,7 +206,7 @@ def test_a_file_goes_back_and_forth_exactly() -> None:
     assert vocabulary_file.load(("\ufeff" + vocabulary_file.dump(entries)).encode()) == entries
 
 
-@given(st.text(max_size=40), st.lists(words.filter(bool), min_size=2, max_size=5, unique_by=str.casefold))
+@given(st.text(TEXTS, max_size=40), st.lists(words.filter(bool), min_size=2, max_size=5, unique_by=str.casefold))
 def test_any_file_goes_back_and_forth(question: str, given_words: list[str]) -> None:
     entries = (vocabulary_file.Entry(Dimension("d", f"?{question}", tuple(given_words))),)
     assert vocabulary_file.load(vocabulary_file.dump(entries)) == entries
@@ -223,6 +224,11 @@ def test_any_file_goes_back_and_forth(question: str, given_words: list[str]) -> 
         (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c']", "at least two"),
         (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c','d']\nanswers=[]", "“answers”"),
         (b"x" * (1 << 20) + b"y", "larger"),
+        (b"x = " + b"9" * 5000, "no valid TOML"),  # more digits than Python reads
+        (b"a." * 20_000 + b"a = 1", "Line 1 has more than 100 dots"),  # seconds and gigabytes for the parser
+        (b"x = " + b"[" * 50_000, "no valid TOML"),
+        (b"[[dimension]]\nname='a'\nquestion=\"b\\u001b[31m\"\nwords=['c','d']", "control characters"),
+        (b"[[dimension]]\nname='a'\nquestion='b'\nwords=['c',\"d\\u0007\"]", "invisible"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(content: bytes, complaint: str) -> None:

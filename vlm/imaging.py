@@ -86,6 +86,8 @@ Enough = Callable[[tuple[int, int]], tuple[int, int]]  # size of an image → si
 pillow_heif.register_heif_opener()
 # Between the limit and twice the limit Pillow warns; here that is refused already.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What it has to say of damaged notes of cameras is of no use to whoever sees the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class ImageUnreadable(Refusal):

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal, Self, get_args
 
 from vlm.errors import Refusal
@@ -32,6 +32,7 @@ MAX_WORDINGS = 8  # of one question, itself included
 MAX_SPELLINGS = 20  # of one word, besides itself
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_LINES = dict.fromkeys(map(ord, "\n\r\t"), " ")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))  # zero-width space, word joiner, BOM, soft hyphen
 
 
@@ -39,6 +40,11 @@ class VocabularyError(Refusal):
     """A vocabulary that cannot be asked; the message says what to change."""
 
     title = "Nothing can be asked like this"
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a name can be stored and shown everywhere: it has no control characters, line ends or halves of characters."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
 def normalise(word: str) -> str:
@@ -316,8 +322,18 @@ def check_vocabulary(dimensions: Iterable[Dimension]) -> None:
             )
         if dimension.name.casefold() in {name.casefold() for name in earlier}:
             raise VocabularyError(f"Two dimensions are called “{dimension.name}”.")
+        said = (
+            *dimension.questions,
+            dimension.label,
+            *dimension.labels.values(),
+            *chain(*dimension.spellings.values()),
+        )
+        if not all(is_plain(text.translate(_LINES)) for text in said):
+            raise VocabularyError(
+                f"A text of “{dimension.name}” has control characters, or halves of characters. Take them out."
+            )
         for word in dimension.words:
-            if word != normalise(word):
+            if word != normalise(word) or not is_plain(word):
                 raise VocabularyError(f"“{word}” of “{dimension.name}” has stray spaces or invisible characters.")
             if (other := owner.setdefault(word.casefold(), dimension.name)) != dimension.name:
                 raise VocabularyError(

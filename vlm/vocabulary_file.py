@@ -27,6 +27,7 @@ import tomli_w
 from vlm.vocabulary import Dimension, VocabularyError, check_vocabulary
 
 MAX_FILE = 1 << 20  # bytes
+MAX_DOTS = 100  # in a line; the parser's time grows with the square of the parts of a dotted key, and its memory too
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,16 @@ def load(content: bytes | str) -> tuple[Entry, ...]:
         raise VocabularyError(f"The file is larger than {MAX_FILE:,} bytes; a vocabulary is not.")
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = tomllib.loads(text)
     except UnicodeDecodeError:
         raise VocabularyError("The file is not UTF-8. Save it as UTF-8 and try again.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise VocabularyError(
+                f"Line {number:,} has more than {MAX_DOTS} dots. Write its texts on lines of their own."
+            )
+    try:
+        value = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
         raise VocabularyError(f"This is no valid TOML: {error}.") from None
     if unknown := sorted(set(value) - {"dimension"}):
         raise VocabularyError(f"“{unknown[0]}” has no meaning here: a vocabulary is a list of [[dimension]] tables.")

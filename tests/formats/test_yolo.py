@@ -114,6 +114,7 @@ def test_an_image_in_two_splits_counts_once(tmp_path: Path) -> None:
 def test_a_folder_that_is_two_splits_is_one_line(tmp_path: Path) -> None:
     write_images(tmp_path, "images/1.jpg", "images/2.jpg")
     describe(tmp_path, "train: images\nval: images\n" + NAMES)
+    label(tmp_path / "labels/1.txt", "0 .5 .5 .2 .2")
     found, records = read(tmp_path)
     assert {record.split for record in records} == {"train"}
     assert [skip.path for skip in found.skips] == ["images"]

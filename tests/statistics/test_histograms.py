@@ -3,7 +3,7 @@
 import itertools
 import math
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vlm.statistics.histograms import BARS, edges
@@ -29,6 +29,9 @@ def test_one_value_has_one_bar() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example([0.0, 0.0, 5e-324, 1e-323])  # the smallest that there are
+@example([-1.7e308, 0.0, 0.0, 1.7e308])
+@example([2.0**63, 2.0**63, 2.0**64, 2.0**64])
 @given(st.lists(NUMBERS, min_size=4, max_size=4).map(sorted))
 def test_edges_rise_within_the_range(values: list[float]) -> None:
     low, first, last, high = values

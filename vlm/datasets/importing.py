@@ -204,6 +204,12 @@ def allowed_path(path: str) -> Path:
     # Asked before anything is looked up, so that the answer tells nothing about other folders.
     if not any(folder.is_relative_to(root) for root in roots):
         raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever reads it says so
+    except OSError as error:
+        raise ImportFailed(f"{folder} cannot be looked at: {error.strerror}. {allowed}") from error
     return folder
 
 

@@ -13,6 +13,7 @@ from vlm.models import Dataset
 from vlm.process import sample_store
 from vlm.runs.state import check_idle
 from vlm.samples import reading
+from vlm.vocabulary import is_plain
 
 LOOKED_AT = 1000  # images, spread over the data set
 LEAST_FOUND = 0.5
@@ -34,8 +35,8 @@ def rename(*, dataset: Dataset, name: str) -> None:
         ImportFailed: the name is empty, too long, or another data set's.
     """
     name = " ".join(name.split())
-    if not name or len(name) > 200:
-        raise ImportFailed("A data set's name has between 1 and 200 characters.")
+    if not name or len(name) > 200 or not is_plain(name):
+        raise ImportFailed("A data set's name has between 1 and 200 characters, none of them a control character.")
     try:
         with transaction.atomic():
             Dataset.objects.filter(pk=dataset.pk).update(name=name)

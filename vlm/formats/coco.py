@@ -21,6 +21,7 @@ from typing import IO, Any, TextIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm.errors import Unwritable
 from vlm.formats.base import Found, ImportFormat
 from vlm.formats.files import OUTSIDE, UTF_16, Elsewhere, Files, Refused, not_text
 from vlm.formats.json_stream import JSONBroken, stream_sections
@@ -58,6 +59,7 @@ _OWN_EXPORT = re.compile(rb'^[\xef\xbb\xbf\s]*\{\s*"datavisor"\s*:|"contributor"
 # Exports of the first release that were made from a JSON have no mark, but tags in their images.
 _TAGGED = re.compile(rb'"tags": \[(\{"tag": "[^"]*", "dimension": [^,]*, "source": "|\]\})')
 _EXPORT = "It is an export of DataVisor, not the data set itself; give its path to import it."
+_LONGEST_NAME = 500  # characters of a category
 _FAR = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 4096  # entries that are spooled, and images whose annotations are looked up, at once
 _MAX_REFUSED = 1000
@@ -209,6 +211,8 @@ def scan_coco(root: Path, paths: list[str]) -> Scan:
         try:
             read.append(_read(files, path))
         except (JSONBroken, Refused, OSError) as error:
+            if (full := Unwritable.of(error)) is not None:  # no room for what is read meanwhile
+                raise full from error
             broken.append((path, str(error)))
     if not read:
         path, reason = broken[0]
@@ -262,9 +266,7 @@ def _read(files: Files, path: str) -> _Spool:
             elif section == "annotations":
                 _spool_annotations(elements, spool)
             elif section == "categories":
-                for element in elements:
-                    if isinstance(element, dict) and element.get("name") is not None:
-                        spool.categories[identity(element.get("id"))] = printable(str(element["name"]).strip())
+                _spool_categories(elements, spool)
     spool.annotations.flush()
     return spool
 
@@ -316,6 +318,19 @@ def _spool_annotations(elements: Iterator[Any], spool: _Spool) -> None:
         spool.annotations.write(b"".join(packed))
         spool.annotation_count += len(packed)
         done += len(block)
+
+
+def _spool_categories(elements: Iterator[Any], spool: _Spool) -> None:
+    for number, element in enumerate(elements, start=1):
+        said = element.get("name") if isinstance(element, dict) else None
+        name = printable(str(said).strip()) if isinstance(said, str | int | float) else ""
+        if not name or len(name) > _LONGEST_NAME:
+            spool.refuse(f"Entry {number:,} of “categories” has no name of at most {_LONGEST_NAME} characters.")
+            continue
+        key = identity(element.get("id"))
+        if (earlier := spool.categories.get(key, name)) != name:
+            spool.refuse(f"The category id “{key}” has two names, “{earlier}” and “{name}”; the last one counts.")
+        spool.categories[key] = name
 
 
 def _pixels(value: Any) -> int | None:

@@ -4,6 +4,7 @@ Whatever a JSON, a ``data.yaml`` or a symbolic link says: a path is used only wh
 link is resolved.
 """
 
+import codecs
 import os
 import posixpath
 import re
@@ -24,6 +25,7 @@ LINK_OUTSIDE = (
 )
 LFS_POINTER = "It is a Git LFS pointer, not the file itself; run “git lfs pull” in its repository."
 UTF_16 = "It is UTF-16 text; save it as UTF-8."
+UTF_32 = "It is UTF-32 text; save it as UTF-8."
 NOT_UNICODE = "Its name is not valid UTF-8; rename it to import it."
 
 # Files that belong to data sets beside the images: they are not worth a line in the list of skips.
@@ -251,6 +253,8 @@ def not_text(head: bytes) -> str:
     """Return why a file that begins so is no UTF-8 text, as far as its first bytes tell; '' where they do not."""
     if head.startswith(_LFS_HEAD):
         return LFS_POINTER
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return UTF_32
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(head) > 3 and head[:4].count(0) == 2):
         return UTF_16
     return ""
@@ -340,13 +344,21 @@ def walk_images(
                     folders.append(path)
                 else:
                     report(path, NOT_UNICODE)
-            elif entry.is_symlink() and entry.is_dir():
+            elif entry.is_symlink() and _leads_to_folder(entry):
                 report(path, "It is a link to a folder; such links are not followed.")
             elif suffix_of(name) in _COMPANIONS:
                 companion(path)
             else:
                 yield path
         pending.extend(reversed(folders))
+
+
+def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+    """Tell whether a link leads to a folder; one that leads round in circles leads to nothing."""
+    try:
+        return link.is_dir()
+    except OSError:
+        return False
 
 
 def _is_own(folder: str, names: set[str]) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
 _WINDOW = 1 << 20  # characters that are read at once
-_MAX_ELEMENT = 1 << 26  # characters; a broken quote would otherwise draw the rest of the file into memory
+# Characters. A broken quote would otherwise draw the rest of the file into memory, and decoded, brackets take 20 times as much.
+_MAX_ELEMENT = 1 << 24
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 # What may stand behind a value. Anything else is broken, or a number that the end of the window has cut (“1e|5”).
@@ -66,7 +67,7 @@ class _Window:
                 if self._text[end : end + 1] in _AFTER_VALUE or self._ended:
                     self._position = end
                     return value
-            self._grow(size)
+            self._grow(min(size, max(_WINDOW, self._position + _MAX_ELEMENT + 1 - len(self._text))))
             size *= 2
 
     def following(self) -> Iterator[Any]:

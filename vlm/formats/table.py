@@ -298,7 +298,7 @@ def encoding_of(file: BinaryIO) -> str:
     file.seek(0)
     head = file.read(4096)
     marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "")
-    if not marked and b"\0" in head:
+    if (not marked and b"\0" in head) or head.startswith(codecs.BOM_UTF32_LE):
         raise TableBroken("The table is no text. Save it as CSV (UTF-8), not as a workbook or a picture.")
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):  # the last is what Excel writes in western Europe
         file.seek(0)

@@ -6,12 +6,12 @@ alone turns nothing.
 """
 
 import os
-import struct
 from collections.abc import Sequence
 
 from PIL import Image
 
 from vlm.formats.files import suffix_of
+from vlm.imaging import FORMATS
 from vlm.samples import Annotation
 
 _HEAD = 1 << 16  # bytes in which a file mostly says how to hold it
@@ -65,19 +65,19 @@ def orientation_of(path: str) -> int:
             os.close(descriptor)
         if not any(mark in head for mark in _MARKS):
             return 1
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             value = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
-        return 1  # tagging will say what is wrong with it
+    except Exception:  # noqa: BLE001 - decoders raise almost anything; tagging will say what is wrong with it
+        return 1
     return value if isinstance(value, int) else 1
 
 
 def _describes_stored(path: str, width: int, height: int) -> bool:
     """Tell whether a size is rather that of the stored picture than that of the upright one."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             stored = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - as above
         return False
     shape = width / height
-    return abs(shape * stored[1] / stored[0] - 1) < _CLOSE <= abs(shape * stored[0] / stored[1] - 1)
+    return min(stored) > 0 and abs(shape * stored[1] / stored[0] - 1) < _CLOSE <= abs(shape * stored[0] / stored[1] - 1)

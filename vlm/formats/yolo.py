@@ -33,11 +33,15 @@ from vlm.imaging import ImageUnreadable, image_size
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _MEANT = re.compile(rb"^\s*['\"]?(names|nc|train|val|test)['\"]?\s*:", re.MULTILINE)
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_MOST_CLASSES = 1_000_000
 _MAX_LABELS = 10_000_000
 _MAX_LIST = 1_000_000_000
 _MAX_FOLDERS = 200  # that are looked into for a description where the root has none
 _FAR_OFF = 0.5  # of the image's side: a box that is farther outside was not meant in fractions
 _TOLD = 3  # reasons in a sentence
+
+_LIKE = {True: "Labels", False: "labels"}
 
 _Object = tuple[int, float, float, float, float]  # class, then x, y, width, height as fractions
 
@@ -119,6 +123,7 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
 
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
         seen: set[int] = set()
+        labelled = False
         for split, image in _images(files, description, report):
             fingerprint = hash(image)
             if fingerprint in seen:
@@ -132,7 +137,9 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
             except Refused as refused:
                 report(image, str(refused))
                 continue
-            size, annotations = _annotations(files, description, image, report)
+            label = _label_path(files, image, report)
+            labelled = labelled or label is not None
+            size, annotations = _annotations(files, description, image, label, report)
             yield SampleRecord(
                 path=image,
                 file_name=image,
@@ -143,6 +150,11 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
                 annotations=annotations,
                 content_key=key,
                 external_id="",
+            )
+        if seen and not labelled:
+            report(
+                description.path or "labels",
+                "No image has a label file: they are looked for in “labels” parallel to “images”, and beside the images.",
             )
 
     return Scan(Path(files.root), "yolo", total, records)
@@ -266,7 +278,12 @@ def _names_elsewhere(files: Files, path: str, text: str) -> Any:
 
 def _names_in(text: str) -> dict[int, str]:
     """Return the names in the lines of a list; a blank line is a class without a name."""
-    return {index: printable(line.strip()) for index, line in enumerate(text.splitlines()) if line.strip()}
+    return {index: printable(line.strip()) for index, line in enumerate(_lines(text)) if line.strip()}
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a list; a name may hold what Unicode, too, calls a line's end."""
+    return _LINE_END.split(text)
 
 
 def _key_point_values(shape: Any) -> int:
@@ -310,7 +327,7 @@ def _images(files: Files, description: _Description, report: ReportSkip) -> Iter
             continue
         if source in read:
             report(
-                source,
+                source or written,
                 f"It is both “{read[source]}” and “{key}” of {description.path}; its images count as “{read[source]}”.",
             )
             continue
@@ -380,7 +397,7 @@ def _folder_elsewhere(files: Files, written: str) -> str | None:
 def _listed(files: Files, description: _Description, source: str, report: ReportSkip) -> Iterator[str]:
     """Yield the images of a list; its lines are relative to the list, to “path”, or to the root, or of another machine."""
     try:
-        lines = files.read_text(source, max_bytes=_MAX_LIST).splitlines()
+        lines = _lines(files.read_text(source, max_bytes=_MAX_LIST))
     except Refused as refused:
         report(source, str(refused))
         return
@@ -419,10 +436,10 @@ def _listed(files: Files, description: _Description, source: str, report: Report
 
 
 def _annotations(
-    files: Files, description: _Description, image: str, report: ReportSkip
+    files: Files, description: _Description, image: str, label: str | None, report: ReportSkip
 ) -> tuple[tuple[int, int] | None, tuple[Annotation, ...]]:
     """Return an image's size, where it is known, and its annotations."""
-    objects = _labels(files, description, image, report)
+    objects = _labels(files, description, label, report) if label is not None else []
     if not objects:
         return None, ()
     try:
@@ -446,10 +463,7 @@ def _in_pixels(box: list[float], size: tuple[int, int] | None) -> tuple[float, f
     )
 
 
-def _labels(files: Files, description: _Description, image: str, report: ReportSkip) -> list[_Object]:
-    path = _label_path(files, image)
-    if path is None:
-        return []
+def _labels(files: Files, description: _Description, path: str, report: ReportSkip) -> list[_Object]:
     try:
         lines = files.read_text(path, max_bytes=_MAX_LABELS).splitlines()
     except Refused as refused:
@@ -466,23 +480,29 @@ def _labels(files: Files, description: _Description, image: str, report: ReportS
     return objects
 
 
-def _label_path(files: Files, image: str) -> str | None:
+def _label_path(files: Files, image: str, report: ReportSkip) -> str | None:
     """Return the label file of an image: in ``labels`` parallel to ``images``, else beside the image."""
     stem = posixpath.splitext(image)[0]
     folders = stem.split("/")
-    candidates = [f"{stem}.txt"]
-    if "images" in folders[:-1]:
-        last = len(folders) - 2 - folders[-2::-1].index("images")
-        candidates.insert(0, "/".join([*folders[:last], "labels", *folders[last + 1 :]]) + ".txt")
+    stems = [stem]
+    last = next((place for place in range(len(folders) - 2, -1, -1) if folders[place].lower() == "images"), None)
+    if last is not None:
+        # As the images' folder is written, so may the labels' be.
+        named = dict.fromkeys([_LIKE[folders[last][:1].isupper()], "labels"])
+        stems[:0] = ["/".join([*folders[:last], labels, *folders[last + 1 :]]) for labels in named]
+    candidates = [f"{stem}{suffix}" for suffix in (".txt", ".TXT") for stem in stems]
     if not image.isascii():  # a copy through another system may have changed the form of the accents
         forms = [unicodedata.normalize(form, path) for path in candidates for form in ("NFC", "NFD")]
         candidates += [path for path in dict.fromkeys(forms) if path not in candidates]
+    refused: tuple[str, str] | None = None
     for candidate in candidates:
         try:
             if files.status(candidate) is not None:
                 return candidate
-        except Refused:
-            continue
+        except Refused as reason:
+            refused = refused or (candidate, str(reason))
+    if refused is not None:
+        report(*refused)
     return None
 
 
@@ -496,8 +516,8 @@ def _object(words: list[str], description: _Description) -> _Object:
         numbers = [float(word) for word in words]
     except ValueError:
         raise ValueError("it has something else than numbers") from None
-    if not all(map(math.isfinite, numbers)) or numbers[0] < 0 or numbers[0] != int(numbers[0]):
-        raise ValueError("the class must be a whole number from 0, and the rest finite numbers")
+    if not all(map(math.isfinite, numbers)) or not 0 <= numbers[0] < _MOST_CLASSES or numbers[0] != int(numbers[0]):
+        raise ValueError(f"the class must be a whole number from 0 to {_MOST_CLASSES:,}, and the rest finite numbers")
     index, values = int(numbers[0]), numbers[1:]
     if description.names and index not in description.names:
         raise ValueError(f"class {index} has no name in {description.path or 'classes.txt'}")

@@ -8,6 +8,8 @@ All inside ``SampleStore.write()``; every function derives exactly the samples t
 import unicodedata
 from collections.abc import Sequence
 
+from vlm.vocabulary import is_plain
+
 from .conditions import Condition
 from .database import Cursor, column, number
 from .deriving import IN_TOUCH, changed, derive, in_touch, touch, touched_span
@@ -36,7 +38,7 @@ def clean_tag(text: str) -> str:
         raise TagError("A tag needs at least one character.")
     if len(tag) > MAX_TAG:
         raise TagError(f"A tag has at most {MAX_TAG} characters.")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in tag):
+    if not is_plain(tag):
         raise TagError("A tag cannot hold line breaks or other control characters.")
     return tag
 

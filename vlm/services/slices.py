@@ -14,7 +14,7 @@ from vlm.models import Dataset, FrozenSlice, TaggingRun, current_vocabulary, wor
 from vlm.process import sample_store
 from vlm.samples import SampleFilter, values, where
 from vlm.services.exports import Export, slugs, written
-from vlm.vocabulary import VocabularyError
+from vlm.vocabulary import VocabularyError, is_plain
 
 MOST_SLICES = 200  # of a data set
 STEP = 20_000  # samples that are read together
@@ -52,9 +52,9 @@ def freeze(*, dataset: Dataset, name: str, filter: SampleFilter, user: User | No
         SliceRefused: the filter has no sample, or the name is taken, empty or too long.
         FilterError: an unknown dimension.
     """
-    name = name.strip()
-    if not name or len(name) > 100:
-        raise SliceRefused("Give the slice a name of 1 to 100 characters.")
+    name = " ".join(name.split())
+    if not name or len(name) > 100 or not is_plain(name):
+        raise SliceRefused("Give the slice a name of 1 to 100 characters, none of them a control character.")
     if FrozenSlice.objects.filter(dataset=dataset).count() >= MOST_SLICES:
         raise SliceRefused(f"This data set has {MOST_SLICES} frozen slices. Remove one first.")
     taken = SliceRefused(f"There is a frozen slice “{name}” already. Give another name, or remove that one.")

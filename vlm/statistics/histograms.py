@@ -1,6 +1,7 @@
 """Where the bars of a histogram begin and end."""
 
 import math
+import sys
 
 BARS = 20
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -16,6 +17,8 @@ def edges(low: float, high: float, first: float, last: float, *, bars: int = BAR
         first, last = low, high
     width = last - first
     if not (width > 0 and math.isfinite(width)):
+        return ()
+    if width / bars < sys.float_info.min:  # of numbers so close to zero, floats have no round ones
         return ()
     step = _round(width / bars)
     begin = math.floor(first / step + 1e-9) + 1

@@ -285,7 +285,7 @@ def undo_address(dataset: Dataset, edits: list[int]) -> str:
 def _said(action: str, typed: set[str], change: services.tags.Change) -> str:
     """Say what an edit did, in full: how many images, which word was meant, and what it took the place of."""
     said = f"“{change.tag}” {VERBS[action]} {counted(change.samples, 'image')}"
-    if change.tag not in typed:
+    if change.tag not in typed and change.dimension:
         said += f", as the word of {change.dimension}"
     if change.replaced:
         said += f"; on {change.replaced:,} it took the place of another word of {change.dimension}"

@@ -69,7 +69,7 @@ def _freeze(request: Request, dataset: Dataset) -> HttpResponse:
     if len(query) > MOST_QUERY:
         raise Problem("This filter is too long to be frozen.")
     frozen = services.slices.freeze(
-        dataset=dataset, name=request.POST.get("name", ""), filter=_filter(query), user=request.user
+        dataset=dataset, name=request.POST.get("name", ""), filter=SampleFilter.from_text(query), user=request.user
     )
     if wants_json(request):
         return JsonResponse(services.slices.as_json(frozen=frozen), status=201)

@@ -34,7 +34,7 @@ def as_json(entries: tuple[Entry, ...]) -> dict[str, Any]:
 def from_json(value: object) -> tuple[Entry, ...]:
     """Read what a program sent. Raises ``VocabularyError``."""
     listed = value.get("dimensions") if isinstance(value, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
         raise VocabularyError("Send an object with a list “dimensions”, as this address gives it.")
     return tuple(
         Entry(
