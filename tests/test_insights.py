@@ -156,3 +156,10 @@ def test_the_commands_of_the_docs(db: None) -> None:
     explained = next(out for line, out in said.items() if "--score missed" in line)
     assert explained.splitlines()[0].startswith("32.5 % of 40 images are missed")
     assert re.search(r"^dim +11 +90\.9 %", explained, re.MULTILINE)
+    spread, crossed, compared, cameras = (out for line, out in said.items() if line.startswith("distributions"))
+    assert re.search(r"^dim +11 +28 %", spread, re.MULTILINE)
+    assert re.search(r"^yes +13 +32 %", spread, re.MULTILINE)
+    assert re.search(r"^dim +▲ 10 \(3\.6\)", crossed, re.MULTILINE)
+    assert re.search(r"^yes +90\.9 % \(10\) +32\.5 % \(13\) +▼", compared, re.MULTILINE)
+    assert json.loads(cameras)["clear"] == 0
+    assert json.loads(cameras)["asked"] == ["column:camera"]

@@ -56,6 +56,11 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def tenths(value: float) -> str:
+    """Return a number with one digit behind the point: “1,234.5”."""
+    return f"{value:,.1f}"
+
+
 def percent_1(value: float | None) -> str:
     """Return a share with one digit behind the point: “12.5 %”."""
     return "–" if value is None else f"{100 * value:.1f} %"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from vlm.samples import FilterError, SampleFilter, SampleStore, where
-from vlm.samples.conditions import SOURCES, STATES
+from vlm.samples.conditions import SOURCES, STATES, WITHOUT
 from vlm.samples.filters import MAX_LENGTH, MAX_PARTS
+from vlm.samples.ranges import overlap
 from vlm.samples.reading import count, samples_page
 
 from .conftest import WORDS, fill
@@ -38,6 +39,7 @@ def several(values: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "state": st.sampled_from(["", *STATES]),
     "source": st.sampled_from(["", *SOURCES]),
+    "without": several(st.sampled_from(list(WITHOUT))),
     "min_probability": st.none() | st.floats(0, 1),
     "max_probability": st.none() | st.floats(0, 1),
     "widths": several(spans),
@@ -149,3 +151,24 @@ def test_odd_numbers_in_cursors_are_refused(store: SampleStore, value: bytes) ->
         after = base64.urlsafe_b64encode(b'["%s", %s, 1]' % (order.encode(), value)).decode()
         with store.read() as cursor, pytest.raises(FilterError, match="no longer known"):
             samples_page(cursor, 1, SampleFilter(), WORDS, order=order, after=after)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("0..1", "0.5..2", "0.5..1"),
+        ("..<0.5", "0.25..<0.5", "0.25..<0.5"),
+        ("..3", "1..", "1..3"),
+        ("..<3", "..3", "..<3"),
+        ("0..1", "2..3", None),
+        ("..<1", "1..", None),
+        ("yes", "0..1", None),
+    ],
+)
+def test_what_two_ranges_have_in_common(one: str, other: str, both: str | None) -> None:
+    assert overlap(one, other) == overlap(other, one) == both
+
+
+def test_only_what_there_is_can_be_lacked() -> None:
+    with pytest.raises(FilterError, match="split, category, own tag, measure"):
+        SampleFilter(without=("colour",))

@@ -171,7 +171,7 @@ def facet(
     condition, values = where(dataset_id, others, words)
     within = "" if others.is_empty else f" and v.sample_id in (select s.id from samples s where {condition})"
     given = [] if others.is_empty else values
-    value = {"word": "v.word", "boolean": "v.number::integer", "number": _bin("v.number", edges)}[column.kind]
+    value = {"word": "v.word", "boolean": "v.number::integer", "number": bin_of("v.number", edges)}[column.kind]
     rows = cursor.execute(
         f"select {value}, count(*) from column_values v where v.column_id = ?{within} group by 1 order by 2 desc, 1",
         [column.id, *given],
@@ -211,7 +211,7 @@ def only_ids(ids: Sequence[int] | None) -> tuple[str, list[Any]]:
     )
 
 
-def _bin(value: str, edges: Sequence[float]) -> str:
+def bin_of(value: str, edges: Sequence[float]) -> str:
     """Return SQL for the place of a value between ``edges``."""
     steps = " ".join(f"when {value} < {float(edge)!r}::double then {place}" for place, edge in enumerate(edges))
     return f"case {steps} else {len(edges)} end" if steps else "0"

@@ -41,6 +41,12 @@ MARKS = {  # what can be found about samples; see ``finding``
     "near": "Nearly the same",
     "leak": "Leaks between splits",
 }
+WITHOUT = {  # what a sample may lack beside words of a dimension (``lacking``) and values of columns (``novalue``)
+    "split": "s.split = ''",
+    "category": "len(s.categories) = 0",
+    "own tag": "len(list_filter(s.tags, lambda tag: not list_contains(?::varchar[], tag))) = 0",
+    "measure": "s.id not in (select sample_id from measures where dataset_id = ?)",
+}
 MEGAPIXELS = "(s.width::double * s.height / 1e6)"
 # Of a mark ``m`` and its sample ``s``: a contradiction that the tag has outlived, and nobody decided to be right.
 STANDING = """(m.kind <> 'contradiction' or (list_contains(s.tags, m.word) and not exists (select 1 from labels l
@@ -87,7 +93,7 @@ def whole(text: str, key: str) -> int:
 
 
 # -- what may be written ---------------------------------------------------------------------------------------------------
-def one_of(known: Mapping[str, str]) -> Check:
+def one_of(known: Mapping[str, Any]) -> Check:
     def check(key: str, value: str) -> None:
         if value not in known:
             raise FilterError(f"{key} “{value}” is not one of {', '.join(known)}.")
@@ -138,6 +144,14 @@ def lacking(names: Sequence[str], chosen: Chosen) -> Condition:
         parts.append(f"not {_any('tags', of)}")
         values += of
     return " and ".join(parts), values
+
+
+def without(names: Sequence[str], chosen: Chosen) -> Condition:
+    given: dict[str, list[Any]] = {
+        "own tag": [list({word for of in chosen[2].values() for word in of})],
+        "measure": [chosen[1]],
+    }
+    return " and ".join(WITHOUT[name] for name in names), [value for name in names for value in given.get(name, [])]
 
 
 def state(state: str, _: Chosen) -> Condition:
@@ -250,9 +264,7 @@ def measures(values: Sequence[str], chosen: Chosen) -> Condition:
 
 def said_measure(value: str, _: "SampleFilter") -> str:
     name, wanted = value.split(":", 1) if ":" in value else (value, "")
-    low, high = wanted.split("..", 1) if ".." in wanted else (wanted, "")
-    bounds = f"{low} to {high}" if low and high else f"from {low} on" if low else f"up to {high}"
-    return f"{MEASURES.get(name, name)} {bounds}"
+    return f"{MEASURES.get(name, name)} {said_range(wanted)}"
 
 
 def labels(sign: str) -> Callable[[Sequence[str], Chosen], Condition]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from . import conditions
-from .conditions import SOURCES, STATES, Check, Chosen, Condition, Words
+from .conditions import SOURCES, STATES, WITHOUT, Check, Chosen, Condition, Words
 from .errors import FilterError
 from .names import search_key
 from .ranges import Span, said_range, span_of, span_of_bytes, span_of_times
@@ -93,6 +93,7 @@ class SampleFilter:
         splits, categories: any of them; every_category: all of them.
         all_of, any_of, none_of: tags.
         lacking: dimensions of which the sample has no word; only of the vocabulary’s.
+        without: what else the sample lacks: one of ``WITHOUT``.
         state: one of ``STATES``.
         source: one of ``SOURCES``.
         dimension, min_probability, max_probability: range of the best word's probability in that dimension, or
@@ -134,6 +135,15 @@ class SampleFilter:
     )
     none_of: tuple[str, ...] = part("none", conditions.texts, conditions.none_of, "not {}", each=True)
     lacking: tuple[str, ...] = part("lacking", conditions.texts, conditions.lacking, "no {}", each=True)
+    without: tuple[str, ...] = part(
+        "without",
+        conditions.texts,
+        conditions.without,
+        "no {}",
+        check=conditions.one_of(WITHOUT),
+        each=True,
+        dear=True,
+    )
     state: str = part(
         "state",
         conditions.last,

@@ -15,7 +15,7 @@ from .conditions import Condition
 from .database import Cursor
 from .records import Column
 
-SortingKind = Literal["dimension", "own", "split", "category", "column"]
+SortingKind = Literal["dimension", "own", "split", "category", "column", "measure"]
 MOST_VALUES = 50  # of a sorting that has many, the most frequent
 
 
@@ -24,11 +24,11 @@ class Sorting:
     """What sorts samples into values, and the values to look at, in their order.
 
     Attributes:
-        kind: of the vocabulary, users' own tags, the data set's splits and categories, or a column.
-        name: of the dimension or column.
+        kind: of the vocabulary, users' own tags, the data set's splits and categories, a column, or a measure of the pixels.
+        name: of the dimension, column or measure.
         values: words; of flags “yes” and “no”; of numbers ranges as a filter spells them.
         column: with its kind, and
-        edges: between the ranges of a column of numbers.
+        edges: between the ranges of numbers.
     """
 
     kind: SortingKind

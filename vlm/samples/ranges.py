@@ -94,3 +94,12 @@ def said_range(text: str, span: Span = span_of) -> str:
     if not low:
         return f"below {high}" if "<" in text else f"up to {high}"
     return f"{low} to {high}" if high else f"from {low} on"
+
+
+def overlap(one: str, other: str) -> str | None:
+    """Return what two ranges of numbers have in common; ``None`` where that is nothing, or one is no range."""
+    first, second = span_of(one), span_of(other)
+    if first is None or second is None or max(first[0], second[0]) > min(first[1], second[1]):
+        return None
+    (low, _, high), (other_low, _, other_high) = one.partition(".."), other.partition("..")
+    return f"{low if first[0] >= second[0] else other_low}..{high if first[1] <= second[1] else other_high}"

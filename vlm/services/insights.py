@@ -14,7 +14,7 @@ from vlm.process import sample_store
 from vlm.samples import Column, Cursor, SampleFilter, columns, insights, reading, where
 from vlm.samples.conditions import column_of
 from vlm.samples.insights import Sorting
-from vlm.samples.ranges import said_range
+from vlm.samples.ranges import overlap, said_range
 from vlm.services import accuracy
 from vlm.services.columns import unknown
 from vlm.statistics.slices import SUPPORT, TagQuality, work
@@ -233,16 +233,19 @@ def narrowed(filter: SampleFilter, sorting: Sorting, value: str) -> SampleFilter
         return replace(filter, splits=(value,))
     if sorting.kind == "category":
         return replace(filter, every_category=(*filter.every_category, value))
+    if sorting.kind == "measure":
+        return replace(filter, measures=(*filter.measures, f"{sorting.name}:{value}"))
+    asked = [part.partition(":")[2] for part in filter.columns if column_of(part) == sorting.name]
+    common = [both for one in asked if (both := overlap(one, value))] or [value]
     others = tuple(part for part in filter.columns if column_of(part) != sorting.name)
-    return replace(filter, columns=(*others, f"{sorting.name}:{value}"))
+    return replace(filter, columns=(*others, *(f"{sorting.name}:{both}" for both in common)))
 
 
 def title(sorting: Sorting, value: str) -> str:
     """Return a value as people read it beside others."""
-    if sorting.column is not None:
-        said = said_range(value) if sorting.column.kind == "number" else value
-        return f"{sorting.name} {said}" if sorting.column.kind == "number" else f"{sorting.name}: {said}"
-    return value
+    if sorting.column is None:
+        return value
+    return f"{sorting.name} {said_range(value)}" if sorting.column.kind == "number" else f"{sorting.name}: {value}"
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlm.statistics.calibration import Bin
+from vlm.statistics.tables import ShareDifference
 from vlm.statistics.thresholds import Point
 
 WIDTH, HEIGHT, MARGIN = 320, 200, 34
+REACHES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # how far a scale of differences may go to either side
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,26 @@ class Plot:
     width: int = WIDTH
     height: int = HEIGHT
     margin: int = MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """A difference with its interval on a line with 0 in its middle, as lengths of SVG: “62.5%” of the line's width."""
+
+    low: str
+    at: str
+    high: str
+
+
+def whiskers(differences: Sequence[ShareDifference]) -> tuple[tuple[Whisker, ...], float]:
+    """Draw differences of shares on one scale; returns them, and how far the scale goes to either side."""
+    widest = max((max(abs(one.low), abs(one.high)) for one in differences), default=0.0)
+    reach = next((reach for reach in REACHES if reach >= widest), 1.0)
+
+    def place(value: float) -> str:
+        return f"{50 + 50 * value / reach:.1f}%"
+
+    return tuple(Whisker(place(one.low), place(one.difference), place(one.high)) for one in differences), reach
 
 
 def promise_curve(points: Sequence[Point]) -> Plot | None:
