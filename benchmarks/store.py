@@ -19,18 +19,21 @@ from typing import Any
 from benchmarks.million import WORDS, add_samples, answer_samples, questions
 from benchmarks.report import machine, median_ms, show
 from vlm.formats.coco import scan_coco
-from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, where
+from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, distributions, where
 from vlm.samples.asking import question_ids
 from vlm.samples.counting import facets
 from vlm.samples.database import Cursor
 from vlm.samples.deriving import derive
+from vlm.samples.distributions import Axis, Source
 from vlm.samples.editing import tags_add, undo
 from vlm.samples.ingest import import_rows, staged
+from vlm.samples.insights import Sorting
 from vlm.samples.merging import merge_batch
 from vlm.samples.ordering import page_cursor
 from vlm.samples.progress import Wanted, pending, pending_count, run_counts
 from vlm.samples.reading import samples_page
 from vlm.samples.trust import flips
+from vlm.statistics.tables import cross
 
 BATCH = 256
 UNDONE = 100_000  # samples of the bulk edit that is taken back
@@ -135,6 +138,7 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
         )
         figures["facets of the whole, ms"] = median_ms(lambda: facets(cursor, 1, everything, WORDS), repeat=5)
         figures |= measure_asking(cursor)
+        figures |= measure_distributions(cursor)
     figures |= measure_undo(store, min(UNDONE, samples))
     figures |= measure_merging(store, answered, chance)
     figures |= measure_comparing(store, answered / samples)
@@ -162,6 +166,37 @@ def measure_asking(cursor: Cursor) -> dict[str, Any]:
         figures[f"what lacks an answer, the next 256: {name}, ms"] = median_ms(page)
     figures["a run's counts, ms"] = median_ms(lambda: run_counts(cursor, 1))
     return figures
+
+
+def measure_distributions(cursor: Cursor) -> dict[str, Any]:
+    """Count how all words are spread, two dimensions against each other, and a filter beside another that overlaps it."""
+    everything = distributions.within(cursor, 1, SampleFilter(), WORDS)
+    axes = [Axis(Sorting("dimension", name, of)) for name, of in WORDS.items()]
+    weather, lighting = (next(axis for axis in axes if axis.sorting.name == name) for name in ("weather", "lighting"))
+    category = Axis(Sorting("category", "category", ("car", "person")))
+    dark, tenth = SampleFilter(all_of=("dark",)), SampleFilter(text="7.jpg")
+
+    def spread(source: Source) -> None:
+        grouped = distributions.by_tags(cursor, source)
+        for axis in axes:
+            distributions.count(cursor, grouped, axis)
+
+    def compare() -> None:
+        source = distributions.side_by_side(cursor, where(1, dark, WORDS), where(1, tenth, WORDS))
+        grouped = distributions.by_tags(cursor, source)
+        for axis in axes:
+            distributions.count_sides(cursor, grouped, axis)
+
+    def against_each_other(other: Axis) -> None:
+        found = distributions.count(cursor, everything, weather, other)
+        cross(found.cells, rows=found.rows, columns=found.columns, total=found.total)
+
+    return {
+        "distributions of all dimensions, ms": median_ms(lambda: spread(everything), repeat=5),
+        "two dimensions against each other, tested, ms": median_ms(lambda: against_each_other(lighting), repeat=5),
+        "a dimension against categories, tested, ms": median_ms(lambda: against_each_other(category), repeat=5),
+        "two filters side by side, all dimensions, ms": median_ms(compare, repeat=5),
+    }
 
 
 def measure_comparing(store: SampleStore, share: float) -> dict[str, Any]:

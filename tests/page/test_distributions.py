@@ -51,7 +51,7 @@ def test_shares_lead_to_their_images(visitor: Visitor, folder: Path) -> None:
     page.locator("select[name=by]").select_option(label="missed")
     page.locator("select[name=across]").select_option(label="camera")
     page.get_by_role("button", name="Show").click()
-    cell = page.locator("table.crossed tbody tr", has_text="yes").locator("td").first
+    cell = page.locator("table.crossed tbody tr", has_text="yes").locator("td.above")
     expect(cell).to_contain_text("▲")
     sound(page)
     page.set_viewport_size({"width": 390, "height": 800})

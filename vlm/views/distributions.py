@@ -125,8 +125,8 @@ def _address(dataset: Dataset, filter: SampleFilter | None) -> str:
     return shown(dataset, filter) if filter is not None else ""
 
 
-def _card(dataset: Dataset, one: Distribution) -> tuple[Distribution, list[Row], bool]:
-    """Return a distribution as it is drawn: its rows, and whether they are bars of a histogram with a row for no value."""
+def _card(dataset: Dataset, one: Distribution) -> tuple[Distribution, list[Row], tuple[str, ...]]:
+    """Return a distribution as it is drawn: its rows, and of a histogram what its first and its last bar stand for."""
     most = max((row.images for row in one.rows), default=0)
     rows = [
         Row(
@@ -139,7 +139,8 @@ def _card(dataset: Dataset, one: Distribution) -> tuple[Distribution, list[Row],
         )
         for row in one.rows
     ]
-    return one, rows, one.subject.is_number and sum(row.what == "value" for row in rows) > 1
+    bars = [row.label for row in rows if row.what == "value"] if one.subject.is_number else []
+    return one, rows, (bars[0], bars[-1]) if len(bars) > 1 else ()
 
 
 def _heads(dataset: Dataset, found: Crossed) -> list[tuple[Value, str, int]]:
