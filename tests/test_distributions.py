@@ -215,7 +215,7 @@ def test_two_data_sets_side_by_side(dataset: Dataset, ada: Client) -> None:
                     assert services.samples.count(dataset=its, filter=value.filter) == images
     error = next(rows for subject, rows in found.shown if subject.key == "column:error")
     assert sum(one.images[1] for one in error) == 300
-    page = ada.get(reverse("distributions", args=[dataset.pk]), {"other": other.pk, "by": "error"})
+    page = ada.get(reverse("distributions", args=[dataset.pk]), {"other": str(other.pk), "by": "error"})
     assert f'href="{reverse("dataset", args=[other.pk])}?column=' in page.content.decode()
 
 

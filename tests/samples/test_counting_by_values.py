@@ -103,11 +103,8 @@ def held(cursor: Cursor, name: str) -> dict[int, set[int]]:
         elif name == "luminance":
             own = [listed[measured[sample_id] >= 50]] if sample_id in measured else []
         elif name == "error":
-            own = (
-                [listed[int(written[sample_id] >= 0.25) + int(written[sample_id] >= 0.5)]]
-                if sample_id in written
-                else []
-            )  # type: ignore[operator]
+            number = float(written.get(sample_id, -1))
+            own = [listed[int(number >= 0.25) + int(number >= 0.5)]] if sample_id in written else []
         elif name == "missed":
             own = ["yes" if written[sample_id] else "no"] if sample_id in written else []
         else:
