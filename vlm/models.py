@@ -168,7 +168,22 @@ class VocabularyChange(models.Model):
         return self.text
 
 
-class TaggingRun(models.Model):
+class Job(models.Model):
+    """What the row of any background job says of who works on it; see ``vlm.jobs``."""
+
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    worker = models.CharField(max_length=100, blank=True, editable=False)
+    error = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["-id"]
+
+
+class TaggingRun(Job):
     """One pass of the model over the samples of a scope. This row is the truth that every viewer reads."""
 
     class Status(models.TextChoices):
@@ -241,10 +256,8 @@ class TaggingRun(models.Model):
         help_text="Of images that are nearly the same one is asked, and the others take its answers over.",
     )
 
-    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     origin = models.CharField(max_length=16, choices=Origin, default=Origin.PAGE)
     status = models.CharField(max_length=16, choices=Status, default=Status.QUEUED)
-    worker = models.CharField(max_length=100, blank=True, editable=False)
     download_done = models.BigIntegerField(default=0)
     download_total = models.BigIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
@@ -257,15 +270,10 @@ class TaggingRun(models.Model):
     )
     rate = models.FloatField(default=0)
     seconds = models.FloatField(default=0)
-    error = models.TextField(blank=True)
-    created = models.DateTimeField(auto_now_add=True)
     started = models.DateTimeField(null=True, blank=True)
-    finished = models.DateTimeField(null=True, blank=True)
-    heartbeat = models.DateTimeField(null=True, blank=True)
     reverted = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
-        ordering = ["-id"]
+    class Meta(Job.Meta):
         constraints = [
             models.UniqueConstraint(
                 fields=["dataset"],
@@ -288,7 +296,7 @@ class TaggingRun(models.Model):
         return self.status in self.ACTIVE
 
 
-class Trial(models.Model):
+class Trial(Job):
     """A question asked of some images before it is saved."""
 
     class Status(models.TextChoices):
@@ -306,15 +314,6 @@ class Trial(models.Model):
     status = models.CharField(max_length=16, choices=Status, default=Status.RUNNING)
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
-    error = models.TextField(blank=True)
-    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
-    worker = models.CharField(max_length=100, blank=True, editable=False)
-    created = models.DateTimeField(auto_now_add=True)
-    heartbeat = models.DateTimeField(null=True, blank=True)
-    finished = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        ordering = ["-id"]
 
     def __str__(self) -> str:
         return f"trial of {self.name}"
@@ -324,7 +323,7 @@ class Trial(models.Model):
         return self.status == self.Status.RUNNING
 
 
-class ImportJob(models.Model):
+class ImportJob(Job):
     """An import that goes on in the background of the server."""
 
     class Status(models.TextChoices):
@@ -340,16 +339,7 @@ class ImportJob(models.Model):
     total = models.PositiveIntegerField(default=0)
     skipped = models.JSONField(default=list)
     summary = models.JSONField(default=dict)  # how many samples were new, known, changed and so on
-    error = models.TextField(blank=True)
     dataset = models.ForeignKey(Dataset, null=True, blank=True, on_delete=models.SET_NULL)
-    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
-    created = models.DateTimeField(auto_now_add=True)
-    worker = models.CharField(max_length=100, blank=True, editable=False)
-    heartbeat = models.DateTimeField(null=True, blank=True)
-    finished = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        ordering = ["-id"]
 
     def __str__(self) -> str:
         return f"import of {self.path}"
@@ -378,7 +368,7 @@ class Watch(models.Model):
         return f"watch of {self.dataset.name}"
 
 
-class MeasureJob(models.Model):
+class MeasureJob(Job):
     """The measuring of a data set's images, without the model."""
 
     class Status(models.TextChoices):
@@ -397,15 +387,8 @@ class MeasureJob(models.Model):
     total = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
     problems = models.JSONField(default=list)  # the first images that could not be read, with the reason
-    error = models.TextField(blank=True)
-    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
-    worker = models.CharField(max_length=100, blank=True, editable=False)
-    created = models.DateTimeField(auto_now_add=True)
-    heartbeat = models.DateTimeField(null=True, blank=True)
-    finished = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
-        ordering = ["-id"]
+    class Meta(Job.Meta):
         constraints = [
             models.UniqueConstraint(
                 fields=["dataset"],
