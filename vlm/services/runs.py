@@ -69,9 +69,12 @@ def extent(*, dataset: Dataset, options: RunOptions) -> Extent:
     return steering.extent(dataset=dataset, options=options)
 
 
-def expected_seconds(*, dataset: Dataset, options: RunOptions, count: int) -> float | None:
-    """Return how long asking about ``count`` images will take, by what the last runs took; ``None`` while none tells."""
-    return pace.expected_seconds(dataset=dataset, options=options, count=count)
+def expected(*, dataset: Dataset, options: RunOptions, count: int) -> pace.Expected | None:
+    """Return how long asking about ``count`` images will take, by what the last runs took, else by what was measured on a machine like this.
+
+    ``None`` where neither tells.
+    """
+    return pace.expected(dataset=dataset, options=options, count=count)
 
 
 def preview(

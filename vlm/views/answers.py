@@ -242,12 +242,15 @@ class RunChoices:
 class Expected:
     """How many images a run would cover, and how many seconds that will take by the last runs' pace, where any tells.
 
-    Of these it would ask ``asked``; with ``one_per_group`` the others take an answer over.
+    Of these it would ask ``asked``; with ``one_per_group`` the others take an answer over. Where no run tells, ``seconds`` to
+    ``most`` is what was measured on the machine that ``measured_on`` names, if this one is like it.
     """
 
     count: int
     seconds: float | None
     asked: int
+    most: float | None = None
+    measured_on: str = ""
 
 
 class Skipped(TypedDict):

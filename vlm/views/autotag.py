@@ -47,18 +47,18 @@ def auto_tag(request: Request, dataset_id: int) -> HttpResponse:
     with told_at(PROBLEM_PLACE):
         if "confirmed" not in request.POST and not wants_json(request):
             extent = services.runs.extent(dataset=dataset, options=options)
-            seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
-            if seconds is not None and seconds > ASK_ABOVE_SECONDS:
-                return _ask(request, dataset, extent.images, seconds)
+            expected = services.runs.expected(dataset=dataset, options=options, count=extent.asked)
+            if expected is not None and expected.seconds > ASK_ABOVE_SECONDS:
+                return _ask(request, dataset, {"count": extent.images, "expected": expected})
         run = services.runs.start(dataset=dataset, options=options, user=request.user, origin=TaggingRun.Origin.PAGE)
     return started(request, run)
 
 
-def _ask(request: Request, dataset: Dataset, count: int, seconds: float) -> HttpResponse:
+def _ask(request: Request, dataset: Dataset, values: dict[str, Any]) -> HttpResponse:
     """Ask once whether a long run is meant, where the click was."""
     if not request.htmx:
         return _options_page(request, dataset, ask=True)
-    response = render(request, "vlm/_auto_tag_ask.html", {"count": count, "seconds": seconds})
+    response = render(request, "vlm/_auto_tag_ask.html", values)
     response.headers["HX-Retarget"] = PROBLEM_PLACE
     response.headers["HX-Reswap"] = "innerHTML"
     return response
@@ -88,8 +88,11 @@ def auto_tag_count(request: Request, dataset_id: int) -> HttpResponse:
         return render(request, "vlm/_auto_tag_count.html", _counted(dataset, form))
     options = form.options()
     extent = services.runs.extent(dataset=dataset, options=options)
-    seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
-    return respond(answers.Expected(extent.images, seconds, extent.asked))
+    expected = services.runs.expected(dataset=dataset, options=options, count=extent.asked)
+    if expected is None:
+        return respond(answers.Expected(extent.images, None, extent.asked))
+    told = (expected.most, expected.measured_on)
+    return respond(answers.Expected(extent.images, expected.seconds, extent.asked, *told))
 
 
 @operation("GET", RunState | answers.NoRun)
@@ -126,12 +129,12 @@ def _counted(dataset: Dataset, form: AutoTagForm) -> dict[str, Any]:
     try:
         options = form.options()
         extent = services.runs.extent(dataset=dataset, options=options)
-        seconds = services.runs.expected_seconds(dataset=dataset, options=options, count=extent.asked)
+        expected = services.runs.expected(dataset=dataset, options=options, count=extent.asked)
         return {
             "count": extent.images,
             "taking": extent.images - extent.asked,
             "questions": len(options.dimensions or form.dimension_list),
-            "seconds": seconds,
+            "expected": expected,
         }
     except (RunError, VocabularyError, FilterError) as error:
         return {"complaint": str(error)}
