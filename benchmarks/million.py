@@ -11,15 +11,16 @@ STEP = 100_000
 
 
 def add_samples(store: SampleStore, dataset_id: int, count: int) -> None:
-    """Add ``count`` samples named like a camera's, in three splits."""
+    """Add ``count`` samples named like a camera's, in three splits, taken by twenty cameras, one a minute."""
     with store.write() as cursor:
         cursor.execute(
             """
             insert into samples (id, dataset_id, path, file_name, split, width, height, content_key, external_id, categories,
-                missing, tags, user_count, certainty, discarded, failed, search, sort)
+                missing, tags, user_count, certainty, discarded, failed, search, sort, bytes, taken, camera)
             select nextval('sample_ids'), ?, name, name, ['train', 'val', 'test'][1 + i % 3], 640, 480, '1-' || i, '',
                 [['car', 'person', 'dog'][1 + i % 3]], false, [], 0, null, 0, false, name,
-                format('cam{}{}/7{:07d}.jpg', length(folder::varchar), folder, i)
+                format('cam{}{}/7{:07d}.jpg', length(folder::varchar), folder, i),
+                20000 + hash(i, 1) % 4000000, timestamp '2022-01-01' + to_minutes(i), 'Camera ' || folder
             from (select i, folder, format('cam{}/{:07d}.jpg', folder, i) as name
                   from (select i, hash(i) % 20 as folder from range(?) r(i)))
             """,

@@ -132,6 +132,11 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
         figures["first page, least certain first, ms"] = median_ms(lambda: page(everything, "uncertain"))
         figures["page of three tags, all of, ms"] = median_ms(lambda: page(three))
         figures["page of a part of the file name, ms"] = median_ms(lambda: page(SampleFilter(text="12345")))
+        for order in ("-filesize", "taken", "camera", "tag:weather", "own", "-probability:weather"):
+            figures[f"first page by {order}, ms"] = median_ms(lambda order=order: page(everything, order), repeat=5)
+        figures["page of a month and a camera, ms"] = median_ms(
+            lambda: page(SampleFilter(taken=("2022-03",), cameras=("Camera 7",)))
+        )
         figures["facets of 200,000, ms"] = median_ms(lambda: facets(cursor, 2, everything, WORDS), repeat=5)
         figures["facets of 200,000, one tag chosen, ms"] = median_ms(
             lambda: facets(cursor, 2, SampleFilter(all_of=("dark",)), WORDS), repeat=5

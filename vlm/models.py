@@ -453,6 +453,20 @@ class TagNote(models.Model):
         return f"{self.tag}: {self.text}"
 
 
+class TableColumns(models.Model):
+    """Which columns a user wants to see of a data set's table, in their order; ``services.tables`` says which there are."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    names = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [models.UniqueConstraint("dataset", "user", name="table_columns_once")]
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+
 class SavedView(models.Model):
     """A filter of a data set that a user gave a name."""
 

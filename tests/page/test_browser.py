@@ -269,7 +269,8 @@ def test_every_page_is_accessible(visitor: Visitor, folder: Path, theme: str) ->
     page.locator("#auto-tag > summary").click()
     found = [violation(page)]
     url = visitor.server.url
-    for path in ("/", f"{address}?any=dark&none=dim&q=0", f"{address}?q=zzz", f"{address}auto-tag", f"{address}runs", f"{url}{run}",
+    for path in ("/", f"{address}?any=dark&none=dim&q=0", f"{address}?q=zzz", f"{address}?view=table&order=-tag:lighting",
+                 "/accounts/tokens/", f"{address}auto-tag", f"{address}runs", f"{url}{run}",
                  f"{url}{sample}", "/imports/new", "/nowhere/"):  # fmt: skip
         page.goto(path if path.startswith("http") else url + path)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
@@ -282,6 +283,57 @@ def test_every_page_is_accessible(visitor: Visitor, folder: Path, theme: str) ->
     assert [text for text in found if text] == []
     assert all("404" in complaint for complaint in visitor.complaints)
     visitor.complaints.clear()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_tokens_and_the_choice_of_columns_are_accessible(visitor: Visitor, folder: Path, theme: str) -> None:
+    """What opens by a click is looked at, too: a token that was just made, one in force, a refusal, the table's columns."""
+    page = visitor.log_in()
+    page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+    page.goto(f"{visitor.server.url}/accounts/tokens/")
+    page.get_by_label("What it is for").fill("Notebook")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_label("Copy it now")).to_be_visible()
+    found = [violation(page)]
+    page.goto(f"{visitor.server.url}/accounts/tokens/")
+    page.get_by_label("What it is for").fill(" ")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    found.append(violation(page))
+    page.goto(visitor.imported(draw_images(folder, 2, size=64)) + "?view=table")
+    page.locator("#columns > summary").click()
+    page.locator(".pick input").first.check()
+    found.append(violation(page))
+    page.set_viewport_size({"width": 390, "height": 844})
+    found.append(violation(page))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert [text for text in found if text] == []
+    visitor.complaints[:] = [text for text in visitor.complaints if "400" not in text]
+
+
+def test_the_table_needs_no_javascript(visitor: Visitor, folder: Path) -> None:
+    visitor.log_in()
+    address = visitor.imported(draw_images(folder, 70, size=64))
+    context = visitor.context.browser.new_context(  # type: ignore[union-attr]
+        java_script_enabled=False, storage_state=visitor.context.storage_state()
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_role("link", name="Table", exact=True).click()
+    page.locator("thead a", has_text="file name").click()
+    expect(page.locator("tr.cell .path").first).to_have_text("069.png")
+    page.get_by_role("link", name="More images").click()
+    expect(page.locator("tr.cell")).to_have_count(10)
+    page.locator("#columns > summary").click()
+    page.locator("#columns").get_by_label("camera").check()
+    page.get_by_role("button", name="Show these").click()
+    expect(page.locator("thead th", has_text="camera")).to_be_visible()
+    page.locator(".pick input").first.check()
+    page.locator("#bulk-tag").fill("odd")
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(page.locator("#messages")).to_contain_text("added to 1 image")
+    expect(page.locator("tr.cell .tag.user")).to_have_text(["odd"])
+    context.close()
 
 
 def test_the_log_in_page_is_accessible(server: Server, visitor: Visitor) -> None:

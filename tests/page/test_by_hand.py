@@ -104,3 +104,61 @@ def test_anything_is_found_and_the_queue_is_in_the_header(visitor: Visitor, fold
     expect(page.locator("#queue-list a", has_text=folder.name)).to_contain_text("yours")
     server.brake.release()
     expect(page.locator("#live.completed")).to_be_visible()
+
+
+def test_the_table_sorts_is_edited_like_the_grid_and_keeps_its_columns(
+    visitor: Visitor, folder: Path, server: Server
+) -> None:
+    page = visitor.log_in()
+    address = visitor.imported(draw_images(folder, 130, size=64))
+    page.goto(address)
+    page.get_by_role("link", name="Table", exact=True).click()
+    expect(page.locator("tr.cell")).to_have_count(60)
+    mark(page)
+    page.locator("thead a", has_text="file name").click()
+    expect(page.locator("tr.cell .path").first).to_have_text("129.png")
+    # Selected and edited like the grid, up to a row that a Shift reaches.
+    page.locator(".pick input").nth(0).click()
+    page.locator(".pick input").nth(2).click(modifiers=["Shift"])
+    expect(page.locator("[data-selected-count]")).to_have_text("3 selected")
+    page.locator("#bulk-tag").fill("Sunny, odd")
+    page.keyboard.press("Enter")
+    expect(page.locator("tr.cell .tag.user", has_text="sunny")).to_have_count(3)
+    expect(page.locator("tr.cell .tag.user", has_text="odd")).to_have_count(3)
+    page.locator("thead a", has_text="weather").click()
+    expect(page.locator("thead th[aria-sort]")).to_contain_text("weather")
+    expect(page.locator("tr.cell").first).to_contain_text("sunny")
+    # The next rows come by scrolling, and the keys go from row to row.
+    page.locator("tr.cell .picture").nth(58).focus()
+    page.keyboard.press("j")
+    expect(page.locator("tr.cell")).to_have_count(120)
+    page.keyboard.press("j")
+    expect(page.locator("tr.cell .picture").nth(60)).to_be_focused()
+    assert unreloaded(page)
+    # One comes back to the row that one left.
+    name = page.locator("tr.cell .path").nth(60).inner_text()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(name)
+    page.keyboard.press("Escape")
+    expect(page.locator("tr.cell .picture", has_text=name)).to_be_focused()
+    expect(page.locator("tr.cell .picture", has_text=name)).to_be_in_viewport()
+
+    page.goto(f"{address}?view=table")
+    page.locator("#columns > summary").click()
+    for label in ("clarity", "density"):
+        page.locator("#columns").get_by_label(label, exact=True).uncheck()
+    page.locator("#columns").get_by_label("camera").check()
+    page.get_by_role("button", name="Show these").click()
+    expect(page.locator("thead th", has_text="camera")).to_be_visible()
+    expect(page.locator("thead th", has_text="clarity")).to_have_count(0)
+    # What happens elsewhere is seen here, too.
+    mark(page)
+    server.python(
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        f"call_command('tag', {folder.name!r}, '--filter', 'q=000', '--add', 'tunnel', skip_checks=True)\n"
+    )
+    expect(page.locator("tr.cell").first.locator(".tag.user")).to_have_text(["tunnel"])
+    assert unreloaded(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from vlm.samples.ranges import said_range, span_of, span_of_bytes, span_of_times
+from vlm.samples.ranges import said_bytes, said_range, said_times, span_of, span_of_bytes, span_of_times
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_a_range_as_people_read_it() -> None:
         "from 7 on",
         "x",
     ]
-    assert said_range("500kB..<2MB", span_of_bytes) == "500kB to 2MB"
-    assert said_range("2024-05..", span_of_times) == "from 2024-05 on"
+    assert said_bytes("500kB..<2 MB") == "500 kB to 2 MB"
+    assert said_times("2024-05..") == "from 2024-05 on"

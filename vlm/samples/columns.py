@@ -194,6 +194,13 @@ def ranges_of(edges: Sequence[float]) -> list[str]:
     return [f"{low}..{f'<{high}' if high else ''}" for low, high in zip(["", *told], [*told, ""], strict=True)]
 
 
+def said(value: Value) -> str:
+    """Return a value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
 def plain(value: float) -> str:
     """Return a number in the fewest digits from which it comes back, whole ones without a point."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

@@ -14,7 +14,7 @@ from . import conditions
 from .conditions import SOURCES, STATES, WITHOUT, Check, Chosen, Condition, Words
 from .errors import FilterError
 from .names import search_key
-from .ranges import Span, said_range, span_of, span_of_bytes, span_of_times
+from .ranges import Span, said_bytes, said_range, said_times, span_of, span_of_bytes, span_of_times
 
 MAX_IDS = 10_000
 MAX_PARTS = 100  # values of all parts together, ids apart
@@ -22,7 +22,7 @@ MAX_LENGTH = 200  # characters of one value
 MAX_QUERY = 250_000  # characters of a filter's text: room for the ids
 MAX_FIELDS = 1000  # keys with their values in an address, what belongs to the page included
 PAGE_KEYS = frozenset(
-    {"order", "size", "shape", "after", "before", "at", "from", "loaded", "limit", "format", "ids"}
+    {"order", "size", "shape", "view", "after", "before", "at", "from", "loaded", "limit", "format", "ids"}
 )  # of the page's address, and no filter
 
 
@@ -74,14 +74,20 @@ def part(
     return field(default=default, metadata={"part": Part(key, read, where, said, check, each, dear)})
 
 
-def ranges(key: str, value: str, span: Span, label: str, *examples: str, dear: bool = False) -> Any:
+def ranges(
+    key: str,
+    value: str,
+    span: Span,
+    label: str,
+    *examples: str,
+    said: Callable[[str], str] = said_range,
+    dear: bool = False,
+) -> Any:
     """Declare a part that takes the samples of which ``value`` lies in one of its ranges, as ``span`` reads them."""
-
-    def said(text: str, _: "SampleFilter") -> str:
-        return label.format(said_range(text, span))
-
     where, check = conditions.within(value, span), conditions.a_range(span, *examples)
-    return part(key, conditions.texts, where, said, check=check, each=True, dear=dear)
+    return part(
+        key, conditions.texts, where, lambda text, _: label.format(said(text)), check=check, each=True, dear=dear
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +182,12 @@ class SampleFilter:
     widths: tuple[str, ...] = ranges("width", "s.width", span_of, "{} pixels wide", "640..1920", dear=True)
     heights: tuple[str, ...] = ranges("height", "s.height", span_of, "{} pixels high", "..480", dear=True)
     megapixels: tuple[str, ...] = ranges("megapixels", conditions.MEGAPIXELS, span_of, "{} megapixels", "2..8")
-    file_sizes: tuple[str, ...] = ranges("filesize", "s.bytes", span_of_bytes, "file of {}", "500kB..2MB")
-    taken: tuple[str, ...] = ranges("taken", "s.taken", span_of_times, "taken {}", "2024-05", "2024-05-01..2024-05-31")
+    file_sizes: tuple[str, ...] = ranges(
+        "filesize", "s.bytes", span_of_bytes, "file of {}", "500kB..2MB", said=said_bytes
+    )
+    taken: tuple[str, ...] = ranges(
+        "taken", "s.taken", span_of_times, "taken {}", "2024-05", "2024-05-01..2024-05-31", said=said_times
+    )
     cameras: tuple[str, ...] = part("camera", conditions.texts, conditions.equals("s.camera"), "camera {}", each=True)
     labelled: tuple[str, ...] = part(
         "labelled", conditions.texts, conditions.labels("in"), "labelled {}", each=True, dear=True

@@ -10,6 +10,7 @@ Span = Callable[[str], tuple[Any, Any] | None]  # a range's text → its bounds,
 
 _RANGE = re.compile(r"(?P<low>[-+.0-9e]*?)\.\.(?P<below><?)(?P<high>[-+.0-9e]*)", re.IGNORECASE)
 _BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]?)B?", re.ASCII)
+_UNSPACED = re.compile(r"(\d)([kMGT]?B|[kMGT])", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _TIME = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?)?)?)?", re.ASCII)
 _TICK = timedelta(microseconds=1)
@@ -85,11 +86,25 @@ def _moments(text: str) -> tuple[datetime, datetime] | None:
     return first, first + (length - _TICK)
 
 
-def said_range(text: str, span: Span = span_of) -> str:
+def said_range(text: str) -> str:
     """Return a range as people read it: “below 0.5”, “0.5 to 1”, “from 1 on”; another value as it is."""
+    return _said(text) if span_of(text) is not None else text
+
+
+def said_bytes(text: str) -> str:
+    """Return a range of file sizes as people read it: “500 kB to 2 MB”."""
+    return _said(_UNSPACED.sub(r"\1 \2", text))
+
+
+def said_times(text: str) -> str:
+    """Return a range of times as people read it: “2024”, “2024-05-01 to 2024-05-31”."""
+    return _said(text)
+
+
+def _said(text: str) -> str:
     low, dots, high = text.partition("..")
     high = high.removeprefix("<")
-    if not dots or span(text) is None:
+    if not dots:
         return text
     if not low:
         return f"below {high}" if "<" in text else f"up to {high}"

@@ -276,6 +276,21 @@ def answers_of(cursor: Cursor, sample_id: int) -> tuple[Answer, ...]:
     return tuple(answers)
 
 
+def probabilities_of(cursor: Cursor, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Return sample id → dimension → the probability of the word that the newest answer about the present content says."""
+    if not ids:
+        return {}
+    rows = cursor.execute(
+        "select sample_id, dimension, probability from answers where sample_id between ? and ? "
+        "and sample_id in (select unnest(?::bigint[])) and current and probability is not null",
+        [min(ids), max(ids), list(ids)],
+    ).fetchall()
+    found: dict[int, dict[str, float]] = {}
+    for sample_id, dimension, probability in rows:
+        found.setdefault(sample_id, {})[dimension] = probability
+    return found
+
+
 def _rejected(cursor: Cursor, sample_id: int) -> list[str]:
     rows = cursor.execute(
         "select distinct tag from rejections where sample_id = ? and ended_by is null order by 1", [sample_id]

@@ -151,7 +151,7 @@ def of_sample(*, dataset: Dataset, sample_id: int) -> list[tuple[str, str]]:
     """Return the columns that have a value for a sample, with the value as people read it."""
     with sample_store().read() as cursor:
         found = columns.values_of(cursor, dataset.pk, [sample_id]).get(sample_id, {})
-    return [(name, _said(value)) for name, value in found.items()]
+    return [(name, columns.said(value)) for name, value in found.items()]
 
 
 def edges_of(cursor: Cursor, column: Column, known: dict[Any, Any]) -> tuple[float, ...]:
@@ -176,12 +176,6 @@ def to_json(column: Column) -> dict[str, Any]:
         "by": column.user_name,
         "created": column.created.isoformat(timespec="seconds") if column.created else None,
     }
-
-
-def _said(value: columns.Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def unknown(name: str, there: list[Column]) -> NoSuchColumn:

@@ -173,6 +173,14 @@ class ViewList:
 
 
 @dataclass(frozen=True, slots=True)
+class TableShown:
+    """Columns of the table that the user sees, and those that there are; each is also an order."""
+
+    columns: list[str]
+    known: list[services.tables.TableColumn]
+
+
+@dataclass(frozen=True, slots=True)
 class RunList:
     """Runs, newest first; ``older`` is what ``before`` must be to get those behind them."""
 

@@ -42,9 +42,10 @@ from vlm.views.access import Request, back_to, get_dataset, require
 from vlm.views.autotag import option_choices
 from vlm.views.columns_sidebar import column_facets, column_orders
 from vlm.views.operations import File, operation, respond
-from vlm.views.place import LIMIT, PAGING, SHAPES, SIZES, Place, limit_of
+from vlm.views.place import LIMIT, PAGING, SHAPES, SIZES, VIEWS, Place, limit_of
 from vlm.views.problems import Problem, wants_json
 from vlm.views.sidebar import FILE_RANGES, sidebar
+from vlm.views.table import table
 
 PAGE = 60
 PIECE = 1 << 18  # bytes of an export that are sent at once
@@ -107,7 +108,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "changes": dataset.changes,
         "after": request.GET.get("after", ""),
         # What a run changes on show: counts only, or also which images match and where they stand.
-        "follow": "counts" if place.filter.is_empty and is_steady(place.order) else "cells",
+        "follow": "counts" if place.view == "grid" and place.filter.is_empty and is_steady(place.order) else "cells",
         "facets": facets,
         "sidebar": sidebar(dataset.pk, place, facets, services.tags.notes(dataset=dataset) if facets.user_tags else {}),
         "chips": [(chip.label, replace(place, filter=chip.without).url(dataset.pk)) for chip in place.filter.chips()],
@@ -120,6 +121,7 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "measure_keeps": _kept(place),
         "column_facets": column_facets(dataset.pk, place, column_counts),
         "sizes": [(s, label, replace(place, size=s).url(dataset.pk)) for s, (label, _) in SIZES.items()],
+        "views": [(v, label, replace(place, view=v).url(dataset.pk)) for v, label in VIEWS.items()],
         "shapes": [(s, label, replace(place, shape=s).url(dataset.pk)) for s, label in SHAPES.items()],
         "words": {facet.name: [count.value for count in facet.words] for facet in facets.dimensions},
         "longest_tags": LONGEST_TAGS,
@@ -133,6 +135,8 @@ def dataset(request: Request, dataset_id: int) -> HttpResponse:
         "can_edit": user.has_perm(EDIT),
         "here": place.url(dataset.pk),
     } | cut
+    if place.view == "table":
+        values |= table(request, dataset, place, cut["page"])
     if request.htmx and not request.htmx.history_restore_request:
         response = render(request, "vlm/_browse.html", values | {"oob": True})
     else:
@@ -196,7 +200,10 @@ def cells(request: Request, dataset_id: int) -> HttpResponse:
         values = _links(dataset, place, Page(page.samples, ""), page.next)
     else:
         values = _links(dataset, place, _page(request, dataset, place, PAGE))
-    return render(request, "vlm/_cells.html", values | {"dataset": dataset, "place": place})
+    if place.view == "table":
+        values |= table(request, dataset, place, values["page"])
+    template = "vlm/_rows.html" if place.view == "table" else "vlm/_cells.html"
+    return render(request, template, values | {"dataset": dataset, "place": place})
 
 
 def _cut(request: Request, dataset: Dataset, place: Place) -> dict[str, Any]:

@@ -17,6 +17,7 @@ LIMIT = 1000  # images that a program gets at once
 PAGING = {"order": str, "after": str, "limit": Annotated[int, Field(ge=1, le=LIMIT)]}
 SIZES = {"s": ("Small", 160), "m": ("Medium", 320), "l": ("Large", 640)}
 SHAPES = {"crop": "Cropped", "whole": "Whole"}  # of the thumbnails
+VIEWS = {"grid": "Pictures", "table": "Table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Place:
     order: str = "name"
     size: str = "m"
     shape: str = "crop"
+    view: str = "grid"
 
     @classmethod
     def of(cls, query: QueryDict) -> Self:
@@ -32,26 +34,29 @@ class Place:
 
         Raises:
             FilterError: a part of the filter cannot be read.
-            Problem: the order, the size or the shape is not one of ours.
+            Problem: the order, the size, the shape or the view is not one of ours.
         """
         order, size, shape = query.get("order", "name"), query.get("size", "m"), query.get("shape", "crop")
+        view = query.get("view", "grid")
         if not is_order(order):
             raise Problem(f"There is no order “{order[:100]}”. There are: {', '.join(ORDERS)}.")
         if size not in SIZES:
             raise Problem(f"There is no size “{size}”. There are: {', '.join(SIZES)}.")
         if shape not in SHAPES:
             raise Problem(f"There is no shape “{shape}”. There are: {', '.join(SHAPES)}.")
+        if view not in VIEWS:
+            raise Problem(f"There is no view “{view}”. There are: {', '.join(VIEWS)}.")
         parts = {key: values for key, values in query.lists() if key not in PAGE_KEYS}
-        return cls(SampleFilter.from_query(parts), order, size, shape)
+        return cls(SampleFilter.from_query(parts), order, size, shape, view)
 
     @property
     def pixels(self) -> int:
-        return SIZES[self.size][1]
+        return SIZES["s" if self.view == "table" else self.size][1]
 
     @property
     def query(self) -> str:
-        own = {"order": self.order, "size": self.size, "shape": self.shape}
-        plain = {"order": "name", "size": "m", "shape": "crop"}
+        own = {"order": self.order, "size": self.size, "shape": self.shape, "view": self.view}
+        plain = {"order": "name", "size": "m", "shape": "crop", "view": "grid"}
         rest = urlencode({key: value for key, value in own.items() if value != plain[key]})
         return "&".join(filter(None, (self.filter.to_query(), rest)))
 

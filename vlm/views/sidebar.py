@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from vlm.samples import SOURCES, STATES, Count, DimensionFacet, Facets, SampleFilter
 from vlm.samples.conditions import MARKS
-from vlm.samples.ranges import said_range, span_of_bytes
+from vlm.samples.ranges import said_bytes, said_range
 from vlm.views.place import Place
 
 FILE_RANGES = {  # fields of the filter that the form of ranges writes
@@ -87,9 +87,7 @@ def sidebar(dataset_id: int, place: Place, facets: Facets, notes: Mapping[str, s
         megapixels=draw.several(
             "megapixels", facets.megapixels, place.filter.megapixels, lambda text: f"{said_range(text)} MP"
         ),
-        file_sizes=draw.several(
-            "file_sizes", facets.file_sizes, place.filter.file_sizes, lambda text: said_range(text, span_of_bytes)
-        ),
+        file_sizes=draw.several("file_sizes", facets.file_sizes, place.filter.file_sizes, said_bytes),
     )
 
 

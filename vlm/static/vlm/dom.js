@@ -6,6 +6,9 @@ export const $$ = (selector, from = document) => [...from.querySelectorAll(selec
 export const typing = (element) =>
   Boolean(element?.matches?.("input:not([type=checkbox], [type=radio], [type=range]), select, textarea"));
 
+/** What scrolls so that one sees `element`: the table's own frame, or the window. */
+export const scroller = (element) => element.closest("[data-scroller]") ?? window;
+
 export const visible = (element) => element.checkVisibility?.() ?? true;
 
 /** Have `changed` called now and whenever htmx or a redraw may have brought new parts of the page. */

@@ -7,6 +7,9 @@ const menus = "details.menu[open], details.panel[open]";
 function moveTo(picture) {
   picture.focus();
   picture.scrollIntoView({ block: "nearest" });
+  // Behind the last one others may be waiting: they come when they are seen.
+  const behind = picture.closest(".cell").nextElementSibling;
+  if (behind?.matches(".more")) behind.scrollIntoView({ block: "nearest" });
 }
 
 function move(step) {

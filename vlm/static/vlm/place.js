@@ -1,5 +1,5 @@
 // Coming back: the address of the grid remembers the picture that one left it for.
-import { $, $$, whenDrawn } from "./dom.js";
+import { $, $$, scroller, whenDrawn } from "./dom.js";
 
 const key = () => `datavisor:at:${location.pathname}`;
 
@@ -58,7 +58,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const settle = async () => {
     document.removeEventListener("htmx:afterSettle", settle);
     for (let frame = 0; first?.isConnected && frame < 5; frame += 1) {
-      scrollBy({ top: first.getBoundingClientRect().top - top, behavior: "instant" });
+      scroller(first).scrollBy({ top: first.getBoundingClientRect().top - top, behavior: "instant" });
       await new Promise(requestAnimationFrame);
     }
   };

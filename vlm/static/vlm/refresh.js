@@ -1,6 +1,6 @@
 // Drawing again what data changes change. What is on show stays where it is: counts are written over, cells are put in
 // between and taken out, and nothing that the user has opened, written or focused is lost.
-import { $, $$, drawn, fetchPage } from "./dom.js";
+import { $, $$, drawn, fetchPage, scroller } from "./dom.js";
 
 const LEAST_MS = 3000;  // between two looks that follow a run
 const REST = 5;         // and this many times as long as the last one took
@@ -48,6 +48,13 @@ function patchSidebar(fresh) {
 }
 
 function patchTags(old, fresh) {
+  if (old.matches("tr")) {
+    // A row of the table: each of its columns but the first, which is the picture.
+    for (const [index, place] of [...old.cells].entries()) {
+      const now = fresh.cells[index];
+      if (index && now && place.innerHTML !== now.innerHTML) place.replaceChildren(...now.childNodes);
+    }
+  }
   const [place, now] = [$(".tags", old), $(".tags", fresh)];
   if (place && now && place.innerHTML !== now.innerHTML) place.replaceChildren(...now.childNodes);
   const [picture, address] = [$("img", old), $("img", fresh)];
@@ -97,11 +104,11 @@ function patchGrid(fresh, gently) {
 
 /** Hold on to a cell that is on screen while `change` works: those never seen have a guessed height at first. */
 async function keepingPlace(change) {
-  const seen = scrollY > 0 ? cells().find((cell) => cell.getBoundingClientRect().bottom > 0) : null;
+  const seen = scrollY > 0 || $("[data-scroller]")?.scrollTop > 0 ? cells().find((cell) => cell.getBoundingClientRect().bottom > 0) : null;
   const top = seen?.getBoundingClientRect().top;
   change();
   for (let frame = 0; seen?.isConnected && frame < 5; frame += 1) {
-    scrollBy({ top: seen.getBoundingClientRect().top - top, behavior: "instant" });
+    scroller(seen).scrollBy({ top: seen.getBoundingClientRect().top - top, behavior: "instant" });
     await new Promise(requestAnimationFrame);
   }
 }
