@@ -1,6 +1,7 @@
 """How long a run will take: runs of this machine say it, else what was measured on one like it, and it is said which."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: object) -> Path:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: object) -> Iterator[Path]:
     """A machine without a GPU, with the processor that the file names; the published model."""
     settings.VLM_MODEL, settings.VLM_DEVICE, settings.VLM_DTYPE = MODEL, "auto", "auto"  # type: ignore[attr-defined]
     file = tmp_path / "cpuinfo"

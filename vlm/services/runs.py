@@ -70,7 +70,7 @@ def extent(*, dataset: Dataset, options: RunOptions) -> Extent:
 
 
 def expected(*, dataset: Dataset, options: RunOptions, count: int) -> pace.Expected | None:
-    """Return how long asking about ``count`` images will take, by what the last runs took, else by what was measured on a machine like this.
+    """Return how long asking about ``count`` images will take, by the last runs, else by what a machine like this one took.
 
     ``None`` where neither tells.
     """
