@@ -1,7 +1,9 @@
 """Backups in real processes: taken from a store that is in use, put back under a process that has it open."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +96,37 @@ def test_what_is_no_backup_is_refused(tmp_path: Path, manifest: str | None) -> N
         (tmp_path / "backup.json").write_text(manifest)
     with pytest.raises(BackupFailed, match="no backup of DataVisor"):
         look(folder=tmp_path)
+
+
+MARKS = {"samples.duckdb": b"........DUCK", "datavisor.sqlite3": b"SQLite format 3\0"}
+
+
+def backup_of(folder: Path, files: dict[str, bytes], **noted: Any) -> Path:
+    """Write what passes for a backup at first sight: its manifest knows the bytes of its files."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / Path(name).name).write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    told = {"made": "2026-01-01T00:00:00+00:00", "datasets": 1, "runs": 0, "samples": 1, "files": digests} | noted
+    (folder / "backup.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_what_only_passes_for_a_backup_is_refused(tmp_path: Path) -> None:
+    assert look(folder=backup_of(tmp_path / "good", MARKS)).samples == 1
+    for number, name in enumerate(("../../evil", "/etc/evil", "a/evil", "evil.txt", "samples.duckdb.lock")):
+        with pytest.raises(BackupFailed, match="no file of a backup"):
+            look(folder=backup_of(tmp_path / f"name-{number}", MARKS | {name: b"x"}))
+    for name in MARKS:
+        with pytest.raises(BackupFailed, match=f"damaged: {name}"):
+            look(folder=backup_of(tmp_path / f"content-{name}", MARKS | {name: b"no database" * 9}))
+    linked = backup_of(tmp_path / "linked", MARKS)
+    (linked / "samples.duckdb").rename(tmp_path / "elsewhere")
+    (linked / "samples.duckdb").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BackupFailed, match="damaged"):
+        look(folder=linked)
+    for number, manifest in enumerate(("[" * 100_000, "null", "[]", "{}", '{"made": ' + "9" * 5000 + "}")):
+        folder = backup_of(tmp_path / f"manifest-{number}", MARKS)
+        (folder / "backup.json").write_text(manifest)
+        with pytest.raises(BackupFailed, match="no backup"):
+            look(folder=folder)

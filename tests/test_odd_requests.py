@@ -9,8 +9,9 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
-from tests.page.conftest import admin, dataset  # noqa: F401  (fixtures)
+from tests.page.conftest import admin, dataset, draw_images  # noqa: F401  (fixtures)
 from vlm import services
+from vlm.formats import ImportFailed
 from vlm.models import Dataset
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -79,12 +80,16 @@ def test_a_path_that_no_system_has_is_refused(dataset: Dataset, admin: Client, p
 
 
 @pytest.mark.parametrize("name", ["\x00", "a\x1b[31m", "\x85", "\u2028"])
-def test_names_hold_no_control_characters(dataset: Dataset, admin: Client, name: str) -> None:  # noqa: F811
+def test_names_hold_no_control_characters(dataset: Dataset, admin: Client, tmp_path: Path, name: str) -> None:  # noqa: F811
     settings, slices = (reverse(page, args=[dataset.pk]) for page in ("dataset_settings", "slices"))
     assert admin.post(settings, {"action": "rename", "name": name}, headers=JSON).status_code == 400
     assert admin.post(slices, {"name": name, "query": ""}, headers=JSON).status_code == 409
     dataset.refresh_from_db()
     assert dataset.name == "Six pictures"
+    odd = draw_images(tmp_path / f"odd {name}".replace("\x00", "\x01"), 1)
+    with pytest.raises(ImportFailed, match="control characters"):  # called as its folder
+        services.datasets.import_folder(path=odd)
+    assert services.datasets.import_folder(path=odd, name="even").total == 1
 
 
 def test_a_slip_in_a_slices_filter_is_not_the_whole_data_set(dataset: Dataset, admin: Client) -> None:  # noqa: F811
@@ -99,6 +104,19 @@ def test_an_own_tag_that_is_written_otherwise_is_no_word_of_a_dimension(dataset:
     address = reverse("edit_tags", args=[dataset.pk])
     said = admin.post(address, {"action": "add", "tag": "cafe\u0301", "all": "1"}, headers=JSON).json()["done"]
     assert said == "“café” added to 7 images."
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_the_longest_name_that_a_folder_can_have_is_a_filter(tmp_path: Path, admin: Client) -> None:  # noqa: F811
+    for name in ("x" * 255, "ä" * 120, "cat"):
+        draw_images(tmp_path / "photos" / name, 2)
+    made = services.datasets.import_folder(path=tmp_path / "photos", name="photos").dataset
+    assert made is not None
+    page = reverse("dataset", args=[made.pk])
+    for category in ("x" * 255, "ä" * 120):
+        assert category in admin.get(page).content.decode()
+        assert admin.get(page, {"category": category}).status_code == 200
+        assert admin.get(page, {"category": category}, headers=JSON).json()["total"] == 2
 
 
 def test_a_table_of_another_encoding_is_called_no_text(dataset: Dataset, admin: Client, tmp_path: Path) -> None:  # noqa: F811

@@ -31,6 +31,7 @@ from vlm.runs.state import active
 from vlm.samples import reading
 
 STORE, DATABASE, MANIFEST = "samples.duckdb", "datavisor.sqlite3", "backup.json"
+BEGINS = {STORE: (8, b"DUCK"), DATABASE: (0, b"SQLite format 3\0")}  # file → place and bytes by which it is known
 PAGES = 1000  # of SQLite, copied at a time
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"  # its last words say why it could not
 
@@ -87,10 +88,12 @@ def look(*, folder: Path) -> Backup:
     try:
         noted = json.loads((folder / MANIFEST).read_text())
         backup = Backup(**noted | {"folder": folder, "made": datetime.fromisoformat(noted["made"])})
-        wrong = [name for name, digest in backup.files.items() if _digest(folder / Path(name).name) != digest]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if unknown := sorted(set(backup.files) - {*BEGINS, f"{STORE}.wal"}):
+            raise ValueError(f"“{unknown[0]}” is no file of a backup")
+        wrong = [name for name, digest in backup.files.items() if not _is_whole(folder / name, digest)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BackupFailed(f"{folder} is no backup of DataVisor, or an incomplete one: {error}.") from error
-    if wrong or not {STORE, DATABASE} <= set(backup.files):
+    if wrong or not set(BEGINS) <= set(backup.files):
         raise BackupFailed(f"{folder} is damaged: {', '.join(wrong) or 'a file is missing'}. Take another backup.")
     return backup
 
@@ -191,6 +194,14 @@ def _moved_aside(store: Path, aside: Path) -> Iterator[None]:
 def _last_line(said: bytes) -> str:
     """Return what a process complained of in the end."""
     return (said.decode(errors="replace").strip().splitlines() or ["it was killed"])[-1]
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Tell whether a file of a backup is itself, has the bytes that were noted, and begins as its kind does."""
+    place, mark = BEGINS.get(path.name, (0, b""))
+    with path.open("rb") as file:
+        begins = file.read(place + len(mark))[place:] == mark
+    return begins and not path.is_symlink() and _digest(path) == digest
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import struct
 import warnings
@@ -173,6 +174,13 @@ def test_encodings_are_called_by_their_names(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ImportFailed, match=said):
         scan(tmp_path)
+
+
+def test_a_folder_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_images(folder, "a.jpg")
+    with pytest.raises(ImportFailed, match="no UTF-8"):
+        scan(folder)
 
 
 def test_a_packed_description_is_named(tmp_path: Path) -> None:

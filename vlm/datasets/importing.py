@@ -24,11 +24,13 @@ from vlm.datasets.heads import heads_read
 from vlm.datasets.previewing import preview, summary
 from vlm.formats import ImportFailed, Scan, Skip, scan
 from vlm.formats.files import locate
+from vlm.formats.records import is_unicode
 from vlm.imaging import ImageUnreadable, file_digest
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
 from vlm.samples import Imported, StoreError
 from vlm.samples.ingest import import_rows, staged
+from vlm.vocabulary import is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +226,11 @@ def _digest(root: Path, path: str) -> str | None:
 def _check_name(name: str, found: Scan) -> None:
     if len(name) > 200:
         raise ImportFailed("The name is longer than 200 characters. Give a shorter one.")
-    dataset = Dataset.objects.filter(name=name).first()
+    dataset = Dataset.objects.filter(name=name).first() if is_unicode(name) else None
+    if dataset is None and not is_plain(name):
+        raise ImportFailed(
+            "The data set's name has control characters, or bytes that are no text. Give it another one."
+        )
     if dataset is not None and Path(dataset.root) != found.root:
         raise ImportFailed(
             f"The name “{name}” belongs to the data set of {dataset.root}. Choose another name for {found.root}."

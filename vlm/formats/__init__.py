@@ -11,7 +11,7 @@ import duckdb
 from vlm.errors import Unwritable
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow, ImportFormat
 from vlm.formats.files import Files, Refused
-from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip, summed_up
+from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip, is_unicode, printable, summed_up
 from vlm.formats.registry import AUTO, EXPORTS, IMPORTS, asked_choices, import_choices
 
 __all__ = [
@@ -52,6 +52,8 @@ def scan(path: Path, format: str = AUTO, *, within: Sequence[Path] = ()) -> Scan
     allowed = [known for known in IMPORTS.values() if format in (AUTO, known.name)]
     try:
         path = path.expanduser().resolve()
+        if not is_unicode(str(path)):
+            raise ImportFailed(f"The path “{printable(str(path))}” has bytes that are no UTF-8. Rename the folder.")
         if path.is_file():
             return _scan_file(path, allowed, [folder.resolve() for folder in within])
         if not path.is_dir():

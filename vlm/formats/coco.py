@@ -28,6 +28,7 @@ from vlm.formats.json_stream import JSONBroken, stream_sections
 from vlm.formats.masks import DESCRIBING
 from vlm.formats.matching import Ambiguous, split_in, split_name
 from vlm.formats.records import (
+    LONGEST_CATEGORY,
     Annotation,
     ImportFailed,
     ReportSkip,
@@ -59,7 +60,6 @@ _OWN_EXPORT = re.compile(rb'^[\xef\xbb\xbf\s]*\{\s*"datavisor"\s*:|"contributor"
 # Exports of the first release that were made from a JSON have no mark, but tags in their images.
 _TAGGED = re.compile(rb'"tags": \[(\{"tag": "[^"]*", "dimension": [^,]*, "source": "|\]\})')
 _EXPORT = "It is an export of DataVisor, not the data set itself; give its path to import it."
-_LONGEST_NAME = 500  # characters of a category
 _FAR = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 4096  # entries that are spooled, and images whose annotations are looked up, at once
 _MAX_REFUSED = 1000
@@ -324,8 +324,8 @@ def _spool_categories(elements: Iterator[Any], spool: _Spool) -> None:
     for number, element in enumerate(elements, start=1):
         said = element.get("name") if isinstance(element, dict) else None
         name = printable(str(said).strip()) if isinstance(said, str | int | float) else ""
-        if not name or len(name) > _LONGEST_NAME:
-            spool.refuse(f"Entry {number:,} of “categories” has no name of at most {_LONGEST_NAME} characters.")
+        if not name or len(name) > LONGEST_CATEGORY:
+            spool.refuse(f"Entry {number:,} of “categories” has no name of at most {LONGEST_CATEGORY} characters.")
             continue
         key = identity(element.get("id"))
         if (earlier := spool.categories.get(key, name)) != name:

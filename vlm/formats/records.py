@@ -11,6 +11,7 @@ from vlm.samples import Annotation
 __all__ = ["Annotation", "ImportFailed", "SampleRecord", "Scan", "Skip"]
 
 MAX_KEPT_SKIPS = 10_000  # the rest is counted only
+LONGEST_CATEGORY = 500  # characters; more could not be filtered by
 
 ReportSkip = Callable[[str, str], None]  # takes a path and the reason
 

@@ -19,6 +19,7 @@ from vlm.formats.files import LINK_OUTSIDE, Elsewhere, Files, Refused, walk_imag
 from vlm.formats.matching import Ambiguous, best, readings, split_in, split_name
 from vlm.formats.plain_yaml import MAX_BYTES, YAMLBroken, is_null, load
 from vlm.formats.records import (
+    LONGEST_CATEGORY,
     Annotation,
     ImportFailed,
     ReportSkip,
@@ -249,7 +250,12 @@ def _names(files: Files, path: str, value: Any) -> dict[int, str]:
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     names = {}
     for key, name in pairs or ():
-        if isinstance(name, str) and name.strip() and str(key).strip().isdecimal() and len(str(key)) < 10:
+        if (
+            isinstance(name, str)
+            and 0 < len(name.strip()) <= LONGEST_CATEGORY
+            and str(key).strip().isdecimal()
+            and len(str(key)) < 10
+        ):
             names[int(key)] = printable(name.strip())
     if value and not names:
         raise ImportFailed(f"The “names” of “{path}” are no list of classes, and no mapping of numbers to classes.")
@@ -277,8 +283,9 @@ def _names_elsewhere(files: Files, path: str, text: str) -> Any:
 
 
 def _names_in(text: str) -> dict[int, str]:
-    """Return the names in the lines of a list; a blank line is a class without a name."""
-    return {index: printable(line.strip()) for index, line in enumerate(_lines(text)) if line.strip()}
+    """Return the names in the lines of a list; a blank line, or one that is too long, is a class without a name."""
+    names = ((index, printable(line.strip())) for index, line in enumerate(_lines(text)))
+    return {index: name for index, name in names if 0 < len(name) <= LONGEST_CATEGORY}
 
 
 def _lines(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from .ranges import Span, said_bytes, said_range, said_times, span_of, span_of_b
 
 MAX_IDS = 10_000
 MAX_PARTS = 100  # values of all parts together, ids apart
-MAX_LENGTH = 200  # characters of one value
+MAX_LENGTH = 500  # characters of one value: a category may have as many, see ``vlm.formats``
 MAX_QUERY = 250_000  # characters of a filter's text: room for the ids
 MAX_FIELDS = 1000  # keys with their values in an address, what belongs to the page included
 PAGE_KEYS = frozenset(

@@ -30,6 +30,7 @@ from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
 
 SOME_FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
+MOST = 2**31 - 1  # of what is counted
 FILE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: nothing is folded there
 
 STAGES = {
@@ -172,8 +173,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"“{text}” is not a whole number above 0")
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= MOST:
+        raise ArgumentTypeError(f"“{text[:40]}” is not a whole number from 1 to {MOST:,}")
     return int(text)
 
 
