@@ -105,11 +105,12 @@ def ids() -> dict[str, int]:
 
 def alike(run: TaggingRun) -> None:
     """Whoever took an answer over has just that of its source, once; the store is sound, and the counts are its."""
+    columns = ("words", "probabilities", "mass", "word", "probability", "accepted", "reason", "text", "raw", "current")
+    same = " and ".join(f"a.{name} is not distinct from b.{name}" for name in columns)
     compared = (
-        "select count(*), count(*) filter (a.probabilities = b.probabilities and a.mass = b.mass and a.word = b.word "
-        "and a.accepted = b.accepted and a.reason = b.reason and a.raw is not distinct from b.raw and a.current = b.current) "
-        "from shares h join answers a on a.run_id = h.run_id and a.sample_id = h.sample_id join answers b "
-        "on b.run_id = h.run_id and b.sample_id = h.source_id and b.dimension = a.dimension where h.run_id = ?"
+        f"select count(*), count(*) filter ({same}) from shares h join answers a on a.run_id = h.run_id "
+        "and a.sample_id = h.sample_id join answers b on b.run_id = h.run_id and b.sample_id = h.source_id "
+        "and b.dimension = a.dimension where h.run_id = ?"
     )
     run.refresh_from_db()
     assert rows(compared, run.pk) == [(5 * run.shared, 5 * run.shared)]
@@ -214,6 +215,14 @@ def test_an_image_that_cannot_be_read_leaves_its_place_to_the_next(
     assert (run.status, run.processed, run.failed, run.shared) == (Status.COMPLETED, COUNT, 1, 2)
     assert len(decoded) == ASKED + 1
     assert services.datasets.check_store().is_sound
+
+
+@pytest.mark.parametrize("mode", ["score", "generate"])
+def test_a_limit_counts_shared_answers_too(dataset: Dataset, decoded: list[str], mode: str) -> None:
+    run = execute(create(dataset, limit=4, mode=mode))  # by name: the first with its copies, and the second
+    assert (run.status, run.total, run.processed, run.shared) == (Status.COMPLETED, 4, 4, 2)
+    assert decoded == ["000.jpg", "001.jpg"]
+    alike(run)
 
 
 def test_a_replaced_file_lacks_answers_again(dataset: Dataset, photos: Path) -> None:
@@ -326,7 +335,10 @@ def test_every_door_offers_and_tells_it(dataset: Dataset, client: Client, tmp_pa
     page = client.get(reverse("sample", args=[dataset.pk, taker])).content.decode()
     name = next(path for path, one in of.items() if one == source)
     assert f'Shared from <a href="{reverse("sample", args=[dataset.pk, source])}">{name}</a>' in page
-    assert "Shared from" not in client.get(reverse("sample", args=[dataset.pk, source])).content.decode()
+    assert (
+        f'shared from <a href="{reverse("sample", args=[dataset.pk, source])}">number {source}</a>' in page
+    )  # its history
+    assert "hared from" not in client.get(reverse("sample", args=[dataset.pk, source])).content.decode()
     full = client.get(reverse("sample", args=[dataset.pk, taker]), headers=json_of).json()
     assert {one["shared_from"] for one in full["answers"]} == {source}
     assert f"shared_in={run.pk}" in client.get(reverse("run", args=[run.pk])).content.decode()
