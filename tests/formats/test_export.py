@@ -20,16 +20,16 @@ from vlm.samples import Tag
 NAMES = ["写真.jpg", 'a "quoted", name.jpg', "new\nline.jpg", "=cmd|calc.jpg", "<img src=x>.jpg", "plain.jpg"]
 TAGS = (
     Tag("heute, “neu”", None, "user", None, None, "ada", datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC), "bulk"),
-    Tag("sunny", "weather", "model", 0.8125, 7, "", datetime(2026, 2, 1, 12, 30, 5, tzinfo=UTC), "run"),
+    Tag("sunny", "weather", "model", 0.8125, 7, "", datetime(2026, 2, 1, 12, 30, 5, tzinfo=UTC), "run", 3),
     Tag("day", "time-of-day", "model", 0.5, 7),
 )
 AS_OBJECTS = [
     {"tag": "heute, “neu”", "dimension": None, "source": "user", "probability": None, "run": None}
-    | {"user": "ada", "time": "2026-03-01T12:30:05Z", "way": "bulk"},
+    | {"user": "ada", "time": "2026-03-01T12:30:05Z", "way": "bulk", "shared_from": None},
     {"tag": "sunny", "dimension": "weather", "source": "model", "probability": 0.8125, "run": 7}
-    | {"user": "", "time": "2026-02-01T12:30:05Z", "way": "run"},
+    | {"user": "", "time": "2026-02-01T12:30:05Z", "way": "run", "shared_from": 3},
     {"tag": "day", "dimension": "time-of-day", "source": "model", "probability": 0.5, "run": 7}
-    | {"user": "", "time": None, "way": ""},
+    | {"user": "", "time": None, "way": "", "shared_from": None},
 ]
 
 
@@ -443,7 +443,7 @@ def test_fiftyone(tmp_path: Path) -> None:
         "split": "train",
         "tag_weather": {
             **{"_cls": "Classification", "label": "sunny", "confidence": 0.8125, "source": "model", "run": 7},
-            **{"time": "2026-02-01T12:30:05Z", "way": "run"},
+            **{"time": "2026-02-01T12:30:05Z", "way": "run", "shared_from": 3},
         },
         "tag_time_of_day": {"_cls": "Classification", "label": "day", "confidence": 0.5, "source": "model", "run": 7},
         "ground_truth": {

@@ -59,7 +59,13 @@ def _fiftyone_sample(row: ExportRow, root: Path, context: ExportContext) -> dict
     for tag in row.tags:
         if tag.dimension is not None:
             label = {"_cls": "Classification", "label": tag.tag, "confidence": tag.probability, "source": tag.source}
-            given = {"user": tag.user, "time": said_time(tag), "way": tag.way, "run": tag.run}
+            given = {
+                "user": tag.user,
+                "time": said_time(tag),
+                "way": tag.way,
+                "run": tag.run,
+                "shared_from": tag.shared_from,
+            }
             label |= {name: value for name, value in given.items() if value}
             sample.setdefault(f"tag_{_NOT_A_FIELD.sub('_', tag.dimension)}", label)
     for name, value in row.values.items():
