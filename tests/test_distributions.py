@@ -118,6 +118,21 @@ def test_every_value_leads_to_its_images(dataset: Dataset, query: str) -> None:
             assert sum(row.images for row in one.rows) == found.images
 
 
+def test_one_value_alone_is_one_bar_of_the_sidebar_too(dataset: Dataset, ada: Client) -> None:
+    page = ada.get(reverse("dataset", args=[dataset.pk]))
+    (bar,) = next(facet.bars for facet in page.context["column_facets"] if facet.name == "version")
+    assert bar.count == COUNT - 50
+    assert ada.get(bar.url).context["facets"].total == bar.count
+
+
+def test_what_is_counted_is_kept_until_the_data_set_changes(dataset: Dataset) -> None:
+    found = services.distributions.overview(dataset=dataset, by=["lighting"])
+    assert services.distributions.overview(dataset=dataset, by=["lighting"]) is found
+    services.tags.add(dataset=dataset, filter=SampleFilter(text="cam2"), tag="dim", user=None)
+    after = services.distributions.overview(dataset=dataset, by=["lighting"])
+    assert {row.value.label: row.images for row in after.shown[0].rows}["dim"] > 0
+
+
 def test_what_is_bounded_is_counted_together(dataset: Dataset) -> None:
     (camera,) = services.distributions.overview(dataset=dataset, by=["camera"]).shown
     assert [row.value.what for row in camera.rows[-2:]] == ["others", "none"]

@@ -137,7 +137,9 @@ def test_every_pair_is_counted_as_by_hand(filled: SampleStore, chosen: SampleFil
             assert found.total == len(kept)
             assert found.rows.tolist() == distributions.count(cursor, source, rows).rows.tolist()
             assert found.columns.tolist() == distributions.count(cursor, source, others).rows.tolist()
-        grouped = distributions.by_tags(cursor, source)
+        grouped, measured = distributions.by_tags(cursor, source), distributions.with_measures(cursor, source)
+        one = axis(cursor, "luminance")
+        assert (distributions.count(cursor, measured, one).rows == distributions.count(cursor, source, one).rows).all()
         for name in (*WORDS, "own"):
             one = axis(cursor, name)
             assert (

@@ -183,7 +183,8 @@ def facet(
     counted = dict(rows)
     if column.kind == "boolean":
         return ColumnFacet(column, (Count("yes", counted.get(1, 0)), Count("no", counted.get(0, 0))), lacking)
-    ranges = ranges_of(edges)
+    there = None if edges else span(cursor, column)
+    ranges = [f"{plain(there.low)}..{plain(there.high)}"] if there is not None else ranges_of(edges)
     bins = tuple(Count(text, counted.get(place, 0)) for place, text in enumerate(ranges))
     return ColumnFacet(column, bins, lacking, tuple(edges))
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import bin_of
-from .conditions import Condition, Words
+from .conditions import MEASURES, Condition, Words
 from .database import Cursor
 from .filters import SampleFilter, where
 from .insights import Sorting
@@ -58,13 +58,15 @@ class Source:
         table: of samples, whose rows are ``s``, or of groups of them that have the same tags.
         condition: what holds for those of its rows.
         number: how many samples rows are.
-        sides: whether its rows say which of two sets they are in.
+        sides: whether its rows say which of two sets they are in, and
+        measured: what was measured of them.
     """
 
     table: str
     condition: Condition = ("true", [])
     number: str = "count(*)"
     sides: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,18 @@ def by_tags(cursor: Cursor, source: Source) -> Source:
     return Source("grouped", number="sum(s.n)", sides=source.sides)
 
 
+def with_measures(cursor: Cursor, source: Source) -> Source:
+    """Return the samples with their measures beside them, which several of these are quickly counted of."""
+    also = ", s.side" if source.sides else ""
+    condition, values = source.condition
+    cursor.execute(
+        f"create or replace temp table measured as select {', '.join(f'm.{name}' for name in MEASURES)}{also} "
+        f"from {source.table} s left join measures m on m.dataset_id = s.dataset_id and m.sample_id = s.id where {condition}",
+        values,
+    ).fetchall()
+    return Source("measured", sides=source.sides, measured=True)
+
+
 def size(cursor: Cursor, source: Source) -> int:
     """Return how many samples there are."""
     condition, values = source.condition
@@ -133,16 +147,16 @@ def sides(cursor: Cursor, source: Source) -> tuple[int, int, int]:
 
 def count(cursor: Cursor, source: Source, axis: Axis, other: Axis | None = None) -> Counted:
     """Count the samples by the values of an axis, or of two."""
-    rows = _Expression.of(axis, "a")
-    columns = _Expression.of(other, "b") if other is not None else _Expression("0", "", "", [], 1)
+    rows = _Expression.of(source, axis, "a")
+    columns = _Expression.of(source, other, "b") if other is not None else _Expression("0", "", "", [], 1)
     if other is not None and columns.key == rows.key:  # two dimensions: one and the same list of tags
-        columns = _Expression.of(other, "a")
+        columns = _Expression.of(source, other, "a")
     return _counted(cursor, source, rows, columns)
 
 
 def count_sides(cursor: Cursor, source: Source, axis: Axis) -> Counted:
     """Count the samples of :func:`side_by_side` by the values of an axis (rows) and the sets that they are in (columns)."""
-    return _counted(cursor, source, _Expression.of(axis, "a"), _Expression("s.side", "", "", [], 3))
+    return _counted(cursor, source, _Expression.of(source, axis, "a"), _Expression("s.side", "", "", [], 3))
 
 
 def in_turn(several: Sequence[Sequence[str]], limit: int) -> tuple[str, ...]:
@@ -172,7 +186,7 @@ class _Expression:
     size: int
 
     @classmethod
-    def of(cls, axis: Axis, name: str) -> "_Expression":
+    def of(cls, source: Source, axis: Axis, name: str) -> "_Expression":
         """Return the SQL of an axis whose column of ``groups`` is ``name``."""
         sorting, alias = axis.sorting, f"t{name}"
         if sorting.kind == "column":
@@ -185,6 +199,8 @@ class _Expression:
             if sorting.column is not None and sorting.column.kind == "boolean":
                 return cls(f"case {alias}.number when 1 then 0 when 0 then 1 end", join, "", [], axis.size)
             return cls(_binned(f"{alias}.number", sorting), join, "", [], axis.size)
+        if sorting.kind == "measure" and source.measured:
+            return cls(_binned(f"s.{sorting.name}", sorting), "", "", [], axis.size)
         if sorting.kind == "measure":
             join = f"left join measures {alias} on {alias}.dataset_id = s.dataset_id and {alias}.sample_id = s.id"
             return cls(_binned(f"{alias}.{sorting.name}", sorting), join, "", [], axis.size)

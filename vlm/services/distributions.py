@@ -5,6 +5,7 @@ The statistics are ``vlm.statistics.tables``; here they meet the store, and ever
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from vlm.errors import Refusal
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
-from vlm.samples import SampleFilter, distributions, where
-from vlm.samples.distributions import BOTH, FIRST, SECOND, Axis, Counted
+from vlm.samples import Cursor, SampleFilter, distributions, reading, where
+from vlm.samples.distributions import BOTH, FIRST, SECOND, Axis, Counted, Source
 from vlm.services import subjects as sorted_by
+from vlm.services.samples import counts_known
 from vlm.services.subjects import Sides, Subject, Value
 from vlm.statistics.histograms import BARS
 from vlm.statistics.tables import CrossTable, ShareDifference, cross, share_differences
@@ -218,27 +220,34 @@ def subjects(*, dataset: Dataset) -> list[Subject]:
 def overview(*, dataset: Dataset, filter: SampleFilter | None = None, by: Sequence[str] = ()) -> Distributions:
     """Count the values of what the images of a filter can be sorted by: of all that have any, or of those named.
 
+    Kept in memory until the data set changes.
+
     Raises:
         NoSuchSubject: one that is named is not there.
         FilterError: the filter cannot be read.
     """
     filter, words = filter or SampleFilter(), words_by_dimension()
-    sides, shown = [(dataset, filter)], []
+    sides, shown, key = [(dataset, filter)], [], ("distributions", filter, tuple(by))
     with sample_store().read() as cursor:
+        known = counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
+        if key in known:
+            kept: Distributions = known[key]
+            return kept
         there = sorted_by.there_are(cursor, dataset, words)
         chosen = [sorted_by.named(there, name) for name in dict.fromkeys(by)] or there
         source = distributions.within(cursor, dataset.pk, filter, words)
         images = distributions.size(cursor, source)
-        grouped = distributions.by_tags(cursor, source)
+        sources = _Sources(cursor, source)
         for subject in chosen[:MOST_SUBJECTS]:
-            counted, most = (grouped, MOST_WORDS) if subject.is_tags else (source, MOST_VALUES)
-            axis = sorted_by.axis_of(cursor, counted, sides, subject, words, most=most, bars=BARS)
-            counts = distributions.count(cursor, counted, axis).rows.tolist()
+            most = MOST_WORDS if subject.is_tags else MOST_VALUES
+            axis = sorted_by.axis_of(cursor, sources.of(subject), sides, subject, words, most=most, bars=BARS)
+            counts = distributions.count(cursor, sources.of(subject), axis).rows.tolist()
             rows = sorted_by.values_of(axis, subject, filter, counts)
             shares = (Share(row, counts[row.place], counts[row.place] / max(1, images)) for row in rows)
             shown.append(Distribution(subject, images, tuple(shares)))
-    kept = tuple(one for one in shown if by or one.has_values or one.subject.kind == "dimension")
-    return Distributions(dataset.pk, filter, images, kept, tuple(chosen[MOST_SUBJECTS:]))
+    some = tuple(one for one in shown if by or one.has_values or one.subject.kind == "dimension")
+    known[key] = kept = Distributions(dataset.pk, filter, images, some, tuple(chosen[MOST_SUBJECTS:]))
+    return kept
 
 
 def crossed(*, dataset: Dataset, by: str, across: str, filter: SampleFilter | None = None) -> Crossed:
@@ -312,9 +321,9 @@ def comparison(
         alone, other_alone, common = distributions.sides(cursor, source)
         totals = alone + common, other_alone + common
         _check(sides, totals, common)
-        grouped, counted = distributions.by_tags(cursor, source), []
+        sources, counted = _Sources(cursor, source), []
         for subject in chosen[:MOST_SUBJECTS]:
-            of = grouped if subject.is_tags else source
+            of = sources.of(subject)
             axis = sorted_by.axis_of(cursor, of, sides, subject, words, most=MOST_VALUES, bars=FEW_BARS)
             counted.append((subject, axis, distributions.count_sides(cursor, of, axis)))
     rows = _compared(counted, sides, totals, common)
@@ -331,6 +340,27 @@ def comparison(
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Sources:
+    """What several subjects are counted of: made once for all that have their tags, or their measures, in common."""
+
+    cursor: Cursor
+    whole: Source
+
+    def of(self, subject: Subject) -> Source:
+        if subject.is_tags:
+            return self._tags
+        return self._measures if subject.kind == "measure" else self.whole
+
+    @cached_property
+    def _tags(self) -> Source:
+        return distributions.by_tags(self.cursor, self.whole)
+
+    @cached_property
+    def _measures(self) -> Source:
+        return distributions.with_measures(self.cursor, self.whole)
+
+
 def _there(axis: Axis, subject: Subject, filter: SampleFilter, counts: Sequence[int]) -> tuple[Value, ...]:
     """Return the rows of a table that have any image."""
     return tuple(value for value in sorted_by.values_of(axis, subject, filter, counts) if counts[value.place])

@@ -3,7 +3,7 @@
 A part of :mod:`vlm.services.distributions`, which counts them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,11 +35,15 @@ class NoSuchSubject(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What images can be sorted by: a dimension, own tags, split, category, a column, a measure of the pixels."""
+    """What images can be sorted by: a dimension, own tags, split, category, a column, a measure of the pixels.
+
+    ``other`` is the column of that name in the second of two data sets.
+    """
 
     kind: SortingKind
     name: str
     column: Column | None = None
+    other: Column | None = None
 
     @property
     def key(self) -> str:
@@ -92,10 +96,12 @@ def in_both(cursor: Cursor, dataset: Dataset, other: Dataset, words: Words) -> t
     def same(subject: Subject) -> tuple[str, str]:
         return subject.key, subject.column.kind if subject.column else ""
 
-    ours, theirs = there_are(cursor, dataset, words), there_are(cursor, other, words)
-    shared = {same(one) for one in ours} & {same(one) for one in theirs}
-    alone = {one.key: one for one in (*ours, *theirs) if same(one) not in shared}
-    return [one for one in ours if same(one) in shared], list(alone.values())
+    ours = there_are(cursor, dataset, words)
+    theirs = ours if other == dataset else there_are(cursor, other, words)
+    twins = {same(one): one for one in theirs}
+    shared = [replace(one, other=twins[same(one)].column) for one in ours if same(one) in twins]
+    keys = {one.key for one in shared}
+    return shared, list({one.key: one for one in (*ours, *theirs) if one.key not in keys}.values())
 
 
 def named(there: Iterable[Subject], name: str) -> Subject:
@@ -138,11 +144,10 @@ def axis_of(
     bare = Sorting(subject.kind, subject.name, (), subject.column)
     if subject.kind == "dimension":
         return _of_dimension(cursor, source, replace(bare, values=words[subject.name]), most)
-    datasets = list(dict.fromkeys(dataset for dataset, _ in sides))
-    own = {dataset: columns.column_named(cursor, dataset.pk, subject.name) for dataset in datasets if subject.column}
+    own = {sides[-1][0]: subject.other or subject.column, sides[0][0]: subject.column}
     ids = tuple(column.id for column in own.values() if column is not None)
     if subject.is_number:
-        ranges, ends = _ranges(cursor, datasets, subject, words, bars)
+        ranges, ends = _ranges(cursor, own, subject, words, bars)
         return Axis(replace(bare, values=ranges, edges=ends), column_ids=ids)
     if subject.column is not None and subject.column.kind == "boolean":
         return Axis(replace(bare, values=("yes", "no")), column_ids=ids)
@@ -151,7 +156,7 @@ def axis_of(
         insights.values_there(
             cursor,
             where(dataset.pk, filter, words),
-            Sorting(subject.kind, subject.name, vocabulary, own.get(dataset)),
+            Sorting(subject.kind, subject.name, vocabulary, own[dataset]),
             limit=most,
         )
         for dataset, filter in sides
@@ -194,10 +199,11 @@ def _of_dimension(cursor: Cursor, source: Source, sorting: Sorting, most: int) -
 
 
 def _ranges(
-    cursor: Cursor, datasets: Sequence[Dataset], subject: Subject, words: Words, bars: int
+    cursor: Cursor, own: Mapping[Dataset, Column | None], subject: Subject, words: Words, bars: int
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Return ranges of numbers and what is between them, by all values of the data sets, so that they are the same for every filter."""
-    spans = [span for dataset in datasets if (span := _span(cursor, dataset, subject, words)) is not None]
+    found = [_span(cursor, dataset, subject, column, words) for dataset, column in own.items()]
+    spans = [span for span in found if span is not None]
     if not spans:
         return (), ()
     low, high = min(span[0] for span in spans), max(span[3] for span in spans)
@@ -205,7 +211,9 @@ def _ranges(
     return (tuple(ranges_of(ends)) if ends else (f"{plain(low)}..{plain(high)}",)), ends
 
 
-def _span(cursor: Cursor, dataset: Dataset, subject: Subject, words: Words) -> tuple[float, float, float, float] | None:
+def _span(
+    cursor: Cursor, dataset: Dataset, subject: Subject, column: Column | None, words: Words
+) -> tuple[float, float, float, float] | None:
     """Return the least value, two quantiles near the ends, and the greatest value; ``None`` where there is no value."""
     known = counts_known(dataset.pk, words, reading.revision(cursor, dataset.pk))
     if subject.kind == "measure":
@@ -215,10 +223,9 @@ def _span(cursor: Cursor, dataset: Dataset, subject: Subject, words: Words) -> t
             ((one.least, one.low, one.high, one.most) for one in known["spreads"] if one.name == subject.name), None
         )
     key = ("span", subject.key)
-    if key not in known:
-        column = columns.column_named(cursor, dataset.pk, subject.name)
-        known[key] = columns.span(cursor, column) if column is not None else None
-    span = known[key]
+    if column is not None and key not in known:
+        known[key] = columns.span(cursor, column)
+    span = known.get(key)
     return None if span is None else (span.low, span.first, span.last, span.high)
 
 
