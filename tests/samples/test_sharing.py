@@ -1,5 +1,6 @@
 """Samples of a group take one answer over: planned, taken in one transaction, broken by another content, gone with the run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -196,3 +197,16 @@ def test_a_store_of_the_version_before_opens_with_its_runs(tmp_path: Path, monke
     store.close()
     with duckdb.connect(str(path.with_name(f"samples.v{place}.duckdb")), read_only=True) as connection:
         assert connection.execute("select run_id from run_totals").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(("detail", "takers"), [("", 0), ("low", 1)])
+def test_answers_of_another_detail_do_not_count_where_the_run_says_so(
+    store: SampleStore, detail: str, takers: int
+) -> None:
+    ids = fill(store, 2)
+    with store.write() as cursor:
+        group(cursor, ids, (0, 1))
+        merge(cursor, ids[1], run=1)
+        asked = replace(wanted(cursor), like=(detail, ""))
+        assert shares_plan(cursor, asked, dataset_id=1, run_id=RUN) == takers
+        assert [one.id for one in pending(cursor, asked, run_id=RUN, after=-1, limit=9)] == ids[:1]
