@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vlm.statistics.plots import whiskers
 from vlm.statistics.tables import cross, share_differences
 
 
@@ -152,3 +153,12 @@ def test_sets_that_do_not_differ_hardly_ever_have_a_sign(common: int) -> None:
         found = share_differences(first, second, tuple("abcdefgh"), totals=(40, 25), common=shared, common_total=common)
         signs += any(one.sign for one in found)
     assert signs <= 15
+
+
+def test_differences_are_drawn_on_one_scale() -> None:
+    found = share_differences(np.array([500, 400, 100]), np.array([280, 160, 60]), ("day", "dusk", "night"))
+    drawn, reach = whiskers(found)
+    assert reach == 0.2
+    assert [one.at for one in drawn] == ["65.0%", "30.0%", "55.0%"]
+    assert all(0 < float(one.low[:-1]) < float(one.at[:-1]) < float(one.high[:-1]) < 100 for one in drawn)
+    assert whiskers(()) == ((), 0.01)

@@ -8,7 +8,7 @@ from vlm.statistics.tables import ShareDifference
 from vlm.statistics.thresholds import Point
 
 WIDTH, HEIGHT, MARGIN = 320, 200, 34
-REACHES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # how far a scale of differences may go to either side
+REACHES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # how far a scale of differences may go to either side
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ def distributions(request: Request, dataset_id: int) -> HttpResponse:
         "against": against,
         "other": other,
         "datasets": [one for one in services.datasets.listed() if one != dataset],
+        "frozen": services.slices.listed(dataset=dataset),
         "views": services.datasets.saved_views(dataset=dataset, user=request.user),
         "asked": urlencode([(key, value) for key in sorted(OWN_KEYS) for value in query.getlist(key) if value]),
         "left_out": getattr(found, "left_out", ()),
