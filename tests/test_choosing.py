@@ -1,6 +1,7 @@
 """Choosing detail and number format by one's own images."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def choose(dataset: Dataset, limit: int = 20) -> Choice:
     return services.runs.choose(dataset=dataset, options=RunOptions(dimensions=("setting", "weather")), limit=limit)
 
 
-def test_each_way_is_asked_and_nothing_is_kept(dataset: Dataset) -> None:
+def test_each_way_is_asked_and_nothing_is_kept(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "rounded_formats", lambda device: [])  # some machines have such, and six ways more
     found = choose(dataset)
     assert [(way.detail, way.full_share) for way in found.ways] == [
         ("full", None),
@@ -109,7 +111,8 @@ def test_the_command_says_what_to_run(dataset: Dataset) -> None:
     out = StringIO()
     call_command("choose", "photos", "--dimension", "setting", "--no-progress", stdout=out)
     text = out.getvalue()
-    assert "Recommended: python manage.py autotag photos --detail" in text
+    # Which way is the fastest, and whether there is int8, is the machine's affair.
+    assert re.search(r"Recommended: (DATAVISOR_VLM_DTYPE=int8 )?python manage\.py autotag photos --detail", text)
     assert f"all {COUNT + 1} images" in text
     plain = StringIO()
     call_command("choose", "photos", "--limit", "4", "--no-progress", "--json", stdout=plain)

@@ -22,8 +22,9 @@ from PIL import Image, ImageCms
 from tests.effort import examples
 from vlm import imaging
 from vlm.demo import DEMO_PHOTOS
-from vlm.imaging import ImageUnreadable, file_digest, image_size, read_image, read_picture, remove_thumbnails, thumbnail
+from vlm.imaging import ImageUnreadable, file_digest, image_size, read_image, read_picture
 from vlm.measures import distance, measure
+from vlm.thumbnails import remove_thumbnails, thumbnail
 
 LIMIT = 1_000_000
 QUADRANTS = {"red": (0, 0), "lime": (1, 0), "blue": (0, 1), "white": (1, 1)}
@@ -508,7 +509,7 @@ def test_a_huge_image_takes_its_own_pixels_and_little_more(tmp_path: Path) -> No
     path = tmp_path / "huge.png"
     Image.new("RGBA", (6000, 6000), (10, 20, 30, 200)).save(path)  # 144 MB decoded
     code = (
-        "import resource, sys; from pathlib import Path; from vlm.imaging import thumbnail\n"
+        "import resource, sys; from pathlib import Path; from vlm.thumbnails import thumbnail\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak(); path = Path(sys.argv[1])\n"
         "thumbnail(path, size=320, cache_dir=path.parent, key='1', max_pixels=10**8); print(peak() - before)"

@@ -27,7 +27,6 @@ from django.utils import timezone
 
 from vlm import jobs, nudges, process
 from vlm.errors import Refusal
-from vlm.imaging import remove_thumbnails
 from vlm.models import Dataset, Errand, TaggingRun, VocabularyChange
 from vlm.process import sample_store
 from vlm.samples import (
@@ -44,6 +43,7 @@ from vlm.samples import (
 )
 from vlm.samples.calibrating import Scaling
 from vlm.samples.errands import errand_keep, errand_result
+from vlm.thumbnails import remove_thumbnails
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,7 @@ decoded pixels and little more. However many threads read, those at work togethe
 
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 import threading
 import warnings
 from collections import deque
@@ -71,8 +69,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WEBP_QUALITY = 80
-_FOLDER_MARK = "folder"  # names, inside a folder of thumbnails, the folder that they are made of
 
 DECODE_MEMORY = 1 << 30  # bytes that images which are decoded at the same time take together; one alone may take more
 DECODERS = max(4, min(16, os.cpu_count() or 4))  # images that are decoded at the same time
@@ -188,60 +184,6 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
         return digest.hexdigest()
-
-
-class NotKept(Exception):
-    """A thumbnail was made, but its folder takes no writes: ``content`` is the thumbnail, ``name`` what it would be called."""
-
-    def __init__(self, reason: OSError, name: str, content: bytes) -> None:
-        super().__init__(f"The thumbnail cannot be kept: {reason}.")
-        self.name, self.content = name, content
-
-
-def thumbnail(path: Path, *, size: int, cache_dir: Path, key: str, max_pixels: int) -> Path:
-    """Return the file of an image's thumbnail (WebP, long side ``size`` pixels at most, never enlarged); make it once.
-
-    Args:
-        path: the image.
-        size: pixels along the long side.
-        cache_dir: the folder of all thumbnails.
-        key: changes whenever the file's content does; see ``SampleRecord.content_key``.
-        max_pixels: as for ``read_image``.
-
-    Raises:
-        ImageUnreadable: as for ``read_image``.
-        NotKept: the thumbnail cannot be written; it comes with the error.
-    """
-    folder = cache_dir / _name(str(path.parent))
-    name = _name(f"{path.name}\0{key}\0{size}")
-    target = folder / name[:2] / f"{name}.webp"
-    if os.path.isfile(target):  # noqa: PTH113  (False in a folder that may not be searched)
-        return target
-    small = read_picture(path, max_pixels=max_pixels, enough=lambda _: (size, size)).image
-    small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    encoded = BytesIO()
-    small.save(encoded, "WEBP", quality=_WEBP_QUALITY)
-    mark = folder / _FOLDER_MARK
-    try:
-        if not mark.is_file():
-            _write_whole(mark, os.fsencode(path.parent))
-        _write_whole(target, encoded.getvalue())
-    except OSError as error:
-        raise NotKept(error, name, encoded.getvalue()) from error
-    return target
-
-
-def remove_thumbnails(cache_dir: Path, dataset_root: Path) -> None:
-    """Remove the thumbnails of every image at and below ``dataset_root``."""
-    if not cache_dir.is_dir():
-        return
-    for mark in cache_dir.glob(f"*/{_FOLDER_MARK}"):
-        try:
-            folder = Path(os.fsdecode(mark.read_bytes()))
-        except OSError:
-            continue  # somebody else is removing it
-        if folder.is_relative_to(dataset_root):
-            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -521,20 +463,3 @@ def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> C
         return converted
 
     return convert
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _name(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:40]

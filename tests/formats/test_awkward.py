@@ -98,7 +98,7 @@ def test_a_file_that_another_entry_names_itself_is_not_taken(tmp_path: Path) -> 
 
 
 def test_foreign_paths_in_several_jsons_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.formats.coco._BATCH", 3)
+    monkeypatch.setattr("vlm.formats.coco_spool.BATCH", 3)
     for split in ("train", "val"):
         names = [f"{number}.jpg" for number in range(8)]
         write_images(tmp_path, *(f"images/{split}/{name}" for name in names))

@@ -237,7 +237,7 @@ def test_all_images_missing_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_more_images_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.formats.coco._BATCH", 3)
+    monkeypatch.setattr("vlm.formats.coco_spool.BATCH", 3)
     names = [f"{number:02}.jpg" for number in range(20)]
     write_images(tmp_path, *names)
     annotations: list[dict[str, Any]] = [

@@ -10,31 +10,28 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlm.formats.base import Found, ImportFormat
 from vlm.formats.files import LINK_OUTSIDE, Elsewhere, Files, Refused, walk_images
 from vlm.formats.matching import Ambiguous, best, readings, split_in, split_name
-from vlm.formats.plain_yaml import MAX_BYTES, YAMLBroken, is_null, load
-from vlm.formats.records import (
-    LONGEST_CATEGORY,
-    Annotation,
-    ImportFailed,
-    ReportSkip,
-    SampleRecord,
-    Scan,
-    Skip,
-    distinct_categories,
-    printable,
+from vlm.formats.plain_yaml import YAMLBroken
+from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, Skip, distinct_categories
+from vlm.formats.yolo_description import (
+    Description,
+    describe,
+    describes_yolo,
+    full_stop,
+    lines_of,
+    load_data,
+    load_yaml,
+    without_description,
 )
 from vlm.imaging import ImageUnreadable, image_size
 
-_SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _MEANT = re.compile(rb"^\s*['\"]?(names|nc|train|val|test)['\"]?\s*:", re.MULTILINE)
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _MOST_CLASSES = 1_000_000
 _MAX_LABELS = 10_000_000
 _MAX_LIST = 1_000_000_000
@@ -45,17 +42,6 @@ _TOLD = 3  # reasons in a sentence
 _LIKE = {True: "Labels", False: "labels"}
 
 _Object = tuple[int, float, float, float, float]  # class, then x, y, width, height as fractions
-
-
-@dataclass(frozen=True, slots=True)
-class _Description:
-    """What a ``data.yaml`` or ``obj.data`` says."""
-
-    path: str
-    base: str
-    names: dict[int, str]
-    sources: tuple[tuple[str, str], ...]  # split, and a folder or list of images as written
-    key_point_values: int  # numbers per object behind the box, 0 where objects have no key points
 
 
 def find_yolo(files: Files) -> Found:
@@ -80,14 +66,14 @@ def _judge(files: Files, paths: list[str], found: Found) -> None:
     for path in paths:
         try:
             if path.endswith(".data"):
-                content: Any = _load_data(files, path)
+                content: Any = load_data(files, path)
             else:
-                content = _load(files, path)
+                content = load_yaml(files, path)
         except (Refused, YAMLBroken) as error:
-            reason = str(error) if isinstance(error, Refused) else f"It is no valid YAML at {_full_stop(str(error))}"
+            reason = str(error) if isinstance(error, Refused) else f"It is no valid YAML at {full_stop(str(error))}"
             (found.broken if _is_meant(files, path) else found.unused).append(Skip(path, reason))
             continue
-        if isinstance(content, dict) and _describes_yolo(content):
+        if isinstance(content, dict) and describes_yolo(content):
             found.descriptions.append(path)
         else:
             reason = "It describes no YOLO data set: “train” or “val”, and “names”, are expected."
@@ -113,7 +99,7 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
     files = Files(root)
     if len(paths) > 1:
         raise ImportFailed(f"“{root}” has several descriptions ({', '.join(paths)}). Give the path of one of them.")
-    description = _describe(files, paths[0]) if paths else _without_description(files)
+    description = describe(files, paths[0]) if paths else without_description(files)
     reasons: dict[str, None] = {}
     total = sum(1 for _ in _images(files, description, lambda path, reason: reasons.setdefault(f"{path}: {reason}")))
     if not total:
@@ -161,151 +147,12 @@ def scan_yolo(root: Path, paths: list[str]) -> Scan:
     return Scan(Path(files.root), "yolo", total, records)
 
 
-# -- the description --------------------------------------------------------------------------------------------------
-
-
-def _load(files: Files, path: str) -> Any:
-    return load(files.read_text(path, max_bytes=MAX_BYTES))
-
-
-def _load_data(files: Files, path: str) -> dict[str, Any]:
-    """Return what a Darknet ``.data`` file says: a line is ``key = value``."""
-    lines = files.read_text(path, max_bytes=MAX_BYTES).splitlines()
-    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#")]
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _full_stop(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
-
-
-def _describes_yolo(content: dict[Any, Any]) -> bool:
-    splits = any(not is_null(content.get(key)) for key in _SPLIT_KEYS)
-    return splits and ("names" in content or "nc" in content)
-
-
-def _describe(files: Files, path: str) -> _Description:
-    try:
-        content = _load_data(files, path) if path.endswith(".data") else _load(files, path)
-    except Refused as refused:
-        raise ImportFailed(f"“{path}” cannot be read: {refused}") from refused
-    except YAMLBroken as broken:
-        raise ImportFailed(
-            f"“{path}” is no valid YAML at {_full_stop(str(broken))} Repair the file, or export it anew."
-        ) from broken
-    if not isinstance(content, dict):
-        raise ImportFailed(f"“{path}” is no description of a YOLO data set: “train”, “val” and “names” are expected.")
-    folder = posixpath.dirname(path)
-    sources: list[tuple[str, str]] = []
-    for key in _SPLIT_KEYS:
-        value = content.get(key)
-        entries = value if isinstance(value, list) else [value]
-        sources.extend(
-            (key, entry.replace("\\", "/")) for entry in entries if isinstance(entry, str) and not is_null(entry)
-        )
-    return _Description(
-        path,
-        _base(files, folder, content.get("path")),
-        _names(files, path, content.get("names")),
-        tuple(sources),
-        _key_point_values(content.get("kpt_shape")),
-    )
-
-
-def _without_description(files: Files) -> _Description:
-    """Describe a folder that has only images and labels; a list of classes names them where it exists."""
-    lists = ["classes.txt", "labels/classes.txt", *files.listing("", (".names",))[1]]
-    names: dict[int, str] = {}
-    for path in lists:
-        try:
-            names = _names_in(files.read_text(path, max_bytes=MAX_BYTES))
-        except Refused:
-            continue
-        break
-    return _Description("", "", names, (("", "images" if files.is_folder("images") else "."),), 0)
-
-
-def _base(files: Files, folder: str, path: Any) -> str:
-    """Return the folder that splits are relative to: “path” where it exists here, else the description's own."""
-    if isinstance(path, str) and path:
-        try:
-            base = files.relative(folder, path.replace("\\", "/"))
-        except Refused:
-            return folder
-        if files.is_folder(base):
-            return base
-    return folder
-
-
-def _names(files: Files, path: str, value: Any) -> dict[int, str]:
-    """Return the names of the classes: of a list, of a mapping, or of the file that is named instead.
-
-    Raises:
-        ImportFailed: it is something else.
-    """
-    if isinstance(value, str) and not is_null(value):
-        value = _names_elsewhere(files, path, value)
-    if value is None or is_null(value):
-        return {}
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    names = {}
-    for key, name in pairs or ():
-        if (
-            isinstance(name, str)
-            and 0 < len(name.strip()) <= LONGEST_CATEGORY
-            and str(key).strip().isdecimal()
-            and len(str(key)) < 10
-        ):
-            names[int(key)] = printable(name.strip())
-    if value and not names:
-        raise ImportFailed(f"The “names” of “{path}” are no list of classes, and no mapping of numbers to classes.")
-    return names
-
-
-def _names_elsewhere(files: Files, path: str, text: str) -> Any:
-    """Return the names behind a text: a list that was quoted, or a file with a name in each line."""
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            return load(text)
-        except YAMLBroken:
-            return text
-    for parts in readings(text):
-        for place in range(len(parts)):
-            for folder in dict.fromkeys([posixpath.dirname(path), ""]):
-                try:
-                    listed = files.read_text(posixpath.join(folder, *parts[place:]), max_bytes=MAX_BYTES)
-                except Refused:
-                    continue
-                return {str(index): name for index, name in _names_in(listed).items()}
-    if path.endswith(".data"):
-        return {}  # classes have numbers then
-    return text
-
-
-def _names_in(text: str) -> dict[int, str]:
-    """Return the names in the lines of a list; a blank line, or one that is too long, is a class without a name."""
-    names = ((index, printable(line.strip())) for index, line in enumerate(_lines(text)))
-    return {index: name for index, name in names if 0 < len(name) <= LONGEST_CATEGORY}
-
-
-def _lines(text: str) -> list[str]:
-    """Return the lines of a list; a name may hold what Unicode, too, calls a line's end."""
-    return _LINE_END.split(text)
-
-
-def _key_point_values(shape: Any) -> int:
-    if isinstance(shape, list) and len(shape) == 2 and all(str(number).isdecimal() for number in shape):
-        points, values = (int(str(number)[:6]) for number in shape)
-        return points * values
-    return 0
-
-
 def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
     """Return the folder that holds a description and the images that it leads to, at most two above its own."""
     root = path.parent
     files = Files(root)
     try:
-        description = _describe(files, path.name)
+        description = describe(files, path.name)
     except ImportFailed:
         return root  # reading it will say what is wrong
     for _, written in description.sources:
@@ -323,7 +170,7 @@ def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
 # -- images -----------------------------------------------------------------------------------------------------------
 
 
-def _images(files: Files, description: _Description, report: ReportSkip) -> Iterator[tuple[str, str]]:
+def _images(files: Files, description: Description, report: ReportSkip) -> Iterator[tuple[str, str]]:
     """Yield the split and path of every image that the description leads to."""
     read: dict[str, str] = {}
     for key, written in description.sources:
@@ -348,7 +195,7 @@ def _images(files: Files, description: _Description, report: ReportSkip) -> Iter
             yield key or split_in(path.rpartition("/")[0]), path
 
 
-def _source(files: Files, description: _Description, written: str) -> str:
+def _source(files: Files, description: Description, written: str) -> str:
     """Return a split's folder or list.
 
     Exports are known to write ``../train/images`` for ``train/images``; and the path may be one of another machine, of which
@@ -401,10 +248,10 @@ def _folder_elsewhere(files: Files, written: str) -> str | None:
     return best(readings(written)[0], candidates) if candidates else None
 
 
-def _listed(files: Files, description: _Description, source: str, report: ReportSkip) -> Iterator[str]:
+def _listed(files: Files, description: Description, source: str, report: ReportSkip) -> Iterator[str]:
     """Yield the images of a list; its lines are relative to the list, to “path”, or to the root, or of another machine."""
     try:
-        lines = _lines(files.read_text(source, max_bytes=_MAX_LIST))
+        lines = lines_of(files.read_text(source, max_bytes=_MAX_LIST))
     except Refused as refused:
         report(source, str(refused))
         return
@@ -443,7 +290,7 @@ def _listed(files: Files, description: _Description, source: str, report: Report
 
 
 def _annotations(
-    files: Files, description: _Description, image: str, label: str | None, report: ReportSkip
+    files: Files, description: Description, image: str, label: str | None, report: ReportSkip
 ) -> tuple[tuple[int, int] | None, tuple[Annotation, ...]]:
     """Return an image's size, where it is known, and its annotations."""
     objects = _labels(files, description, label, report) if label is not None else []
@@ -470,7 +317,7 @@ def _in_pixels(box: list[float], size: tuple[int, int] | None) -> tuple[float, f
     )
 
 
-def _labels(files: Files, description: _Description, path: str, report: ReportSkip) -> list[_Object]:
+def _labels(files: Files, description: Description, path: str, report: ReportSkip) -> list[_Object]:
     try:
         lines = files.read_text(path, max_bytes=_MAX_LABELS).splitlines()
     except Refused as refused:
@@ -513,7 +360,7 @@ def _label_path(files: Files, image: str, report: ReportSkip) -> str | None:
     return None
 
 
-def _object(words: list[str], description: _Description) -> _Object:
+def _object(words: list[str], description: Description) -> _Object:
     """Parse a line of a label file: box, box with confidence, box with key points, or polygon.
 
     Raises:

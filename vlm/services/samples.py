@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
-from vlm import imaging
+from vlm import imaging, thumbnails
 from vlm.exif import Taken, taken
 from vlm.formats.files import locate
 from vlm.models import Dataset, TaggingRun, words_by_dimension
@@ -163,7 +163,7 @@ def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | Non
     if not found:
         return None
     try:
-        path = imaging.thumbnail(
+        path = thumbnails.thumbnail(
             locate(Path(dataset.root), found[0].path),
             size=size,
             cache_dir=settings.THUMBNAIL_DIR,
@@ -171,7 +171,7 @@ def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | Non
             max_pixels=settings.MAX_PIXELS,
         )
         return Thumbnail(path.stem, path.read_bytes())
-    except imaging.NotKept as error:
+    except thumbnails.NotKept as error:
         logger.warning("%s Make room on the disk of %s, or give this user the right.", error, settings.THUMBNAIL_DIR)
         return Thumbnail(error.name, error.content)
 

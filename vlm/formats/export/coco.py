@@ -27,7 +27,8 @@ from vlm.formats.base import (
     size_of,
     tag_objects,
 )
-from vlm.formats.coco import find_annotation_files, identity, polygons_box, sized
+from vlm.formats.coco import find_annotation_files
+from vlm.formats.coco_spool import identity, polygons_box, sized
 from vlm.formats.files import Files, Refused
 from vlm.formats.json_stream import JSONBroken, Section, stream_sections
 from vlm.formats.records import Annotation, printable
