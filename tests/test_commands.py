@@ -487,6 +487,9 @@ def test_numbers_are_checked() -> None:
     for text in ("0", "-1", "x", "1.5", "", "2147483648", "9" * 20, "9" * 5000):
         with pytest.raises(ArgumentTypeError, match="whole number from 1 to"):
             _shared.positive(text)
+    assert (_shared.from_zero("0"), _shared.from_zero("7")) == (0, 7)
+    with pytest.raises(ArgumentTypeError):
+        _shared.from_zero("-1")
     for text in ("1.01", "-0.1", "nan", "x"):
         with pytest.raises(ArgumentTypeError, match="between 0 and 1"):
             _shared.share(text)

@@ -178,6 +178,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def from_zero(text: str) -> int:
+    return 0 if text == "0" else positive(text)
+
+
 def share(text: str) -> float:
     try:
         value = float(text)

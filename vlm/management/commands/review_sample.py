@@ -11,6 +11,7 @@ from vlm.management.commands._shared import (
     DoorCommand,
     add_filter_argument,
     find_dataset,
+    from_zero,
     positive,
     read_filter,
     whole_file,
@@ -36,7 +37,7 @@ class Command(DoorCommand):
             default=Design.MIXED.value,
             help="mixed (default): 40 %% at random, the rest by doubt, rare words more often; uniform; stratified by word",
         )
-        parser.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same images")
+        parser.add_argument("--seed", type=from_zero, metavar="N", help="the same seed draws the same images")
         parser.add_argument("--output", default="-", metavar="FILE", help="“-” (default) is stdout")
         add_filter_argument(parser)
 
