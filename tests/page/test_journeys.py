@@ -80,6 +80,26 @@ def test_a_refusal_is_read_where_the_click_was_and_loses_nothing(visitor: Visito
     visitor.complaints.clear()
 
 
+def test_a_message_has_its_own_time_and_an_error_stays(visitor: Visitor, folder: Path) -> None:
+    page = visitor.log_in()
+    page.clock.install()
+    page.goto(visitor.imported(draw_images(folder, 2)))
+    page.clock.fast_forward("01:00")  # long after the page was loaded
+    tagged(page, "late", 0)
+    done, error = page.locator("#messages .success"), page.locator("#messages .error")
+    page.clock.fast_forward(15_000)
+    expect(done.get_by_role("button", name="Undo")).to_be_visible()
+    page.clock.fast_forward(6_000)
+    expect(done).to_have_count(0)
+    page.locator("#selection").get_by_role("button", name="Add").click()
+    expect(error).to_contain_text("Write the tag first")
+    page.clock.fast_forward("10:00")
+    expect(error).to_be_visible()
+    error.get_by_role("button", name="Close this message").click()
+    expect(error).to_have_count(0)
+    visitor.complaints[:] = [text for text in visitor.complaints if "400" not in text]
+
+
 def test_ctrl_z_and_a_word_that_takes_the_place_of_another(visitor: Visitor, folder: Path) -> None:
     page = visitor.log_in()
     page.goto(visitor.imported(draw_images(folder, 3)))

@@ -665,7 +665,9 @@ def test_a_words_link_leads_to_as_many_images_as_stand_beside_it(dataset: Datase
             for address, count, chosen_already in lines:
                 if not chosen_already:
                     assert counted.setdefault(address, count) == count, (query, address)
-            assert max([0, *(word.percent for word in group.words)]) <= 100
+            # A bar is as long as its count, the longest of its group all of the width, whatever the filter.
+            longest = max(1, *(count for _, count, _ in lines)) if lines else 1
+            assert [word.percent for word in group.words] == [-(-100 * word.count // longest) for word in group.words]
     for address, count in counted.items():
         path, _, query = address.partition("?")
         assert path == here
