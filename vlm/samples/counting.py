@@ -11,6 +11,7 @@ from .filters import SampleFilter, where
 from .ranges import Span, span_of, span_of_bytes
 from .records import Count, DimensionFacet, Facets
 
+BYTES = "s.bytes"
 MAX_FACET = 200  # distinct user tags, splits, categories or cameras that are listed
 MEGAPIXEL_RANGES = ("..<0.5", "0.5..<2", "2..<8", "8..<24", "24..")
 FILE_SIZE_RANGES = ("..<100kB", "100kB..<1MB", "1MB..<5MB", "5MB..<20MB", "20MB..")
@@ -52,7 +53,7 @@ def facets(
         cameras=counter.values("s.camera", replace(rest, cameras=())),
         taken=counter.times(rest),
         megapixels=counter.ranges(MEGAPIXELS, MEGAPIXEL_RANGES, span_of, replace(rest, megapixels=())),
-        file_sizes=counter.ranges("s.bytes", FILE_SIZE_RANGES, span_of_bytes, replace(rest, file_sizes=())),
+        file_sizes=counter.ranges(BYTES, FILE_SIZE_RANGES, span_of_bytes, replace(rest, file_sizes=())),
     )
 
 
@@ -115,22 +116,30 @@ class _Counter:
 
     def ranges(self, value: str, among: Sequence[str], span: Span, chosen: SampleFilter) -> tuple[Count, ...]:
         """Count how many samples lie in which of the ranges, which follow one another; empty ones are left out."""
-        bounds = [(text, *(span(text) or (0.0, 0.0))) for text in among]
-        steps = " ".join(f"when {value} <= {high!r}::double then {_literal(text)}" for text, _, high in bounds[:-1])
-        place = f"case when {value} is null then '' {steps} else {_literal(among[-1])} end"
-        found = {count.value: count for count in self.values(place, chosen)}
-        return tuple(found[text] for text in among if text in found)
+        highs = [(span(text) or (0.0, 0.0))[1] for text in among[:-1]]
+        # A sum of comparisons takes a fifth of the time of a case with texts; whole numbers are compared as such.
+        steps = [f"({value} > {int(high) if value == BYTES else repr(high) + '::double'})::integer" for high in highs]
+        rows = self._rows(
+            f"select {' + '.join(steps)}, count(*) from SAMPLES and {value} is not null group by 1", chosen
+        )
+        found = dict(rows)
+        return tuple(Count(text, found[place]) for place, text in enumerate(among) if place in found)
 
     def times(self, chosen: SampleFilter) -> tuple[Count, ...]:
         """Count the years in which samples were taken; the months of a year that was chosen, or the days of a month."""
         now = chosen.taken[0] if len(chosen.taken) == 1 else ""
+        within: tuple[str, ...] = ()
         if _YEAR.fullmatch(now):
-            found = self.values("strftime(s.taken, '%Y-%m')", chosen)
+            part, within, length = "date_trunc('month', s.taken)::date", (now,), 7
         elif _MONTH.match(now) and ".." not in now:
-            found = self.values("strftime(s.taken, '%Y-%m-%d')", replace(chosen, taken=(now[:7],)))
+            part, within, length = "s.taken::date", (now[:7],), 10
         else:
-            found = self.values("lpad(year(s.taken)::varchar, 4, '0')", replace(chosen, taken=()))
-        return tuple(sorted(found, key=lambda count: count.value))
+            part, length = "date_trunc('year', s.taken)::date", 4
+        rows = self._rows(
+            f"select {part}, count(*) from SAMPLES and s.taken is not null group by 1 order by 1 limit {MAX_FACET}",
+            replace(chosen, taken=within),
+        )
+        return tuple(Count(day.isoformat()[:length], n) for day, n in rows)
 
     def marks(self, chosen: SampleFilter) -> tuple[Count, ...]:
         found = dict(
