@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm.figures import duration, number, pace, share
+from vlm.figures import duration, number, pace, roughly, share
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_a_pace_is_never_shown_as_nothing(per_second: float, shown: str) -> None
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (-1, 5.4, 65, 3725)] == ["0 s", "5 s", "1 min 05 s", "1 h 02 min"]
+
+
+def test_estimates_have_no_more_digits_than_they_know() -> None:
+    shown = ["59 s", "18 min", "89 min", "2.5 h", "11 h", "4.2 days"]
+    assert [roughly(seconds) for seconds in (58.8, 1092, 5340, 9000, 39_600, 360_000)] == shown
 
 
 def test_shares_and_numbers() -> None:

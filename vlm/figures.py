@@ -21,6 +21,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def roughly(seconds: float) -> str:
+    """Return 1092 s as “18 min”, 9000 s as “2.5 h”, 100 h as “4.2 days”: no more digits than an estimate has."""
+    for most, length, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < most:
+            return (
+                f"{seconds / length:.1f} h"
+                if unit == "h" and seconds < 10 * length
+                else f"{seconds / length:.0f} {unit}"
+            )
+    return f"{seconds / 86400:.1f} days"
+
+
 def pace(per_second: float) -> str:
     """Return 3.2 as “3.2/s”, 0.02 as “1.2/min”, 0.002 as “7.2/h”; a dash for a rate that is not known yet."""
     for factor, unit in ((1, "s"), (60, "min"), (3600, "h")):

@@ -13,6 +13,7 @@ register = template.Library()
 
 register.filter("number", figures.number)
 register.filter("duration", figures.duration)
+register.filter("roughly", figures.roughly)
 register.filter("pace", figures.pace)
 register.filter("figure", figures.figure)
 register.filter("tenths", figures.tenths)
