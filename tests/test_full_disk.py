@@ -241,6 +241,11 @@ def test_reading_goes_on_and_writing_says_so(site: Site, wire: Wire) -> None:
     for path in addresses:
         for at, asked in enumerate(languages):
             assert wire.ask("GET", path, **asked)[0] == with_room[path, at], (path, asked)
+    for number, picture in enumerate(
+        ("thumbnail/160", "thumbnail/320", "image"), start=20
+    ):  # nobody has asked for these yet
+        status, headers, _ = wire.ask("GET", f"/datasets/1/samples/{number}/{picture}")
+        assert (status, headers["content-type"]) == (200, "image/webp")
     for format in ("csv", "coco", "parquet", "pictures"):  # made in a temporary file first
         status, _, body = wire.ask("GET", f"/datasets/1/export?format={format}", **JSON)
         assert (status, ADVICE in json.loads(body)["error"]) == (FULL, True)

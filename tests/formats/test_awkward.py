@@ -317,6 +317,11 @@ def test_a_broken_description_is_an_error_and_no_folder(tmp_path: Path, name: st
         ({"1.jpg": "", "1.txt": "0 .5 .5 1 1", "classes.txt": "cat"}, ["classes.txt"]),
         ({"1.jpg": "", "obj.names": "cat"}, ["obj.names"]),
         ({"1.jpg": "", "results.json": "[]"}, ["results.json"]),
+        (
+            {"train/1.jpg": "", "metadata.jsonl": "{}", "train/_annotations.csv": "x"},
+            ["metadata.jsonl", "train/_annotations.csv"],
+        ),
+        ({"1.jpg": "", "labels.csv": "file,value", "weather.csv": "x", "class-list.tsv": "x"}, ["labels.csv"]),
         ({"1.jpg": "", "config.yaml": "name: x"}, ["config.yaml"]),
         ({"1.jpg": "", "a/b/c/deep.json": "{}", "a/b/deep.yaml": "x"}, ["a/b/c/deep.json", "a/b/deep.yaml"]),
         (

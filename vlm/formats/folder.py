@@ -1,6 +1,7 @@
 """A folder of images: nested or flat, with class folders and split folders where there are any."""
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +22,12 @@ _UNUSED = {
     "labels": "It looks like labels of a YOLO data set, which a folder of images does not use; import with --format yolo.",
     "xml": "XML annotations (Pascal VOC and the like) are not read; convert them to COCO JSON or YOLO.",
     "yaml": "It lies too deep in the folder to be looked at; give its path if it describes the data set.",
+    "table": "It looks like a table about the images, which an import does not read; import_labels or import_scores brings it in as CSV.",
     "json": "It lies too deep in the folder to be looked at; give its path if it is a COCO JSON.",
 }
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_ABOUT_IMAGES = re.compile(r"^_?(annotations?|classes|labels?|metadata)\b", re.IGNORECASE)  # as other tools call them
 
 _Folder = tuple[str, ...]
 
@@ -159,6 +164,8 @@ class _Companions:
                 kind = "labels"
         elif suffix in (".yaml", ".yml"):
             kind = "yaml" if "/" in folder else ""  # those above have been looked at
+        elif suffix in _TABLES:
+            kind = "table" if _ABOUT_IMAGES.search(name) else ""
         elif suffix == ".json":
             kind = "json" if folder.count("/") > 1 else ""
         else:
