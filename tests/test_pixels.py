@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import threading
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,20 @@ def test_what_nobody_measured_is_measured_and_bad_images_are_told(dataset: Datas
 
 def test_a_stopped_job_goes_on_where_it_was(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "BATCH", 2)
-    stop, keep = threading.Event(), measuring._keep
+    stop, batches = threading.Event(), measuring._batches
 
-    def keep_and_stop(*args: Any) -> None:
-        keep(*args)
-        stop.set()
+    def one_and_stop(dataset_id: int, halt: threading.Event) -> Iterator[Any]:
+        for batch in batches(dataset_id, halt):
+            yield batch
+            stop.set()
+            assert halt.wait(60)  # however fast the machine is, and however late its clock
 
-    monkeypatch.setattr(measuring, "_keep", keep_and_stop)
+    monkeypatch.setattr(measuring, "_batches", one_and_stop)
     job = execute(dataset, stop)
     assert job.status == "interrupted"
     before = len(measures(dataset))
     assert 0 < before < COUNT
-    monkeypatch.setattr(measuring, "_keep", keep)
+    monkeypatch.setattr(measuring, "_batches", batches)
     assert execute(dataset).total == COUNT + 1 - before
     assert len(measures(dataset)) == COUNT
 
