@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from vlm.datasets.importing import allowed_path
+from vlm.datasets.importing import allowed_path, below_roots
 from vlm.formats import ImportFailed
 
 SHOWN = 200
@@ -49,7 +49,7 @@ def listing(*, path: str) -> Listing:
     beginning = [root for root in roots if str(root).casefold().startswith(typed.casefold())]
     if not typed or (beginning and not _is_folder(Path(typed))):  # not at a root yet
         return Listing("", "", [Entry(str(root), str(root), is_folder=True) for root in beginning], more=False)
-    folder, begins = allowed_path(typed), ""
+    folder, begins = below_roots(typed), ""
     if not _is_folder(folder):
         folder, begins = allowed_path(str(Path(typed).parent)), Path(typed).name
     try:

@@ -186,6 +186,22 @@ def allowed_path(path: str) -> Path:
     """Return the folder or file that ``path`` names, if it lies below the import roots.
 
     Raises:
+        ImportFailed: it does not, cannot be looked at, or there are no import roots.
+    """
+    folder = below_roots(path)
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever reads it says so
+    except OSError as error:
+        raise ImportFailed(f"{folder} cannot be looked at: {error.strerror}. {_choose()}") from error
+    return folder
+
+
+def below_roots(path: str) -> Path:
+    """Return what ``path`` names below the import roots, whether anything is there or not.
+
+    Raises:
         ImportFailed: it does not, or there are no import roots.
     """
     roots: list[Path] = settings.IMPORT_ROOTS
@@ -193,7 +209,7 @@ def allowed_path(path: str) -> Path:
         raise ImportFailed(
             "Importing from the page is off. Set DATAVISOR_IMPORT_ROOTS to the folders it may import from."
         )
-    allowed = f"Choose a folder below {' or '.join(map(str, roots))}."
+    allowed = _choose()
     if not path.strip():
         raise ImportFailed(f"Name a folder. {allowed}")
     try:
@@ -206,13 +222,11 @@ def allowed_path(path: str) -> Path:
     # Asked before anything is looked up, so that the answer tells nothing about other folders.
     if not any(folder.is_relative_to(root) for root in roots):
         raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
-    try:
-        folder.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # whoever reads it says so
-    except OSError as error:
-        raise ImportFailed(f"{folder} cannot be looked at: {error.strerror}. {allowed}") from error
     return folder
+
+
+def _choose() -> str:
+    return f"Choose a folder below {' or '.join(map(str, settings.IMPORT_ROOTS))}."
 
 
 def _digest(root: Path, path: str) -> str | None:
