@@ -59,9 +59,11 @@ def test_a_category_that_is_named_twice_alike_is_no_news(tmp_path: Path) -> None
     assert (record.categories, found.skip_count) == (("cat",), 0)
 
 
-def test_an_entry_cannot_fill_the_memory() -> None:
+def test_an_entry_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brackets take twenty times as much memory as their text."""
-    text = io.StringIO('{"annotations": [{"segmentation": [' + "[]," * 6_000_000 + "[]]}]}")
+    monkeypatch.setattr("vlm.formats.json_stream._WINDOW", 1 << 12)
+    monkeypatch.setattr("vlm.formats.json_stream._MAX_ELEMENT", 1 << 16)
+    text = io.StringIO('{"annotations": [{"segmentation": [' + "[]," * 40_000 + "[]]}]}")
     with pytest.raises(JSONBroken):
         deque(chain.from_iterable(section.elements for section in stream_sections(text)), maxlen=0)
 
