@@ -1,16 +1,15 @@
 """Detail as needed: low for all, full for the least certain, as one run that can stop and go on anywhere."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.images import make_images
+from tests.stops import stopped_in
 from vlm import services
 from vlm.forms import AutoTagForm
-from vlm.jobs import LOOK_SECONDS
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs import loop
@@ -88,20 +87,9 @@ def test_a_run_that_was_stopped_in_its_second_pass_goes_on_there(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = execute(create(dataset, scope="all", detail="auto", full_share=0.5))
-    run, stop = create(dataset, scope="all", detail="auto", full_share=0.5, batch_size=1), threading.Event()
-    refine = loop.refine_batch
-
-    def stopping(*args: Any, **options: Any) -> Any:
-        done = refine(*args, **options)
-        stop.set()
-        time.sleep(
-            5 * LOOK_SECONDS
-        )  # the pulse hands the stop on in one: a slow machine may do a batch more, never all
-        return done
-
+    run = create(dataset, scope="all", detail="auto", full_share=0.5, batch_size=1)
     monkeypatch.setattr(loop, "COMMIT_SECONDS", 0)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "refine_batch", stopping)
+    with stopped_in("refine_batch") as stop:
         run = services.runs.execute(run_id=run.pk, stop=stop)
     assert (run.status, run.processed) == (Status.INTERRUPTED, COUNT)
     assert 1 <= list(passes(run).values()).count("full") < COUNT // 2

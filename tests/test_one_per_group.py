@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import threading
-import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from django.urls import reverse
 from PIL import Image
 
 from tests.images import make_images
+from tests.stops import stopped_in
 from tests.test_trust import reviewer
 from vlm import services
 from vlm.admin import RunOptionsForm
 from vlm.forms import AutoTagForm
-from vlm.jobs import LOOK_SECONDS
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs import calibrating, loop
@@ -239,20 +238,9 @@ def test_a_stopped_run_goes_on_and_answers_everything_once(dataset: Dataset, mon
     whole = execute(create(dataset))
     expected = [row[1:] for row in state()["answers"]]
     services.runs.revert(run=whole)
-    run, stop = create(dataset, batch_size=1), threading.Event()
-    merge = loop.merge_batch
-
-    def stopping(*args: Any, **options: Any) -> Any:
-        done = merge(*args, **options)
-        stop.set()
-        time.sleep(
-            5 * LOOK_SECONDS
-        )  # the pulse hands the stop on in one: a slow machine may do a batch more, never all
-        return done
-
+    run = create(dataset, batch_size=1)
     monkeypatch.setattr(loop, "COMMIT_SECONDS", 0)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "merge_batch", stopping)
+    with stopped_in("merge_batch") as stop:
         run = services.runs.execute(run_id=run.pk, stop=stop)
     assert run.status == Status.INTERRUPTED
     assert 0 < run.processed < COUNT
