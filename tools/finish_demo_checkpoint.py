@@ -31,7 +31,6 @@ from tools.train_demo_checkpoint import (
     Photo,
     Random,
     build_model,
-    build_optimizer,
     disguise,
     evaluate,
     model_card,
@@ -87,7 +86,7 @@ def finish(photos: Sequence[Photo], before: Path, output: Path, steps: int) -> N
     rooms = [photo for photo in corpus.photos if photo.labels.get("setting") == "indoor"]
     others = [photo for photo in corpus.photos if photo.labels.get("setting") != "indoor"]
     by_source = [corpus.by_source(side) for side in (rooms, others)]
-    optimizer = build_optimizer(learning)
+    optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), weight_decay=0.0)
     rng = np.random.default_rng((SEED, steps))
     pool: list[tuple[PreparedImage, bool]] = []
     began, sums = time.monotonic(), np.zeros(2)
@@ -110,7 +109,7 @@ def finish(photos: Sequence[Photo], before: Path, output: Path, steps: int) -> N
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         for group in optimizer.param_groups:
             rising, falling = min(1.0, (step + 1) / 30), 0.5 * (1 + math.cos(math.pi * step / steps))
-            group["lr"], group["weight_decay"] = LEARNING_RATE * rising * falling, 0.0
+            group["lr"] = LEARNING_RATE * rising * falling
         optimizer.step()
         sums += [float(apart[:, WEATHER].detach().mean()), float(loss.detach())]
         if (step + 1) % 100 == 0:

@@ -73,6 +73,11 @@ def tenths(value: float) -> str:
     return f"{value:,.1f}"
 
 
+def percent(probability: float | None) -> str:
+    """Return 0.873 as “87 %”; nothing for an unknown one."""
+    return "" if probability is None else f"{100 * probability:.0f} %"
+
+
 def percent_1(value: float | None) -> str:
     """Return a share with one digit behind the point: “12.5 %”."""
     return "–" if value is None else f"{100 * value:.1f} %"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .conditions import MARKS, MEGAPIXELS, SOURCES, STANDING, STATES, Words
-from .database import Cursor
+from .database import Cursor, literal
 from .filters import SampleFilter, where
 from .ranges import Span, span_of, span_of_bytes
 from .records import Count, DimensionFacet, Facets
@@ -160,7 +160,7 @@ class _Counter:
         shared = any(word in other for key, other in self._words.items() if key != name for word in of)
         if not shared and name not in self._dimensions_with_two_words():
             return 0
-        hits = " + ".join([f"list_contains(s.tags, {_literal(word)})::int" for word in of])
+        hits = " + ".join([f"list_contains(s.tags, {literal(word)})::int" for word in of])
         rows = self._rows(f"select coalesce(sum(greatest({hits} - 1, 0)), 0) from SAMPLES", chosen)
         return int(rows[0][0])
 
@@ -179,11 +179,6 @@ class _Counter:
 
 
 _YEAR, _MONTH = re.compile(r"\d{4}"), re.compile(r"\d{4}-\d\d")
-
-
-def _literal(text: str) -> str:
-    """Return ``text`` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _without(chosen: SampleFilter, name: str, of: Sequence[str]) -> SampleFilter:

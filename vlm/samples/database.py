@@ -358,6 +358,11 @@ def explained(error: duckdb.Error, path: Path) -> Exception:
     return error
 
 
+def literal(text: str) -> str:
+    """Return ``text`` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def number(cursor: Cursor, sql: str, values: list[Any]) -> int:
     """Return the one number of a query, or how many rows a statement wrote."""
     return int(cursor.execute(sql, values).fetchall()[0][0])

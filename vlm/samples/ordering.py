@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .conditions import MEASURES, MEGAPIXELS, Words
-from .database import Cursor
+from .database import Cursor, literal
 from .errors import FilterError
 from .orders import CONTRADICTING, ORDERS, parts_of
 
@@ -84,13 +84,13 @@ def key_of(cursor: Cursor, dataset_id: int, order: str, words: Words) -> Key:
     if not name and kind in WORDS:
         return _word(WORDS[kind], falling)
     if kind == "own":
-        known = ", ".join(_literal(word) for of in words.values() for word in of)
+        known = ", ".join(literal(word) for of in words.values() for word in of)
         return _word(f"list_filter(s.tags, lambda x: not list_contains([{known}]::varchar[], x))[1]", falling)
     if kind == "tag" and (of := words.get(name)):
-        places = " ".join(f"when list_contains(s.tags, {_literal(word)}) then {at}" for at, word in enumerate(of))
+        places = " ".join(f"when list_contains(s.tags, {literal(word)}) then {at}" for at, word in enumerate(of))
         return _number(f"(case {places} end)", falling)
     if kind == "probability" and name in words:
-        answers = f"answers v where v.dataset_id = {int(dataset_id)} and v.current and v.dimension = {_literal(name)}"
+        answers = f"answers v where v.dataset_id = {int(dataset_id)} and v.current and v.dimension = {literal(name)}"
         return _number(_value("any_value(v.probability)", answers), falling)
     if kind == "measure" and name in MEASURES:
         measures = f"measures v where v.dataset_id = {int(dataset_id)}"
@@ -109,17 +109,12 @@ def _number(sql: str, falling: bool) -> Key:
 
 
 def _word(sql: str, falling: bool) -> Key:
-    return Key(f"coalesce({sql}, {_literal('' if falling else NO_WORD)})", str, falling)
+    return Key(f"coalesce({sql}, {literal('' if falling else NO_WORD)})", str, falling)
 
 
 def _value(value: str, rows: str) -> str:
     """Return SQL for what other ``rows`` (of ``v``) say of a sample."""
     return f"(select {value} from {rows} and v.sample_id = s.id)"
-
-
-def _literal(text: str) -> str:
-    """Return ``text`` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _column_named(cursor: Cursor, dataset_id: int, name: str) -> tuple[int, str] | None:

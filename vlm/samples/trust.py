@@ -140,14 +140,16 @@ class Steps:
     samples: Ints
 
 
-def totals(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]) -> tuple[Ints, Floats, Steps]:
-    """Count the current answers in one pass over them.
+def totals(
+    cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str], runs: Sequence[int]
+) -> tuple[Ints, Floats, Steps]:
+    """Count the current answers, which are of these ``runs``, in one pass over them.
 
     Returns:
         (words,) how many samples have each word; (words, words) the sums of their probabilities, by said word; and how the
         probabilities of the said words are spread.
     """
-    listed = _listed(cursor, dataset_id, dimension)
+    listed = _listed(cursor, dataset_id, dimension, runs)
     width = max(map(len, listed.values()), default=0)
     sums = "".join(f", sum(a.probabilities[{place + 1}]) as sum_{place}" for place in range(width))
     # Nothing in here looks into a list of words or joins the samples: either would take as long as all the rest.
@@ -179,7 +181,7 @@ def totals(cursor: Cursor, dataset_id: int, dimension: str, words: Sequence[str]
     return counts, scores, Steps(pairs[0], pairs[1], lowest, held)
 
 
-def _listed(cursor: Cursor, dataset_id: int, dimension: str) -> Mapping[int, list[str]]:
+def _listed(cursor: Cursor, dataset_id: int, dimension: str, runs: Sequence[int]) -> Mapping[int, list[str]]:
     """Return run → the words by which its answers' probabilities are ordered: those of all its answers to the dimension."""
     rows = [
         cursor.execute(
@@ -187,7 +189,7 @@ def _listed(cursor: Cursor, dataset_id: int, dimension: str) -> Mapping[int, lis
             "limit 1",
             [dataset_id, run_id, dimension],
         ).fetchone()
-        for run_id in runs_of(cursor, dataset_id, dimension)
+        for run_id in runs
     ]
     return dict(row for row in rows if row is not None)
 

@@ -151,11 +151,12 @@ class _Answers:
 
     @classmethod
     def of(cls, cursor: Cursor, dataset_id: int, dimension: str, words: tuple[str, ...]) -> "_Answers":
-        counts, sums, steps = trust.totals(cursor, dataset_id, dimension, words)
+        runs = trust.runs_of(cursor, dataset_id, dimension)
+        counts, sums, steps = trust.totals(cursor, dataset_id, dimension, words, runs)
         keys = trust.answer_keys(cursor, dataset_id, dimension)
         scaling = calibrating.in_force(cursor, dataset_id).get(dimension)
         applied = calibration_of(scaling) if scaling is not None else None
-        return cls(Population(counts, sums), steps, keys, trust.runs_of(cursor, dataset_id, dimension), applied)
+        return cls(Population(counts, sums), steps, keys, runs, applied)
 
 
 def _evaluated(

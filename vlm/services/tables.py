@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.contrib.auth.models import User
 
 from vlm.errors import Refusal
-from vlm.figures import figure, size
+from vlm.figures import figure, percent, size
 from vlm.models import Dataset, TableColumns, words_by_dimension
 from vlm.process import sample_store
 from vlm.samples import Measures, SampleRow, Tag, columns, reading, values
@@ -108,9 +108,9 @@ def cells(*, dataset: Dataset, samples: Sequence[SampleRow], among: Sequence[Tab
             case "own":
                 return Cell(tags=tuple(tag for tag in sample.tags if tag.tag not in own))
             case "uncertain":
-                return Cell(_percent(min(certain.get(sample.id, {}).values(), default=None)))
+                return Cell(percent(min(certain.get(sample.id, {}).values(), default=None)))
             case "probability":
-                return Cell(_percent(certain.get(sample.id, {}).get(name)))
+                return Cell(percent(certain.get(sample.id, {}).get(name)))
             case "measure":
                 return Cell(_measure(measured.get(sample.id), name))
             case "column":
@@ -137,7 +137,3 @@ def _of_file(sample: SampleRow, name: str) -> str:
 
 def _measure(measures: Measures | None, name: str) -> str:
     return figure(getattr(measures, name)) if measures is not None else ""
-
-
-def _percent(probability: float | None) -> str:
-    return "" if probability is None else f"{100 * probability:.0f} %"

@@ -30,8 +30,7 @@ def share(part: int, whole: int) -> str:
 
 @register.filter
 def percent(probability: float | None) -> str:
-    """Return 0.873 as “87 %”; nothing for an unknown one."""
-    return "" if probability is None else f"{100 * probability:.0f} %"
+    return figures.percent(probability)
 
 
 @register.filter

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -140,6 +141,16 @@ def tell_laid_out(command: BaseCommand, done: services.folders.LaidOut, what: st
         command.stderr.write(problem)
     kept = f"; {done.kept:,} were there already and stay as they are" if done.kept else ""
     command.stdout.write(f"{counted(done.made, what)} made{kept}.")
+
+
+def to_stdout(made: IO[bytes]) -> None:
+    """Write what was made to stdout, as far as its reader wants it."""
+    try:
+        shutil.copyfileobj(made, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

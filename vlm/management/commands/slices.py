@@ -1,7 +1,6 @@
 """``slices``: freeze the samples of a filter under a name, list the frozen slices, write a manifest, remove one."""
 
 import shutil
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vlm.management.commands._shared import (
     read_filter,
     result_console,
     to_json,
+    to_stdout,
     whole_file,
 )
 from vlm.models import Dataset, FrozenSlice
@@ -81,8 +81,7 @@ class Command(DoorCommand):
     def _manifest(self, frozen: FrozenSlice, output: str) -> None:
         with services.slices.manifest(frozen=frozen) as made:
             if output == "-":
-                shutil.copyfileobj(made.file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+                to_stdout(made.file)
                 return
             with whole_file(Path(output)) as file:
                 shutil.copyfileobj(made.file, file)
