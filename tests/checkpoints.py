@@ -48,3 +48,17 @@ def make_checkpoint(folder: Path, *, layers: int = 2, width: int = 32, seed: int
     }
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     return folder
+
+
+def small_model(folder: Path) -> dict[str, str]:
+    """Make a checkpoint in ``folder``; returns the settings by which a process tags with it, an image at a time, whatever it says."""
+    folder.mkdir()
+    return {
+        "DATAVISOR_VLM_MODEL": str(make_checkpoint(folder)),
+        "DATAVISOR_VLM_DEVICE": "cpu",
+        "DATAVISOR_VLM_DTYPE": "float32",
+        "DATAVISOR_VLM_DETAIL": "low",
+        "DATAVISOR_VLM_BATCH_SIZE": "1",
+        "DATAVISOR_VLM_MIN_MASS": "0",
+        "DATAVISOR_VLM_MIN_PROBABILITY": "0",
+    }

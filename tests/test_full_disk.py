@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.brake import Brake
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import small_model
 from tests.children import end, wait_for
 from tests.images import make_images
 from tests.serving import Daphne, Wire
@@ -86,7 +86,6 @@ class Site(Daphne):
     def __init__(self, folder: Path, disk: SmallDisk) -> None:
         self.disk, self.brake = disk, Brake(folder / "brake.json")
         self.photos = make_images(folder / "photos", IMAGES)
-        (folder / "checkpoint").mkdir()
         (disk.filler.parent / "temporary").mkdir()
         super().__init__(
             folder,
@@ -95,13 +94,7 @@ class Site(Daphne):
             DATAVISOR_DATA_DIR=str(folder / "small" / "data"),
             TMPDIR=str(folder / "small" / "temporary"),
             DATAVISOR_IMPORT_ROOTS=str(folder),
-            DATAVISOR_VLM_MODEL=str(make_checkpoint(folder / "checkpoint")),
-            DATAVISOR_VLM_DEVICE="cpu",
-            DATAVISOR_VLM_DTYPE="float32",
-            DATAVISOR_VLM_DETAIL="low",
-            DATAVISOR_VLM_BATCH_SIZE="1",
-            DATAVISOR_VLM_MIN_MASS="0",
-            DATAVISOR_VLM_MIN_PROBABILITY="0",
+            **small_model(folder / "checkpoint"),
         )
         done = self.manage("import_dataset", str(self.photos), "--name", "photos")
         assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.brake import Brake
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import small_model
 from tests.children import PATIENCE, end, environment, finish, wait_for
 from tests.images import make_images
 from tests.workshop import Forked, fork
@@ -56,18 +56,11 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.photos = make_images(folder / "photos", IMAGES)
-        (folder / "checkpoint").mkdir()
         self.brake = Brake(folder / "brake.json")
         self.environment = environment(
             folder / "data",
             **self.brake.environment,
-            DATAVISOR_VLM_MODEL=str(make_checkpoint(folder / "checkpoint")),
-            DATAVISOR_VLM_DEVICE="cpu",
-            DATAVISOR_VLM_DTYPE="float32",
-            DATAVISOR_VLM_DETAIL="low",
-            DATAVISOR_VLM_BATCH_SIZE="1",
-            DATAVISOR_VLM_MIN_MASS="0",
-            DATAVISOR_VLM_MIN_PROBABILITY="0",
+            **small_model(folder / "checkpoint"),
         )
         self.children: list[Forked] = []
 
