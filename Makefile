@@ -26,7 +26,7 @@ run: $(VENV)/run.done
 
 # Two processes of pytest, each with its own data and database; a file's tests stay together, so a browser's server does,
 # and tests/conftest.py says which files come first.
-SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: browser $(VENV)/dev.done
 	$(BIN)/python -m pytest $(SPREAD) $(PYTEST)
