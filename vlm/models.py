@@ -200,9 +200,9 @@ class TaggingRun(Job):
     RESUMABLE = (Status.CANCELLED, Status.FAILED, Status.INTERRUPTED)
 
     class Scope(models.TextChoices):
-        MISSING = "missing", "samples without an answer"
-        ALL = "all", "all samples"
-        FAILED = "failed", "samples that failed before"
+        MISSING = "missing", "images without an answer"
+        ALL = "all", "all images"
+        FAILED = "failed", "images that failed before"
 
     class Mode(models.TextChoices):
         SCORE = "score", "score the allowed words"

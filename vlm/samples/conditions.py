@@ -1,22 +1,31 @@
 """What the parts of a filter mean: how their values are read, which samples they take, and what their chips say.
 
-:class:`vlm.samples.filters.SampleFilter` lists them; each part there names three of these functions. Values travel as
+``SampleFilter`` (``filters.py``) lists them; each part there names three of these functions. Values travel as
 parameters, never inside the statement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .errors import FilterError
 from .ranges import Span, said_range, span_of
 from .schema import EDITED_TABLES
 
-if TYPE_CHECKING:
-    from .filters import SampleFilter
+
+class Sureness(Protocol):
+    """What several parts of a filter say together: how probable the answers are, of which dimension."""
+
+    @property
+    def dimension(self) -> str: ...
+    @property
+    def min_probability(self) -> float | None: ...
+    @property
+    def max_probability(self) -> float | None: ...
+
 
 Condition = tuple[str, list[Any]]
 Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order
-Chosen = tuple["SampleFilter", int, Words]  # what a condition is made of: the filter, its data set, the vocabulary
+Chosen = tuple[Sureness, int, Words]  # what a condition is made of: the filter, its data set, the vocabulary
 Check = Callable[[str, str], None]  # takes the key and a value; raises FilterError
 
 STATES = {
@@ -210,7 +219,7 @@ def column_of(part: str) -> str:
     return part.partition(":")[0]
 
 
-def said_column(part: str, _: "SampleFilter") -> str:
+def said_column(part: str, _: Sureness) -> str:
     name, value = part.split(":", 1) if ":" in part else (part, "")
     return f"{name} {said_range(value)}" if span_of(value) else f"{name}: {value}"
 
@@ -262,7 +271,7 @@ def measures(values: Sequence[str], chosen: Chosen) -> Condition:
     return " and ".join(parts), given
 
 
-def said_measure(value: str, _: "SampleFilter") -> str:
+def said_measure(value: str, _: Sureness) -> str:
     name, wanted = value.split(":", 1) if ":" in value else (value, "")
     return f"{MEASURES.get(name, name)} {said_range(wanted)}"
 
@@ -312,7 +321,7 @@ def marks(values: Sequence[str], chosen: Chosen) -> Condition:
     return " and ".join(parts), given
 
 
-def said_mark(value: str, _: "SampleFilter") -> str:
+def said_mark(value: str, _: Sureness) -> str:
     kind, word = value.split(":", 1) if ":" in value else (value, "")
     said = MARKS.get(kind, kind).lower()
     return f"{said}: {word}" if word else said
