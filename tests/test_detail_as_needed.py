@@ -12,7 +12,7 @@ from vlm import services
 from vlm.forms import AutoTagForm
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
-from vlm.runs import loop
+from vlm.runs import ahead, loop
 from vlm.runs.errors import RunError
 from vlm.runs.options import RunOptions
 from vlm.samples.refining import uncertain
@@ -112,13 +112,13 @@ def test_an_image_that_is_gone_by_the_second_pass_keeps_its_first_answers(
         before.append(answers(run))
         return uncertain(*args, **options)
 
-    monkeypatch.setattr(loop, "uncertain", gone)
+    monkeypatch.setattr(ahead, "uncertain", gone)
     run = execute(run)
     assert run.status == Status.COMPLETED
     assert list(passes(run).values()).count("kept") == 5
     assert answers(run) == before[0]
     with sample_store().read() as cursor:
-        assert uncertain(cursor, run_id=run.pk, share=0.5) == []
+        assert uncertain(cursor, run_id=run.pk, share=0.5).tolist() == []
     sound(run)
 
 

@@ -24,12 +24,13 @@ from vlm.imaging import ImageUnreadable, read_picture
 from vlm.measures import Measures
 from vlm.moondream import EngineError
 from vlm.moondream.crops import Detail
+from vlm.runs import ahead
 from vlm.runs.errors import ModelMismatch
 from vlm.runs.options import Mode, least_of
 from vlm.samples import Answer, Head, Merged, Pending, Question, Raw, Result, SampleStore
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST, check_claim, merge_batch, run_begin
-from vlm.samples.progress import Wanted, pending
-from vlm.samples.refining import refine_batch, uncertain
+from vlm.samples.progress import Wanted
+from vlm.samples.refining import refine_batch
 from vlm.samples.sharing import shares_plan
 from vlm.statistics.calibration import Calibration
 from vlm.vocabulary import Vocabulary
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_DECODERS = 16  # threads; Pillow lets go of the interpreter while it decodes
-READ_AHEAD = 256  # ids that are read from the store together
 COMMIT_SECONDS = 0.5  # batches that are quicker than this are committed together
 
 # A model whose tokenizer is another's answers outside the list nearly always, with hardly any mass on it.
@@ -152,15 +152,15 @@ def tag_samples(
         limit, takers = _plan_shares(job, limit, store, stop) if job.one_per_group else (limit, 0)
         # Answers are held back until the first ones show that the model fits.
         held_back = job.min_mass > 0 and not done.processed
-        part = go(job, _pending(replace(job, limit=limit), store, stop), merge_batch, held_back=held_back)
+        samples = ahead.waiting(store, job.wanted, run_id=job.run_id, limit=limit, stop=stop)
+        part = go(job, samples, merge_batch, held_back=held_back)
         done += part
         # Where the one that was asked could not be read, another one of its group is.
         if stop.is_set() or not part.processed or part.shared == takers:
             break
     if job.full_share and not stop.is_set():
-        with store.read(stop=stop) as cursor:
-            left = uncertain(cursor, run_id=job.run_id, share=job.full_share)
-        done += go(replace(job, detail="full"), iter(left), refine_batch, held_back=False)
+        again = ahead.doubtful(store, run_id=job.run_id, share=job.full_share, stop=stop)
+        done += go(replace(job, detail="full"), again, refine_batch, held_back=False)
     return done
 
 
@@ -393,19 +393,6 @@ def _plan_shares(job: Job, limit: int | None, store: SampleStore, stop: threadin
         check_claim(cursor, job.run_id, job.worker)
         takers = shares_plan(cursor, job.wanted, dataset_id=job.dataset_id, run_id=job.run_id, limit=limit)
     return None if limit is None else limit - takers, takers
-
-
-def _pending(job: Job, store: SampleStore, stop: threading.Event) -> Iterator[Pending]:
-    after, left = -1, job.limit
-    while left is None or left > 0:
-        size = READ_AHEAD if left is None else min(READ_AHEAD, left)
-        with store.read(stop=stop) as cursor:
-            found = pending(cursor, job.wanted, run_id=job.run_id, after=after, limit=size)
-        yield from found
-        if len(found) < size:
-            return
-        after = found[-1].id
-        left = None if left is None else left - len(found)
 
 
 def _scored(job: Job, place: int, score: DimensionScore) -> Answer:

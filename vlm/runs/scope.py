@@ -134,8 +134,8 @@ def _scope(run: TaggingRun) -> Condition:
     condition, values = where(run.dataset_id, chosen, words)
     if run.scope == TaggingRun.Scope.FAILED:
         if run.failed_of_id is not None:
-            condition += " and s.id in (select sample_id from run_samples where run_id = ? and status = 'failed')"
-            values = [*values, run.failed_of_id]
+            failed, given = where(run.dataset_id, SampleFilter(failed_in=run.failed_of_id), words)
+            condition, values = f"{condition} and {failed}", [*values, *given]
         else:
             # A sample that this run has answered meanwhile no longer counts as failed, and is finished anyway.
             condition += " and s.failed"

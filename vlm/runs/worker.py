@@ -164,7 +164,7 @@ def _has_doubts(run: TaggingRun, store: SampleStore) -> bool:
     if run.full_share is None:
         return False
     with store.read() as cursor:
-        return bool(uncertain(cursor, run_id=run.pk, share=run.full_share))
+        return uncertain(cursor, run_id=run.pk, share=run.full_share).size > 0
 
 
 def _tell(run: TaggingRun, **figures: object) -> None:

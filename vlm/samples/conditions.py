@@ -4,6 +4,7 @@
 parameters, never inside the statement.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,22 @@ Condition = tuple[str, list[Any]]
 Words = Mapping[str, Sequence[str]]  # dimension → its words, in the vocabulary's order
 Chosen = tuple[Sureness, int, Words]  # what a condition is made of: the filter, its data set, the vocabulary
 Check = Callable[[str, str], None]  # takes the key and a value; raises FilterError
+
+
+def near(column: str) -> str:
+    """Return what a look-up of rows about samples is to say, so that :func:`bounded` can confine it; ``column`` is their sample's id."""
+    return f"/* near {column} */ true"
+
+
+def bounded(condition: Condition, low: int, high: int) -> Condition:
+    """Return a condition on ``samples s`` that means the same of ids from ``low`` to ``high``, and reads no rows about others."""
+    sql, values = condition
+    span = f"between {low:d} and {high:d}"
+    confined = _NEAR.sub(lambda found: f"{found[1]} {span}", sql)
+    return f"s.id {span} and {confined}", values
+
+
+_NEAR = re.compile(r"/\* near ([\w.]+) \*/ true")
 
 STATES = {
     "untagged": "Untagged",
@@ -54,14 +71,15 @@ WITHOUT = {  # what a sample may lack beside words of a dimension (``lacking``) 
     "split": "s.split = ''",
     "category": "len(s.categories) = 0",
     "own tag": "len(list_filter(s.tags, lambda tag: not list_contains(?::varchar[], tag))) = 0",
-    "measure": "s.id not in (select sample_id from measures where dataset_id = ?)",
+    "measure": f"s.id not in (select sample_id from measures where dataset_id = ? and {near('sample_id')})",
 }
 MEGAPIXELS = "(s.width::double * s.height / 1e6)"
 # Of a mark ``m`` and its sample ``s``: a contradiction that the tag has outlived, and nobody decided to be right.
 STANDING = """(m.kind <> 'contradiction' or (list_contains(s.tags, m.word) and not exists (select 1 from labels l
     where l.dataset_id = s.dataset_id and l.sample_id = s.id and l.ended_by is null and l.word = m.word)))"""
 # Of a row of ``shares``: the sample has the answer.
-TAKEN_OVER = "exists (select 1 from run_samples r where r.run_id = shares.run_id and r.sample_id = shares.sample_id)"
+TAKEN_OVER = f"""exists (select 1 from run_samples r where r.run_id = shares.run_id and r.sample_id = shares.sample_id
+    and {near("r.sample_id")})"""
 
 
 # -- reading values ------------------------------------------------------------------------------------------------------
@@ -187,13 +205,14 @@ def sure(chosen: Chosen) -> Condition | None:
         return "s.certainty between ? and ?", [low, high]
     return (
         "s.id in (select sample_id from answers where dataset_id = ? and current and dimension = ? "
-        "and probability between ? and ?)",
+        f"and probability between ? and ? and {near('sample_id')})",
         [dataset_id, own.dimension, low, high],
     )
 
 
 def in_rows(table: str, condition: str) -> Callable[[Any, Chosen], Condition]:
-    return lambda value, _: (f"s.id in (select sample_id from {table} where {condition})", [value])
+    rows = f"select sample_id from {table} where {condition} and {near('sample_id')}"
+    return lambda value, _: (f"s.id in ({rows})", [value])
 
 
 def within(value: str, span: Span) -> Callable[[Sequence[str], Chosen], Condition]:
@@ -239,7 +258,8 @@ def columns(values: Sequence[str], chosen: Chosen) -> Condition:
         )
         parts.append(
             "s.id in (select v.sample_id from column_values v join columns c on c.id = v.column_id "
-            f"where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ? and ({' or '.join([each] * len(several))}))"
+            f"where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ? and {near('v.sample_id')} "
+            f"and ({' or '.join([each] * len(several))}))"
         )
         given += [chosen[1], name]
         for wanted in several:
@@ -250,7 +270,7 @@ def columns(values: Sequence[str], chosen: Chosen) -> Condition:
 def valued(sign: str) -> Callable[[Sequence[str], Chosen], Condition]:
     part = (
         f"s.id {sign} (select v.sample_id from column_values v join columns c on c.id = v.column_id "
-        "where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ?)"
+        f"where c.dataset_id = ? and v.dataset_id = c.dataset_id and c.name = ? and {near('v.sample_id')})"
     )
     return lambda names, chosen: (
         " and ".join([part] * len(names)),
@@ -266,7 +286,9 @@ def measures(values: Sequence[str], chosen: Chosen) -> Condition:
             raise FilterError(f"There is no measure “{name}”; there are {', '.join(MEASURES)}.")
         if (span := span_of(wanted)) is None:
             raise FilterError(f"measure “{value}” has no range: write it like {name}:0.2..0.4.")
-        parts.append(f"s.id in (select sample_id from measures where dataset_id = ? and {name} between ? and ?)")
+        parts.append(
+            f"s.id in (select sample_id from measures where dataset_id = ? and {name} between ? and ? and {near('sample_id')})"
+        )
         given += [chosen[1], *span]
     return " and ".join(parts), given
 
@@ -285,7 +307,8 @@ def labels(sign: str) -> Callable[[Sequence[str], Chosen], Condition]:
             dimension, colon, word = value.partition(":")
             only = " and word = ?" if colon else ""
             parts.append(
-                f"s.id {sign} (select sample_id from labels where dataset_id = ? and ended_by is null and dimension = ?{only})"
+                f"s.id {sign} (select sample_id from labels where dataset_id = ? and ended_by is null and dimension = ?{only} "
+                f"and {near('sample_id')})"
             )
             given += [chosen[1], dimension, *([word] if colon else [])]
         return " and ".join(parts), given
@@ -303,7 +326,10 @@ def edit(edit_id: int, chosen: Chosen) -> Condition:
 
 def _by_edits(condition: str, dataset_id: int, value: str | int) -> Condition:
     of = f"(select id from edits where dataset_id = ? and {condition})"
-    rows = [f"select sample_id from {table} where dataset_id = ? and edit_id in {of}" for table in EDITED_TABLES]
+    rows = [
+        f"select sample_id from {table} where dataset_id = ? and edit_id in {of} and {near('sample_id')}"
+        for table in EDITED_TABLES
+    ]
     return f"s.id in ({' union all '.join(rows)})", [dataset_id, dataset_id, value] * len(rows)
 
 
@@ -315,7 +341,7 @@ def marks(values: Sequence[str], chosen: Chosen) -> Condition:
         only = " and m.word = ?" if colon else ""
         parts.append(
             "s.id in (select m.sample_id from marks m join samples s on s.id = m.sample_id where m.dataset_id = ? "
-            f"and s.dataset_id = ? and m.kind = ?{only} and {STANDING})"
+            f"and s.dataset_id = ? and m.kind = ?{only} and {near('m.sample_id')} and {near('s.id')} and {STANDING})"
         )
         given += [chosen[1], chosen[1], kind, *([word] if colon else [])]
     return " and ".join(parts), given
@@ -337,6 +363,7 @@ def flip(value: str, chosen: Chosen) -> Condition:
         given += words
     return (
         "s.id in (select a.sample_id from answers a join answers b on b.sample_id = a.sample_id "
-        f"and b.dimension = a.dimension where a.word <> b.word and a.dataset_id = ? and {parts})",
+        f"and b.dimension = a.dimension where a.word <> b.word and a.dataset_id = ? and {near('a.sample_id')} "
+        f"and {near('b.sample_id')} and {parts})",
         [chosen[1], *given],
     )

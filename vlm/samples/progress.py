@@ -6,16 +6,20 @@ All inside ``SampleStore.read()``.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .conditions import Condition
+from .conditions import Condition, bounded, near
 from .database import Cursor, number
 from .outcomes import Discard, Failure, WordCount
 from .records import Pending
 
-MOST_AT_ONCE = 8192  # ids that are looked through together
+WIDEST = 2**20  # ids that are looked through together
 
 _ANSWERED_LIKE = (
     "s.id in (select a.sample_id from answers a join run_totals t on t.run_id = a.run_id "
-    "where a.question_id = ? and not a.stale and t.detail = ? and ? in ('', t.dtype))"
+    f"where a.question_id = ? and not a.stale and t.detail = ? and ? in ('', t.dtype) and {near('a.sample_id')})"
+)
+_UNTOUCHED = " and ".join(
+    f"s.id not in (select sample_id from {table} where run_id = ? and {near('sample_id')})"
+    for table in ("run_samples", "shares")
 )
 Asked = Mapping[str, int | None]  # dimension → id of its question, None for one that nobody was asked yet
 
@@ -41,25 +45,29 @@ class Wanted:
 def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: int) -> list[Pending]:
     """Return the next samples that the run has to ask, each with the dimensions.
 
-    Those that take another's answer over (see ``sharing``) are left out. What the run has finished is looked up for the ids at
-    hand only: of a run over millions, that is all there is to read.
+    Those that take another's answer over (see ``sharing``) are left out. Ids are looked through in ranges, and of all that is said
+    about samples only what is said about a range is read: of a store of millions, a few blocks.
     """
     condition, values = _scope(wanted)
+    condition, values = f"{condition} and {_UNTOUCHED}", [*values, run_id, run_id]
     found: list[Pending] = []
-    size = limit
+    low, width = after + 1, max(limit, 1)
     while len(found) < limit:
+        high = low + width - 1
+        here, given = bounded((condition, values), low, high)
         rows = cursor.execute(
-            f"select s.id, s.path, s.answered from samples s where {condition} and s.id > ? order by s.id limit ?",
-            [*values, after, size],
+            f"select s.id, s.path, s.answered from samples s where {here} order by s.id limit ?",
+            [*given, limit - len(found)],
         ).fetchall()
-        if rows:
-            after = rows[-1][0]
-            done = _finished(cursor, run_id, rows[0][0], after)
-            found += _pending(cursor, wanted, [row for row in rows if row[0] not in done])
-        if len(rows) < size:
-            break
-        size = max(size, MOST_AT_ONCE)  # a run that is resumed walks past what it has finished
-    return found[:limit]
+        found += _pending(cursor, wanted, rows)
+        # A run that is resumed walks past what it has finished, and every one past the ids of other data sets.
+        low, width = high + 1, min(2 * width, WIDEST)
+        if not rows:
+            ((following,),) = cursor.execute("select min(id) from samples where id >= ?", [low]).fetchall()
+            if following is None:
+                break
+            low = following
+    return found
 
 
 def pending_spread(
@@ -90,15 +98,6 @@ def open_scope(wanted: Wanted, run_id: int) -> Condition:
     condition, values = _scope(wanted)
     condition += " and not exists (select 1 from run_samples r where r.run_id = ? and r.sample_id = s.id)"
     return condition, [*values, run_id]
-
-
-def _finished(cursor: Cursor, run_id: int, low: int, high: int) -> set[int]:
-    rows = cursor.execute(
-        "select sample_id from run_samples where run_id = $run and sample_id between $low and $high union all "
-        "select sample_id from shares where run_id = $run and sample_id between $low and $high",
-        {"run": run_id, "low": low, "high": high},
-    ).fetchall()
-    return {row[0] for row in rows}
 
 
 def answered_each(wanted: Wanted) -> list[Condition]:

@@ -6,6 +6,9 @@ could not read the image and the first one's answers stay.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .database import Cursor
 from .deriving import changed, derive, touch
 from .merging import accepted_keep, answers_keep, check_claim
@@ -17,8 +20,8 @@ LEAST = 1e-30  # of a probability whose logarithm is taken
 ASKED_ITSELF = "sample_id not in (select sample_id from shares where run_id = ?)"
 
 
-def uncertain(cursor: Cursor, *, run_id: int, share: float) -> list[Pending]:
-    """Return the samples that the second pass has still to ask, the least certain first, with the dimensions to ask.
+def uncertain(cursor: Cursor, *, run_id: int, share: float) -> NDArray[np.int64]:
+    """Return the ids of the samples that the second pass has still to ask, the least certain first.
 
     They are the ``share`` of all samples that the run asked whose words have the lowest product of probabilities.
     """
@@ -27,19 +30,31 @@ def uncertain(cursor: Cursor, *, run_id: int, share: float) -> list[Pending]:
         f"and {ASKED_ITSELF}",
         [run_id, run_id],
     ).fetchall()
-    answered, asked_again = rows[0]
-    left = int(share * answered + 1e-9) - asked_again
+    answered, again = rows[0]
+    left = int(share * answered + 1e-9) - again
     if left <= 0:
-        return []
+        return np.empty(0, dtype=np.int64)
     found = cursor.execute(
-        "select s.id, s.path, a.dimensions from (select sample_id, list(dimension order by place) as dimensions, "
-        "sum(ln(greatest(probability, ?))) as certainty from answers where run_id = ? and probability is not null "
+        "select s.id from (select sample_id, sum(ln(greatest(probability, ?))) as certainty from answers "
+        "where run_id = ? and probability is not null "
         "group by sample_id) a join run_samples r on r.run_id = ? and r.sample_id = a.sample_id "
         "join samples s on s.id = a.sample_id where r.status = 'done' and r.detail = '' and not coalesce(r.stale, false) "
         f"and not s.missing and a.{ASKED_ITSELF} order by a.certainty, s.id limit ?",
         [LEAST, run_id, run_id, run_id, left],
+    ).fetchnumpy()
+    return np.asarray(found["id"], dtype=np.int64)
+
+
+def asked_again(cursor: Cursor, *, run_id: int, ids: Sequence[int]) -> list[Pending]:
+    """Return some samples in the order of ``ids``, each with the dimensions that the second pass asks."""
+    rows = cursor.execute(
+        "select s.id, s.path, a.dimensions from (select sample_id, list(dimension order by place) as dimensions from answers "
+        "where run_id = ? and probability is not null and sample_id in (select unnest(?::bigint[])) group by sample_id) a "
+        "join samples s on s.id = a.sample_id",
+        [run_id, list(ids)],
     ).fetchall()
-    return [Pending(sample_id, path, tuple(dimensions)) for sample_id, path, dimensions in found]
+    found = {row[0]: Pending(row[0], row[1], tuple(row[2])) for row in rows}
+    return [found[sample_id] for sample_id in ids if sample_id in found]
 
 
 def refine_batch(
