@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
-from datavisor.guards import BoundedBody, Forwarded, HeadWithoutBody, SameOrigin
+from datavisor.guards import BoundedBody, ComeAgain, Forwarded, HeadWithoutBody, SameOrigin
 from datavisor.private import own_data_dir
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "datavisor.settings")
@@ -31,7 +31,7 @@ application = Forwarded(
     ProtocolTypeRouter(
         {
             "http": HeadWithoutBody(BoundedBody(http_application, limit=settings.MAX_BODY)),
-            "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+            "websocket": SameOrigin(ComeAgain(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
         }
     ),
     proxies=settings.PROXIES,

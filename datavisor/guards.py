@@ -5,14 +5,18 @@ one place. ``datavisor.serving`` does in daphne's own classes what cannot be don
 """
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.utils.http import is_same_domain
+
+log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -134,6 +138,31 @@ def too_long(headers: Headers, limit: int) -> tuple[list[tuple[bytes, bytes]], b
         (b"Connection", b"close"),
         (b"HX-Reswap", b"none"),
     ], body
+
+
+class ComeAgain:
+    """Closes a websocket with “try again later” while the database, which says whose it is, cannot be asked."""
+
+    TRY_AGAIN = 1013  # a closing code after which pages come back by themselves
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = False
+
+        async def noting(message: Message) -> None:
+            nonlocal accepted
+            accepted = accepted or message["type"] == "websocket.accept"
+            await send(message)
+
+        try:
+            await self.application(scope, receive, noting)
+        except DatabaseError as error:
+            log.warning("A websocket was sent away, since the database does not answer: %s", error)
+            if not accepted:  # what is refused before it is accepted looks like no server at all
+                await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": self.TRY_AGAIN})
 
 
 class SameOrigin:

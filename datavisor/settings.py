@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -295,6 +296,7 @@ TEMPLATES = [
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(DATA_DIR / "datavisor.sqlite3")}
 }
+ENGINES = {"django.db.backends.sqlite3": "datavisor.sqlite", "django.db.backends.postgresql": "datavisor.postgres"}
 if DATABASE_URL := text("DATABASE_URL"):
     try:
         DATABASES["default"] = env.db_url_config(DATABASE_URL)
@@ -304,15 +306,29 @@ if DATABASE_URL := text("DATABASE_URL"):
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read; write it like postgres://user:password@host:5432/name."
         ) from error
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+try:
+    ENGINE = DATABASES["default"]["ENGINE"] = ENGINES[DATABASES["default"]["ENGINE"]]
+except KeyError:
+    raise ImproperlyConfigured(
+        "DATABASE_URL names a database on which DataVisor does not run: it runs on PostgreSQL (postgres://…) and, where it is "
+        "empty, on SQLite."
+    ) from None
+if ENGINE == "datavisor.sqlite":
     # The run's thread writes while pages read: WAL keeps them apart (``datavisor.sqlite`` sets it, once per process), and
     # IMMEDIATE takes the write lock before reading.
-    DATABASES["default"]["ENGINE"] = "datavisor.sqlite"
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA synchronous=NORMAL",
     }
+else:
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL names PostgreSQL, whose driver cannot be loaded ({error}). Install it: pip install "
+            "'datavisor[postgres]', or in a checkout: pip install 'psycopg[binary]'."
+        ) from error
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = text("DATAVISOR_REDIS_URL")

@@ -2,16 +2,15 @@
 
 import shutil
 import signal
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import pytest_django
-from django.db import connection
 from django.test import TransactionTestCase
 
 from tests.brake import Brake, braked
+from tests.database import kept
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
 BROWSER_SECONDS = 600
@@ -43,20 +42,12 @@ def own_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> Iterator[None]:
-    """Keep the fresh database, and put it back whole after each test that commits: emptying and filling it takes seconds."""
-    fresh = sqlite3.connect(":memory:", check_same_thread=False)
+    """Keep the fresh database, and put it back whole after each test that commits."""
     with django_db_blocker.unblock():
-        connection.ensure_connection()
-        connection.connection.backup(fresh)
-
-    def put_back(_: TransactionTestCase) -> None:
-        connection.ensure_connection()
-        fresh.backup(connection.connection)
-
+        put_back = kept()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TransactionTestCase, "_fixture_teardown", put_back)
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: put_back())
         yield
-    fresh.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,12 @@
 import re
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import urlencode
@@ -33,6 +36,12 @@ class Daphne:
             "from django.contrib.auth.models import User\n"
             "User.objects.create_superuser('ada', password='correct horse 9')\n"
         )
+
+    def beside(self) -> "Daphne":
+        """Return a second server on the same data, which is not started yet."""
+        other = copy(self)
+        other.log = self.folder / "second.log"
+        return other
 
     def python(self, code: str) -> str:
         done = self.run("-c", code)
@@ -69,6 +78,10 @@ class Daphne:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(PATIENCE)
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
     def memory(self) -> int:
         """Return the most bytes that the process has ever had in memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -76,13 +89,18 @@ class Daphne:
 
 
 class Wire:
-    """One connection, kept open over several requests."""
+    """One connection, kept open over several requests: to a server, or to the port of whatever stands in front of it."""
 
-    def __init__(self, server: Daphne, host: str = "") -> None:
-        self.host = host or f"127.0.0.1:{server.port}"
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    def __init__(self, server: Daphne | int, host: str = "", *, tls: ssl.SSLContext | None = None) -> None:
+        port = server if isinstance(server, int) else server.port
+        self.host = host or f"127.0.0.1:{port}"
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.origin = f"{'http' if tls is None else 'https'}://{self.host}"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=self.host)
         self.file = self.socket.makefile("rb")
         self.cookies: dict[str, str] = {}
+        self.set_cookies: list[str] = []  # as they came
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
@@ -103,10 +121,11 @@ class Wire:
             assert line, "the connection ended within the headers"
             name, _, value = line.decode().partition(":")
             if name.lower() == "set-cookie":
+                self.set_cookies.append(value)
                 self.cookies |= {key: morsel.value for key, morsel in SimpleCookie(value).items()}
             headers[name.lower()] = value.strip()
         status = int(start.split()[1])
-        if without_body or status in (204, 304):
+        if without_body or status in (101, 204, 304):
             return status, headers, b""
         if headers.get("transfer-encoding") == "chunked":
             return status, headers, b"".join(self._chunks())
@@ -129,4 +148,55 @@ class Wire:
 
     def log_in(self, password: str = "correct horse 9", *, user: str = "ada", **headers: str) -> int:
         self.ask("GET", "/accounts/login/")
+        headers.setdefault("Origin", self.origin)
         return self.post("/accounts/login/", {"username": user, "password": password}, **headers)[0]
+
+    def listen(self, path: str) -> "Listener":
+        """Make a websocket of this connection, as a page of this very server does."""
+        status, _, _ = self.ask(
+            "GET", path, Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", Origin=self.origin,
+        )  # fmt: skip
+        assert status == 101
+        return Listener(self)
+
+
+class SocketClosed(Exception):
+    """The server has closed a websocket, with a code, or without one (0)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Listener:
+    """A websocket that only listens, and answers pings."""
+
+    TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def hear(self) -> str:
+        """Return the next text. Raises ``SocketClosed``."""
+        while True:
+            head = self.wire.file.read(2)
+            if len(head) < 2:
+                raise SocketClosed(0)
+            kind, length = head[0] & 15, head[1] & 127
+            if length >= 126:
+                form = "!H" if length == 126 else "!Q"
+                (length,) = struct.unpack(form, self.wire.file.read(struct.calcsize(form)))
+            content = self.wire.file.read(length)
+            if kind == self.TEXT:
+                return content.decode()
+            if kind == self.CLOSE:
+                raise SocketClosed(struct.unpack("!H", content[:2])[0] if content else 0)
+            if kind == self.PING:  # by a client every frame is masked; a mask of zeros changes nothing
+                self.wire.socket.sendall(bytes((128 | self.PONG, 128 | len(content), 0, 0, 0, 0)) + content)
+
+    def hear_until(self, what: str) -> str:
+        """Return the first text that has ``what`` in it."""
+        while what not in (text := self.hear()):
+            pass
+        return text

@@ -15,6 +15,10 @@ KEPT = ("DATAVISOR_CHROMIUM", "DJANGO_SETTINGS_MODULE")
 # How wide and how colourful a terminal is would change what commands print.
 TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
+# Where to run on PostgreSQL, what ``DATABASE_URL`` would be: for the tests alone, which make a database there and drop it. No
+# process that they start gets it from here; ``tests.database.database_url`` says what one needs to see the same.
+_server = os.environ.pop("TESTS_DATABASE_URL", "")
+
 for _name in list(os.environ):
     if _name in TERMINAL or (_name.startswith(FOREIGN) and _name not in KEPT):
         del os.environ[_name]
@@ -39,8 +43,12 @@ os.environ |= {
 }
 
 from datavisor.settings import *  # noqa: E402, F403  (only now: importing them reads the environment)
-from datavisor.settings import DATA_DIR, DATABASES  # noqa: E402
+from datavisor.settings import DATA_DIR, DATABASES, env  # noqa: E402
 
-# A file: a run's thread has a connection of its own, which a database in memory could not share.
-DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+if _server:
+    DATABASES["default"] = env.db_url_config(_server) | {"ENGINE": "datavisor.postgres"}
+    DATABASES["default"]["TEST"] = {"NAME": f"datavisor_tests_{_owner}"}
+else:
+    # A file: a run's thread has a connection of its own, which a database in memory could not share.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # what makes passwords safe makes tests slow

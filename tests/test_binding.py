@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from django.core.management.color import no_style
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.test import Client
 from django.urls import reverse
 
@@ -28,6 +30,12 @@ def count(dataset: Dataset) -> int:
     return len(services.samples.page(dataset=dataset, filter=SampleFilter(), limit=100).samples)
 
 
+def count_anew(cursor: CursorWrapper) -> None:
+    """Have the next data set get number 1, as in a new database."""
+    for statement in connection.ops.sequence_reset_by_name_sql(no_style(), [{"table": "vlm_dataset", "column": "id"}]):
+        cursor.execute(statement)
+
+
 def test_a_new_database_does_not_adopt_the_samples_of_an_old_one(tmp_path: Path, admin_client: Client) -> None:
     imported(tmp_path, "old", 4)
     sample_store().close()
@@ -35,7 +43,7 @@ def test_a_new_database_does_not_adopt_the_samples_of_an_old_one(tmp_path: Path,
     with connection.cursor() as cursor:
         for table in ("vlm_importjob", "vlm_dataset", "vlm_storebinding"):
             cursor.execute(f"delete from {table}")
-        cursor.execute("delete from sqlite_sequence where name = 'vlm_dataset'")
+        count_anew(cursor)
     with pytest.raises(StoreForeign, match="bind_store"):
         imported(tmp_path, "new", 2)
     Dataset.objects.create(name="any", root=str(tmp_path), format="folder")
@@ -43,7 +51,7 @@ def test_a_new_database_does_not_adopt_the_samples_of_an_old_one(tmp_path: Path,
     assert (answer.status_code, "bind_store" in answer.json()["error"]) == (503, True)
     Dataset.objects.filter(name="any")._raw_delete("default")
     with connection.cursor() as cursor:
-        cursor.execute("delete from sqlite_sequence where name = 'vlm_dataset'")
+        count_anew(cursor)
     out = StringIO()
     call_command("bind_store", "--forget", stdout=out)
     assert "4 images were forgotten" in out.getvalue()

@@ -59,7 +59,16 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("manage.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "tests").mkdir()
-    for name in ("__init__.py", "settings.py", "conftest.py", "outcome.py", "brake.py", "children.py", "workshop.py"):
+    for name in (
+        "__init__.py",
+        "settings.py",
+        "conftest.py",
+        "outcome.py",
+        "brake.py",
+        "children.py",
+        "database.py",
+        "workshop.py",
+    ):
         shutil.copy(ROOT / "tests" / name, folder / "tests" / name)
     (folder / "tests" / "test_probe.py").write_text(PROBE)
     static = folder / "data" / "static"

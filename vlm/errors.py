@@ -9,6 +9,20 @@ import errno
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the limit of a file
 NO_WRITES = (*FULL, errno.EROFS)
+# What PostgreSQL's client says of a server that is away, and the server itself as it comes and goes.
+GONE = (
+    "connection failed",
+    "connection to server",
+    "connection is closed",
+    "connection timeout",
+    "connection unexpectedly",
+    "SSL connection has been closed",
+    "could not receive data",
+    "could not send data",
+    "terminating connection",
+    "the connection is lost",
+    "the database system is",
+)
 
 
 class Refusal(Exception):
@@ -34,7 +48,7 @@ class Refusal(Exception):
 
 
 class DatabaseUnusable(Refusal):
-    """Django's database is locked for long, full, or not of this version."""
+    """Django's database is locked for long, full, away, or not of this version."""
 
     title = "The database cannot be used"
     status = 503
@@ -43,12 +57,15 @@ class DatabaseUnusable(Refusal):
     @classmethod
     def of(cls, error: Exception) -> "DatabaseUnusable":
         """Return ``error`` of the database as a refusal; of a full disk another, which waiting does not mend."""
-        if "is full" in str(error):
+        said = " ".join(str(error).split())  # PostgreSQL writes several lines
+        if any(sign in said for sign in ("is full", "No space left")):
             return DatabaseFull(
-                f"The database takes no writes: {error}. Nothing of this step was kept there. Make room, and try again."
+                f"The database takes no writes: {said}. Nothing of this step was kept there. Make room, and try again."
             )
+        if any(sign in said for sign in GONE):
+            return cls(f"The database does not answer: {said}. Try again once its server runs.")
         return cls(
-            f"The database cannot be used: {error}. If it is new, or of an older version, run “migrate” first; if its disk is "
+            f"The database cannot be used: {said}. If it is new, or of an older version, run “migrate” first; if its disk is "
             "full, make room."
         )
 
@@ -59,6 +76,16 @@ class DatabaseFull(DatabaseUnusable):
     title = "Nothing can be written"
     status = 507
     retry_after = 0
+
+
+class Unstorable(Refusal):
+    """What was sent does not fit Django's database: a text with a NUL in it, or one longer than its place."""
+
+    title = "That cannot be kept"
+
+    @classmethod
+    def of(cls, error: Exception) -> "Unstorable":
+        return cls(f"What was sent does not fit the database: {' '.join(str(error).split())}. Write it otherwise.")
 
 
 class Unwritable(Refusal):

@@ -124,7 +124,7 @@ def beating(
         halt.set()
 
     def beat() -> None:
-        beat_at = time.monotonic()
+        beat_at, is_heard = time.monotonic(), True
         try:
             while not over.wait(LOOK_SECONDS):
                 if stop.is_set():
@@ -135,8 +135,11 @@ def beating(
                 try:
                     if not rows().update(heartbeat=timezone.now()) or not wanted():
                         halt.set()
-                except DatabaseError:  # locked for long, or gone for a moment: the next beat tells
-                    logger.warning("A job could not show that it lives", exc_info=True)
+                    is_heard = True
+                except DatabaseError as error:  # locked for long, or gone for a moment: the next beat tells
+                    if is_heard:
+                        logger.warning("A job cannot show that it lives, and goes on: %s", error)
+                    is_heard = False
                     connections.close_all()
         finally:
             connections.close_all()
@@ -169,9 +172,7 @@ def sweep(active: QuerySet[Any], end: Callable[[QuerySet[Any], datetime | None],
                 row.filter(heartbeat=heartbeat).update(heartbeat=now)
             elif alive is None and heartbeat is not None and heartbeat < while_ago:
                 ended += end(row.filter(heartbeat=heartbeat), heartbeat)
-        except (
-            OperationalError
-        ):  # full, or locked for long: whoever only wants to read goes on, and the next one ends it
+        except OperationalError:  # full, locked for long: whoever only wants to read goes on, and the next one ends it
             logger.warning("The end of a job could not be written down", exc_info=True)
     return ended
 

@@ -100,6 +100,7 @@ class Room:
         self._lock = asyncio.Lock()  # what is shown never goes back in time
         self._last: Look | None = None
         self._told = ""  # what was refused last
+        self._logged = ""  # what was logged last; a database that is away for an hour is one line
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -144,10 +145,12 @@ class Room:
         async with self._lock:
             try:
                 await look()
-                self._told = ""
+                self._told = self._logged = ""
             except (Refusal, DatabaseError) as error:
                 refusal = error if isinstance(error, Refusal) else DatabaseUnusable.of(error)
-                log.warning("Data set %s: no fresh progress for its viewers this time: %s", self.dataset_id, refusal)
+                if refusal.message != self._logged:
+                    self._logged = refusal.message
+                    log.warning("Data set %s: no fresh progress for its viewers now: %s", self.dataset_id, refusal)
                 if not refusal.retry_after and refusal.message != self._told:
                     self._told = refusal.message
                     await self._show_all(dict.fromkeys((True, False), await asyncio.to_thread(_refusal_html, refusal)))

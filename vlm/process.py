@@ -16,12 +16,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from django.conf import settings
+from django.db import OperationalError
 
 from datavisor.private import own_data_dir
+from vlm.errors import DatabaseFull, DatabaseUnusable
 from vlm.models import Dataset, StoreBinding
 from vlm.moondream import identity
 from vlm.moondream.errors import DeviceLost
-from vlm.samples import Cursor, SampleStore, StoreForeign, reading
+from vlm.samples import Cursor, SampleStore, StoreBusy, StoreForeign, reading
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress, Tagger
@@ -163,8 +165,20 @@ def sample_store() -> SampleStore:
 at_open: list[Callable[[Cursor], None]] = []  # called with the store as it is opened, before anybody reads it
 
 
+class DatabaseAway(StoreBusy):
+    """Nobody can say whether the store is this database's, which does not answer. A run waits for that as for a busy store."""
+
+    title = DatabaseUnusable.title
+
+
 def _welcome(cursor: Cursor) -> None:
-    _belongs(cursor)
+    try:
+        _belongs(cursor)
+    except OperationalError as error:
+        refusal = DatabaseUnusable.of(error)
+        if isinstance(refusal, DatabaseFull):
+            raise
+        raise DatabaseAway(refusal.message) from error
     if not _accepting.is_set():  # what is left to do may have been meant for another store
         for act in at_open:
             act(cursor)

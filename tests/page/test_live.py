@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,9 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from tests.children import PATIENCE, environment, wait_for
+from tests.database import database_url
 from tests.page.conftest import PASSWORD, ROOT, allow, sample_ids
+from tests.servers.redis import Redis
 from tests.test_jobs import worker_of
 from vlm import live, services
 from vlm.models import Dataset, TaggingRun
@@ -251,30 +250,18 @@ async def test_a_database_that_is_away_lets_the_browser_try_again(
 
 
 @pytest.fixture
-def redis(tmp_path: Path, settings: Any) -> Iterator[str]:
-    """A real Redis server of this test's own, on a socket in its folder."""
-    program = shutil.which("redis-server")
-    if program is None:
+def redis(settings: Any) -> Iterator[str]:
+    """A real Redis server of this test's own."""
+    if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # a socket's path must be short
-        path = Path(folder, "redis.sock")
-        command = [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            for _ in range(600):
-                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-                    probe.connect(str(path))
-                    break
-                time.sleep(0.1)
-            settings.REDIS_URL = url = f"unix://{path}"
-            host = {"address": url, "socket_timeout": 20}
-            settings.CHANNEL_LAYERS = {
-                "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
-            }
-            yield url
-        finally:
-            server.terminate()
-            server.wait(60)
+    server = Redis()
+    settings.REDIS_URL = server.url
+    host = {"address": server.url, "socket_timeout": 20}
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
+    }
+    yield server.url
+    server.close()
 
 
 async def test_a_command_beside_the_server_nudges_through_redis(
@@ -285,8 +272,7 @@ async def test_a_command_beside_the_server_nudges_through_redis(
     run = await sync_to_async(run_of)(dataset, status="queued", heartbeat=timezone.now(), worker=alive)
     listener, html = await listening(dataset, viewer)
     assert "cancelling" not in html
-    database = f"sqlite:///{connection.settings_dict['NAME']}"
-    env = environment(data_dir, DATAVISOR_REDIS_URL=redis, DATABASE_URL=database)
+    env = environment(data_dir, DATAVISOR_REDIS_URL=redis, DATABASE_URL=database_url())
     command = [sys.executable, "-m", "datavisor", "cancel_run", str(run.pk)]
     done = await asyncio.to_thread(
         subprocess.run, command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, DataError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.csrf import csrf_failure
 from django.views.defaults import server_error
 
-from vlm.errors import DatabaseUnusable, Refusal, Unwritable
+from vlm.errors import DatabaseUnusable, Refusal, Unstorable, Unwritable
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def told(request: HttpRequest, error: BaseException | None) -> HttpResponse | No
         refusal = error
     elif isinstance(error, OperationalError):
         refusal = DatabaseUnusable.of(error)
+    elif isinstance(error, DataError):
+        refusal = Unstorable.of(error)
     elif error is not None and (full := Unwritable.of(error)) is not None:
         refusal = full
     else:

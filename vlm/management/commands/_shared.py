@@ -16,7 +16,7 @@ from typing import IO, Any, TextIO, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
-from django.db import DatabaseError
+from django.db import DatabaseError, DataError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -25,7 +25,7 @@ from rich.text import Text
 from datavisor.private import as_the_user_wants
 from datavisor.terminal import harmless, in_one_line
 from vlm import services
-from vlm.errors import DatabaseUnusable, Refusal, Unwritable
+from vlm.errors import DatabaseUnusable, Refusal, Unstorable, Unwritable
 from vlm.figures import counted
 from vlm.models import Dataset, TaggingRun
 from vlm.samples import FilterError, SampleFilter
@@ -91,7 +91,7 @@ class DoorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except DatabaseError as error:
-            refusal = DatabaseUnusable.of(error)
+            refusal = (Unstorable if isinstance(error, DataError) else DatabaseUnusable).of(error)
             raise CommandError(refusal.message, returncode=refusal.exit_code) from error
         except Refusal as error:
             raise CommandError(error.message, returncode=error.exit_code) from error

@@ -1,7 +1,8 @@
 """Backups: store and database as they were at one moment, copied while the server runs, and put back.
 
 Within the copying nobody writes to the store. What Django's database says beyond it is an errand (``vlm.errands``), which is
-finished when the copy is first opened, so the two belong together.
+finished when the copy is first opened, so the two belong together. ``vlm.backups.database`` knows how each kind of database
+is copied.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,25 +22,22 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 
-from vlm.errors import Refusal
+from vlm.backups.database import KINDS, PROGRAMS, own_kind
+from vlm.backups.errors import BackupFailed
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.state import active
 from vlm.samples import reading
 
-STORE, DATABASE, MANIFEST = "samples.duckdb", "datavisor.sqlite3", "backup.json"
-BEGINS = {STORE: (8, b"DUCK"), DATABASE: (0, b"SQLite format 3\0")}  # file → place and bytes by which it is known
-PAGES = 1000  # of SQLite, copied at a time
+STORE, MANIFEST = "samples.duckdb", "backup.json"
+DATABASES = frozenset(kind.file for kind in KINDS.values())
+# File → place and bytes by which it is known.
+BEGINS = {STORE: (8, b"DUCK")} | {kind.file: (0, kind.begins) for kind in KINDS.values()}
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"  # its last words say why it could not
-
-
-class BackupFailed(Refusal):
-    """A backup cannot be made or put back; the message says why, and nothing has changed."""
-
-    title = "No backup"
+FAILURES = (OSError, sqlite3.Error, subprocess.CalledProcessError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def make(*, folder: Path) -> Backup:
     Raises:
         BackupFailed, StoreError: nothing is left behind.
     """
-    _check_database()
+    own_kind()
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
@@ -73,9 +71,8 @@ def make(*, folder: Path) -> Backup:
         return _copy_into(folder)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, (OSError, sqlite3.Error, subprocess.CalledProcessError)):
-            why = _last_line(error.stderr) if isinstance(error, subprocess.CalledProcessError) else error
-            raise BackupFailed(f"{folder} could not be written: {why}. Make room, or choose another disk.") from error
+        if isinstance(error, FAILURES):
+            raise BackupFailed(f"{folder} could not be written: {_said(error)}") from error
         raise
 
 
@@ -93,7 +90,7 @@ def look(*, folder: Path) -> Backup:
         wrong = [name for name, digest in backup.files.items() if not _is_whole(folder / name, digest)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BackupFailed(f"{folder} is no backup of DataVisor, or an incomplete one: {error}.") from error
-    if wrong or not set(BEGINS) <= set(backup.files):
+    if wrong or STORE not in backup.files or len(DATABASES & set(backup.files)) != 1:
         raise BackupFailed(f"{folder} is damaged: {', '.join(wrong) or 'a file is missing'}. Take another backup.")
     return backup
 
@@ -107,8 +104,14 @@ def restore(*, folder: Path) -> tuple[Backup, Path]:
         BackupFailed: it is none, or a run is active.
         StoreError: nothing has changed.
     """
-    _check_database()
+    kind = own_kind()
     backup = look(folder=folder)
+    if kind.file not in backup.files:
+        (other,) = (kind.name for kind in KINDS.values() if kind.file in backup.files)
+        raise BackupFailed(
+            f"{folder} has its users, data sets and runs from {other}, but here they are in {kind.name}: it goes back where "
+            "DATABASE_URL is what it was when the backup was made."
+        )
     if at_work := active():
         raise BackupFailed(f"Run {at_work[0].pk} is active. Wait for its end, or cancel it.")
     aside = Path(settings.DATA_DIR) / f"before-restore-{timezone.now():%Y%m%dT%H%M%S%f}"
@@ -117,16 +120,16 @@ def restore(*, folder: Path) -> tuple[Backup, Path]:
         aside.mkdir(mode=0o700)
         with sample_store().replaced() as store, _moved_aside(store, aside):
             for name in backup.files:
-                if name != DATABASE:
+                if name != kind.file:
                     shutil.copyfile(folder / name, store.with_name(store.name + name.removeprefix(STORE)))
-            _copy_database(_own_database(), aside / DATABASE)
-            _copy_database(folder / DATABASE, _own_database())
-    except (OSError, sqlite3.Error) as error:
+            kind.out(aside / kind.file)
+            kind.into(folder / kind.file)
+    except FAILURES as error:
         with suppress(OSError):
-            (aside / DATABASE).unlink(missing_ok=True)
+            (aside / kind.file).unlink(missing_ok=True)
             aside.rmdir()  # not if anything else is left in it
         raise BackupFailed(
-            f"{folder} could not be put back: {error}. Samples and database are as they were. Make room, then try again."
+            f"{folder} could not be put back: {_said(error)} Samples and database are as they were."
         ) from error
     connections.close_all()
     call_command("migrate", interactive=False, verbosity=0)  # it may be of an older release
@@ -138,7 +141,8 @@ def _copy_into(folder: Path) -> Backup:
         for path in files:
             target = folder / (STORE + path.name.removeprefix(settings.DUCKDB_PATH.name))
             subprocess.run([sys.executable, "-c", COPY, str(path), str(target)], check=True, capture_output=True)
-        _copy_database(_own_database(), folder / DATABASE)
+        kind = own_kind()
+        kind.out(folder / kind.file)
         held = reading.samples_held(cursor)
     names = sorted(path.name for path in folder.iterdir())
     for name in names:
@@ -157,24 +161,6 @@ def _copy_into(folder: Path) -> Backup:
     return backup
 
 
-def _check_database() -> None:
-    if connection.vendor != "sqlite":
-        raise BackupFailed(
-            f"Users, data sets and runs are in {connection.vendor}, which has a backup of its own. Stop the server, back that up, and "
-            f"copy {settings.DUCKDB_PATH}: the two belong together."
-        )
-
-
-def _own_database() -> Path:
-    return Path(connection.settings_dict["NAME"])
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    """Copy one SQLite database over another, page by page: both may be in use, and stay consistent."""
-    with closing(sqlite3.connect(source, timeout=60)) as read, closing(sqlite3.connect(target, timeout=60)) as written:
-        read.backup(written, pages=PAGES)
-
-
 @contextmanager
 def _moved_aside(store: Path, aside: Path) -> Iterator[None]:
     """Move the store's files away within the block, and back if it fails."""
@@ -191,9 +177,15 @@ def _moved_aside(store: Path, aside: Path) -> Iterator[None]:
         raise
 
 
-def _last_line(said: bytes) -> str:
-    """Return what a process complained of in the end."""
-    return (said.decode(errors="replace").strip().splitlines() or ["it was killed"])[-1]
+def _said(error: BaseException) -> str:
+    """Return what went wrong, and what may help; of a process, what it complained of in the end."""
+    advice = "Make room, or choose another disk."
+    if not isinstance(error, subprocess.CalledProcessError):
+        return f"{error}. {advice}"
+    lines = error.stderr.decode(errors="replace").strip().splitlines() or ["it was killed"]
+    if error.cmd[0] in PROGRAMS:  # PostgreSQL's own say why themselves, in a line or two
+        return " ".join(line for line in lines[-2:] if line.startswith(error.cmd[0])) or lines[-1]
+    return f"{lines[-1]}. {advice}"
 
 
 def _is_whole(path: Path, digest: str) -> bool:
