@@ -24,11 +24,13 @@ from benchmarks.report import machine, show
 from vlm.formats import scan
 from vlm.imaging import read_image
 from vlm.moondream import Tagger, load_tagger
-from vlm.runs.loop import Job, tag_samples
+from vlm.runs.loop import tag_samples
 from vlm.samples import Merged, SampleFilter, SampleStore, where
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.progress import Wanted
 from vlm.samples.trust import prior_sums
+from vlm.scoring.engine import Local
+from vlm.scoring.job import Job
 from vlm.statistics.priors import HARDLY_DEPENDS, SMALLEST
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
@@ -95,7 +97,7 @@ def measure(
     )
     alone = seconds_alone(tagger, sorted((folder / "photos").iterdir())[:batch], batch, detail) * images
     start = time.perf_counter()
-    tag_samples(job, store, tagger, stop=threading.Event(), publish=publish, waited=waited)
+    tag_samples(job, store, Local(tagger), stop=threading.Event(), publish=publish, waited=waited)
     seconds = time.perf_counter() - start
     checking = seconds_of_checks(store, tagger)
     store.close()

@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"jobs", "nudges", "errands"},
     {"process", "models", "permissions"},
     # what knows no Django
+    {"scoring"},
     {"formats", "moondream", "statistics", "demo", "figures", "thumbnails", "vocabulary_file"},
     {"samples", "imaging"},
     {"vocabulary", "measures", "exif"},
@@ -40,6 +41,7 @@ DOORS = {
     "templatetags",
 }
 WITHOUT_DJANGO = {
+    "scoring",
     "formats",
     "moondream",
     "statistics",

@@ -29,6 +29,7 @@ from vlm.runs.errors import NotGrouped, NothingToTag
 from vlm.runs.options import RunOptions
 from vlm.samples import Edit, Label, SampleFilter, trust
 from vlm.samples.editing import labels_add
+from vlm.scoring import decoding
 from vlm.statistics.calibration import Calibration, Key, Quality
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
@@ -70,13 +71,13 @@ def dataset(photos: Path) -> Dataset:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that runs have decoded."""
     paths: list[str] = []
-    decode = loop.decode
+    decode = decoding.decode
 
     def told(sample: Any, *rest: Any) -> Any:
         paths.append(sample.path)
         return decode(sample, *rest)
 
-    monkeypatch.setattr(loop, "decode", told)
+    monkeypatch.setattr(decoding, "decode", told)
     return paths
 
 

@@ -29,6 +29,8 @@ from vlm.runs.errors import NotResumable, RunError
 from vlm.runs.options import RunOptions
 from vlm.samples import Merged, SampleFilter, StoreBusy, StoreReadOnly
 from vlm.samples.ingest import import_rows, staged
+from vlm.scoring.decoding import decode_threads
+from vlm.scoring.engine import batches_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
 Status = TaggingRun.Status
@@ -222,21 +224,21 @@ def test_a_batch_size_that_was_halved_stays(dataset: Dataset) -> None:
     tagger = keeper._tagger
     assert tagger is not None
     before = tagger.batch_size
-    with loop._batches_of(before + 3, tagger):
+    with batches_of(before + 3, tagger):
         tagger.batch_size = 1  # as when memory is full
     assert tagger.batch_size == min(before, 1)
     tagger.batch_size = before
-    with loop._batches_of(0, tagger):
+    with batches_of(0, tagger):
         tagger.batch_size = 1
     assert tagger.batch_size == 1
     tagger.batch_size = before
 
 
 def test_a_gpu_has_more_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.runs.loop.os.cpu_count", lambda: 8)
-    assert [loop.decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
-    monkeypatch.setattr("vlm.runs.loop.os.cpu_count", lambda: 96)
-    assert loop.decode_threads("cuda") == 16
+    monkeypatch.setattr("vlm.scoring.decoding.os.cpu_count", lambda: 8)
+    assert [decode_threads(device) for device in ("cpu", "mps", "cuda:1")] == [2, 8, 8]
+    monkeypatch.setattr("vlm.scoring.decoding.os.cpu_count", lambda: 96)
+    assert decode_threads("cuda") == 16
 
 
 def test_nobody_resumes_a_run_that_is_being_reverted(dataset: Dataset) -> None:

@@ -13,11 +13,10 @@ from vlm import errands
 from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import Unchangeable
-from vlm.runs.loop import Job
-from vlm.runs.options import least_of
 from vlm.runs.state import check_idle, notify
 from vlm.samples import Cursor, Edit, calibrating
 from vlm.samples.calibrating import Decisions, Rescaled, Scaling
+from vlm.scoring.job import Job, least_of
 from vlm.statistics.calibration import SMALLEST, Calibration, Key, Quality
 
 

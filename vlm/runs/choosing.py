@@ -19,9 +19,10 @@ from vlm.moondream.errors import ModelUnavailable
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.errors import NothingToChoose
-from vlm.runs.loop import Decoded, Job, decode
 from vlm.runs.options import RunDetail, RunOptions
 from vlm.samples import Pending, SampleFilter, SampleRow, reading
+from vlm.scoring.decoding import Decoded, decode
+from vlm.scoring.job import Job
 
 if TYPE_CHECKING:
     from vlm.moondream import Tagger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -10,10 +9,10 @@ from django.conf import settings
 
 from vlm.runs.errors import RunError
 from vlm.samples import SampleFilter
+from vlm.scoring.job import Mode
 from vlm.vocabulary import Vocabulary
 
 Scope = Literal["missing", "all", "failed"]
-Mode = Literal["score", "generate"]
 RunDetail = Literal["full", "low", "auto"]
 
 DETAILS: dict[RunDetail, str] = {
@@ -67,11 +66,6 @@ class RunOptions:
             raise RunError("The share of images that are asked again at full detail lies between 0 and 1, such as 0.3.")
         if self.detail == "auto" and self.mode != "score":
             raise RunError("Detail as needed goes by probabilities, which the mode “generate” has not: choose “score”.")
-
-
-def least_of(thresholds: Mapping[str, float], dimension: str, word: str, *, otherwise: float) -> float:
-    """Return from which probability on a word becomes a tag: the word's own threshold, else its dimension's, else ``otherwise``."""
-    return thresholds.get(f"{dimension}:{word}", thresholds.get(dimension, otherwise))
 
 
 def check_thresholds(min_probability: float, min_mass: float) -> None:

@@ -14,11 +14,11 @@ from vlm.moondream.hub import MODEL as PINNED_MODEL
 from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
 from vlm.runs.errors import NotGrouped
-from vlm.runs.loop import Job
 from vlm.runs.options import RunOptions
 from vlm.samples import Question, SampleFilter, asking, finding, merging, progress, sharing, where
 from vlm.samples.conditions import Condition
 from vlm.samples.database import Cursor
+from vlm.scoring.job import Job
 from vlm.vocabulary import Vocabulary
 
 

@@ -16,12 +16,13 @@ from vlm.process import ModelSpec, keeper, sample_store
 from vlm.runs import scope
 from vlm.runs.calibrating import for_job
 from vlm.runs.errors import NothingToTag, NotResumable, RunActive, Unchangeable
-from vlm.runs.loop import answer_batch, decode
 from vlm.runs.options import NEVER, RunOptions, check_thresholds
 from vlm.runs.scope import Extent
 from vlm.runs.state import active_of, check_idle, fail_stale, notify
 from vlm.samples import Reapplied, SampleRow, merging, progress, reading, sharing
 from vlm.samples.merging import NO_WORDS
+from vlm.scoring.answering import answer_batch
+from vlm.scoring.decoding import decode
 
 Status = TaggingRun.Status
 

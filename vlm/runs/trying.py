@@ -12,9 +12,10 @@ import numpy as np
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import keeper, sample_store
 from vlm.runs import scope
-from vlm.runs.loop import Job, decode
 from vlm.runs.options import RunOptions
 from vlm.samples import Pending, SampleFilter, SampleRow, reading
+from vlm.scoring.decoding import decode
+from vlm.scoring.job import Job
 from vlm.statistics.agreement import Wordings
 from vlm.statistics.agreement import wordings as compared
 from vlm.vocabulary import Dimension, Vocabulary

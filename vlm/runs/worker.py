@@ -28,6 +28,7 @@ from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
 from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, progress
 from vlm.samples.refining import uncertain
+from vlm.scoring.engine import Local
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress
@@ -153,7 +154,7 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         run.blind = grey_answers(run, tagger)
         _own(run).update(blind=run.blind)
         meter = _Meter(run)
-        tag_samples(job, store, tagger, stop=halt, publish=meter.count, waited=waited)
+        tag_samples(job, store, Local(tagger), stop=halt, publish=meter.count, waited=waited)
     if not halt.is_set():
         finding.look_again(dataset_id=run.dataset_id)
     return halt.is_set() and (meter.done.processed < left or _has_doubts(run, store))
