@@ -23,6 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
 from datavisor.private import FILE, KEY_FILE, own_data_dir
+from vlm.scoring.places import Workers, WorkersUnknown
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 BASE_DIR = PACKAGE_DIR.parent
@@ -405,6 +406,10 @@ VLM_REVISION: str = text("DATAVISOR_VLM_REVISION")
 VLM_DEVICE: str = text("DATAVISOR_VLM_DEVICE", "auto")
 if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", VLM_DEVICE):
     raise ImproperlyConfigured(f"DATAVISOR_VLM_DEVICE is “{VLM_DEVICE}”; it must be auto, cpu, mps, cuda or cuda:1.")
+try:
+    WORKERS = str(Workers.parse(text("DATAVISOR_WORKERS")))
+except WorkersUnknown as error:
+    raise ImproperlyConfigured(f"DATAVISOR_WORKERS: {error}") from None
 VLM_DTYPE = choice("DATAVISOR_VLM_DTYPE", "auto", ("auto", "float32", "bfloat16", "float16", "int8", "fp8"))
 VLM_DETAIL = choice("DATAVISOR_VLM_DETAIL", "full", ("full", "low"))
 VLM_BATCH_SIZE = int(at_least("DATAVISOR_VLM_BATCH_SIZE", 0, 0))  # 0: as many as fit

@@ -71,6 +71,7 @@ TERMS = {
     "vlm.samples.conditions",  # what can be asked of samples
     "vlm.samples.filters",
     "vlm.samples.ranges",
+    "vlm.scoring.member",  # WorkerState
     "vlm.statistics",
     "vlm.statistics.calibration",  # results, as they are told
     "vlm.statistics.draws",  # Design
@@ -187,6 +188,13 @@ def test_the_lower_rooms_know_no_django() -> None:
         if module.split(".")[0] in ("django", "channels")
     ]
     assert knowing == []
+
+
+def test_one_room_knows_ray() -> None:
+    knowing = {
+        str(path.relative_to(VLM)) for path in modules() for module, _ in imports(path) if module.split(".")[0] == "ray"
+    }
+    assert knowing == {"scoring/ray_cluster.py"}
 
 
 def test_the_loop_knows_neither_pages_nor_terminals() -> None:

@@ -80,6 +80,12 @@ def stop_all() -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def stop_first() -> None:
+    """Have :func:`stop_all` come before whatever has been registered for the end of the process up to now."""
+    atexit.unregister(stop_all)
+    atexit.register(stop_all)
+
+
 @contextmanager
 def claimed(rows: QuerySet[Any], **changes: object) -> Iterator[str]:
     """Make a row one's own while the block lasts; yields the worker's name, or ``QUEUED`` if no row was free.

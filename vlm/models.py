@@ -256,6 +256,13 @@ class TaggingRun(Job):
         help_text="Of images that are nearly the same one is asked, and the others take its answers over.",
     )
 
+    workers = models.CharField(
+        max_length=200, blank=True, help_text="Where it works, as for --workers; empty for the model of this process."
+    )
+    crew = models.JSONField(
+        default=list, blank=True, editable=False, help_text="How its workers are, or were at its end."
+    )
+
     origin = models.CharField(max_length=16, choices=Origin, default=Origin.PAGE)
     status = models.CharField(max_length=16, choices=Status, default=Status.QUEUED)
     download_done = models.BigIntegerField(default=0)

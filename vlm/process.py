@@ -108,6 +108,23 @@ class ModelKeeper:
             self._using.release()
             self._release_later()
 
+    @contextmanager
+    def lent(self, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Have the model's turn without the model, as a run on workers: its memory is given back, and no other run comes between.
+
+        Args:
+            waiting: as for :meth:`use`.
+        """
+        while not self._using.acquire(timeout=0.5):
+            waiting()
+        try:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._release()
+            yield
+        finally:
+            self._using.release()
+
     def _holds(self, spec: ModelSpec) -> bool:
         """Whether the loaded model is the one that is wanted, also by what its files are by now."""
         if self._tagger is None or self._spec is None:

@@ -233,7 +233,22 @@ class TaggingRunAdmin(ReadOnlyAdmin):
             "What was asked",
             {"fields": ["scope", "filter_query", "sample_limit", "one_per_group", "failed_of", "asked"]},
         ),
-        ("How", {"fields": ["model", "revision", "device", "dtype", "detail", "full_share", "mode", "batch_size"]}),
+        (
+            "How",
+            {
+                "fields": [
+                    "model",
+                    "revision",
+                    "device",
+                    "dtype",
+                    "detail",
+                    "full_share",
+                    "mode",
+                    "batch_size",
+                    "workers",
+                ]
+            },
+        ),
         ("Thresholds", {"fields": ["min_probability", "min_mass"]}),
         ("Who", {"fields": ["started_by", "origin", "worker"]}),
     ]

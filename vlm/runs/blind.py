@@ -18,26 +18,26 @@ from vlm.statistics import priors
 from vlm.statistics.priors import Prior
 
 if TYPE_CHECKING:
-    from vlm.moondream import Tagger
+    from vlm.scoring.engine import Engine
 
 LEAST_IMAGES = 100  # of a run that asks about a grey image as well
 GREY_IMAGE = Image.new("RGB", (378, 378), (128, 128, 128))
 
 
-def grey_answers(run: TaggingRun, tagger: Tagger) -> dict[str, Any]:
+def grey_answers(run: TaggingRun, engine: Engine) -> dict[str, Any]:
     """Return what a run's model says of a grey image, as the run's row keeps it; nothing where that is not worth its time.
 
     What was asked before, by this run or by another of the same model, number format and questions, is not asked again.
     """
     if run.mode != TaggingRun.Mode.SCORE:
         return {}
-    asked = f"{tagger.revision} {tagger.dtype} {run.vocabulary_hash}"
+    asked = f"{engine.revision} {engine.dtype} {run.vocabulary_hash}"
     known = TaggingRun.objects.filter(blind__asked=asked).values_list("blind", flat=True).first()
     if known is not None:
         return dict(known)
     if run.total < LEAST_IMAGES:
         return {}
-    (scores,) = tagger.score([GREY_IMAGE], run.vocabulary, "low")
+    (scores,) = engine.score([GREY_IMAGE], run.vocabulary, "low")
     return {"asked": asked, "answers": {name: list(score.probabilities) for name, score in scores.items()}}
 
 

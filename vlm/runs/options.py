@@ -10,6 +10,7 @@ from django.conf import settings
 from vlm.runs.errors import RunError
 from vlm.samples import SampleFilter
 from vlm.scoring.job import Mode
+from vlm.scoring.places import Workers
 from vlm.vocabulary import Vocabulary
 
 Scope = Literal["missing", "all", "failed"]
@@ -41,6 +42,7 @@ class RunOptions:
         one_per_group: ask one image of each group that is nearly the same, and let the group's others take its answers over.
         model, device: empty for the settings'.
         batch_size: images per pass; 0 for what fits.
+        workers: on which the run works; see :class:`~vlm.scoring.places.Workers`.
     """
 
     scope: Scope = "missing"
@@ -59,9 +61,11 @@ class RunOptions:
     vocabulary: Vocabulary | None = None
     same_detail: bool = False
     one_per_group: bool = False
+    workers: str = field(default_factory=lambda: settings.WORKERS)
 
     def __post_init__(self) -> None:
         check_thresholds(self.min_probability, self.min_mass)
+        Workers.parse(self.workers)
         if not 0 < self.full_share < 1:
             raise RunError("The share of images that are asked again at full detail lies between 0 and 1, such as 0.3.")
         if self.detail == "auto" and self.mode != "score":

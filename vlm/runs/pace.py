@@ -72,7 +72,12 @@ def expected(*, dataset: Dataset, options: RunOptions, count: int) -> Expected |
     """
     run = scope.draft(dataset, options)
     past = TaggingRun.objects.filter(
-        model=run.model, detail=run.detail, mode=run.mode, processed__gte=LEAST_IMAGES + F("shared"), seconds__gt=0
+        model=run.model,
+        detail=run.detail,
+        mode=run.mode,
+        workers=run.workers,
+        processed__gte=LEAST_IMAGES + F("shared"),
+        seconds__gt=0,
     )[:LOOKED_AT]
     alike = sorted(past, key=lambda other: (abs(len(other.vocabulary_json) - len(run.vocabulary_json)), -other.pk))
     if alike:
@@ -90,7 +95,7 @@ def _measured(run: TaggingRun) -> Figure | None:
     from vlm.moondream.hub import MODEL  # which takes the hub's library along, and few processes estimate
 
     on_cpu = run.device == "cpu" or (run.device == "auto" and not _has_gpu())
-    if run.model != MODEL or run.mode != TaggingRun.Mode.SCORE or not on_cpu:
+    if run.workers or run.model != MODEL or run.mode != TaggingRun.Mode.SCORE or not on_cpu:
         return None
     kind = kind_of_cpu()
     usual = {"bf16": "bfloat16", "avx2": "float32"}.get(kind, "")

@@ -19,6 +19,7 @@ from vlm.samples import Question, SampleFilter, asking, finding, merging, progre
 from vlm.samples.conditions import Condition
 from vlm.samples.database import Cursor
 from vlm.scoring.job import Job
+from vlm.scoring.places import Workers
 from vlm.vocabulary import Vocabulary
 
 
@@ -46,6 +47,7 @@ def draft(dataset: Dataset, options: RunOptions) -> TaggingRun:
         min_mass=options.min_mass,
         same_detail=options.same_detail,
         one_per_group=options.one_per_group,
+        workers=str(Workers.parse(options.workers)),
     )
 
 

@@ -19,6 +19,7 @@ from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.errors import RunActive
 from vlm.samples import StoreError, progress
+from vlm.scoring.member import WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class RunState:
 
     ``asks`` are the questions’ names, ``within`` is the filter that narrows the run, and ``waits_for`` the run that has the
     model, while this one waits for it. With ``one_per_group`` one image of each group that is nearly the same is asked;
-    ``shared`` of the processed took its answers.
+    ``shared`` of the processed took its answers. ``workers`` says where it works, empty for the model of its process; ``crew`` how
+    each worker is.
     """
 
     run: int
@@ -63,6 +65,8 @@ class RunState:
     waits_for: int | None
     one_per_group: bool
     shared: int
+    workers: str
+    crew: tuple[WorkerState, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,6 +117,8 @@ def run_state(*, run: TaggingRun) -> RunState:
         waits_for=_waits_for(run),
         one_per_group=run.one_per_group,
         shared=run.shared,
+        workers=run.workers,
+        crew=tuple(map(WorkerState.from_json, run.crew)),
     )
 
 

@@ -23,6 +23,7 @@ from vlm.samples import Reapplied, SampleRow, merging, progress, reading, sharin
 from vlm.samples.merging import NO_WORDS
 from vlm.scoring.answering import answer_batch
 from vlm.scoring.decoding import decode
+from vlm.scoring.places import Workers
 
 Status = TaggingRun.Status
 
@@ -73,13 +74,16 @@ def create(*, dataset: Dataset, options: RunOptions, user: User | None, origin: 
     return run
 
 
-def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = "") -> TaggingRun:
+def requeue(
+    *, run: TaggingRun, user: User | None, origin: str, device: str = "", workers: str | None = None
+) -> TaggingRun:
     """Make an unfinished run ready to go on, with its own model, vocabulary and settings.
 
-    Device and number format are those of the settings, as for a new run: they belong to the machine that goes on.
+    Device and number format are those of the settings, as for a new run: they belong to the machine that goes on. Workers are those
+    that it had, unless others are given.
 
     Raises:
-        NotResumable, RunActive
+        NotResumable, RunActive, WorkersUnknown
     """
     fail_stale()
     spec = ModelSpec.from_settings(device=device)
@@ -92,7 +96,10 @@ def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = ""
         "finished": None,
         "heartbeat": timezone.now(),
         "origin": origin,
+        "crew": [],
     }
+    if workers is not None:
+        claimed["workers"] = str(Workers.parse(workers))
     if user is not None:
         claimed["started_by"] = user
     try:

@@ -20,15 +20,17 @@ from vlm.datasets import finding
 from vlm.errors import Refusal
 from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
-from vlm.process import keeper, sample_store
+from vlm.process import sample_store
 from vlm.runs import scope
 from vlm.runs.blind import LEAST_IMAGES, grey_answers, run_priors
 from vlm.runs.calibrating import for_job
+from vlm.runs.engines import engine_of
 from vlm.runs.loop import tag_samples
 from vlm.runs.state import notify
 from vlm.samples import Merged, SampleStore, StoreBusy, StoreError, progress
 from vlm.samples.refining import uncertain
-from vlm.scoring.engine import Local
+from vlm.scoring.errors import WorkersLost
+from vlm.scoring.member import WorkerState
 
 if TYPE_CHECKING:
     from vlm.moondream import LoadProgress
@@ -79,8 +81,8 @@ def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, floa
             halted = True
         except Exception as problem:
             cause = jobs.foreseen(problem)
-            # Whoever is halted while fetching the model or waiting for the store finds neither.
-            if halt.is_set() and isinstance(cause, (ModelUnavailable, StoreBusy)):
+            # Whoever is halted while fetching the model or waiting for workers or the store finds none.
+            if halt.is_set() and isinstance(cause, (ModelUnavailable, StoreBusy, WorkersLost)):
                 halted, cause = True, None
             else:
                 logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(cause, ModelUnavailable))
@@ -128,12 +130,16 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             _tell(run, download_done=loaded.done, download_total=loaded.total)
             notify(run.dataset_id)
 
+    def tell_crew(states: list[WorkerState]) -> None:
+        _tell(run, crew=[state.to_json() for state in states])
+        notify(run.dataset_id)
+
     spec = scope.spec(run)
     check()
-    with keeper.use(spec, waiting=check, loading=loading, progress=tell) as tagger:
+    with engine_of(run, spec, waiting=check, loading=loading, progress=tell, tell=tell_crew) as engine:
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
-            job = replace(job, calibrations=for_job(cursor, job, dtype=tagger.dtype, detail=run.detail))
+            job = replace(job, calibrations=for_job(cursor, job, dtype=engine.dtype, detail=run.detail))
             done = progress.named_counts(cursor, run.pk)
             left = progress.pending_count(cursor, job.wanted, run_id=run.pk)
         for name, count in done.items():
@@ -142,19 +148,19 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
             left = min(left, job.limit)
         run.total = run.processed + left
         _own(run).update(
-            revision=tagger.revision,
-            device=tagger.device,
-            dtype=tagger.dtype,
+            revision=engine.revision,
+            device=engine.device,
+            dtype=engine.dtype,
             total=run.total,
             **done,
             started=run.started or timezone.now(),
         )
         _own(run).filter(status__in=(Status.QUEUED, Status.LOADING)).update(status=Status.RUNNING)
         notify(run.dataset_id)
-        run.blind = grey_answers(run, tagger)
+        run.blind = grey_answers(run, engine)
         _own(run).update(blind=run.blind)
         meter = _Meter(run)
-        tag_samples(job, store, Local(tagger), stop=halt, publish=meter.count, waited=waited)
+        tag_samples(job, store, engine, stop=halt, publish=meter.count, waited=waited)
     if not halt.is_set():
         finding.look_again(dataset_id=run.dataset_id)
     return halt.is_set() and (meter.done.processed < left or _has_doubts(run, store))

@@ -85,9 +85,13 @@ def decoded_ahead(samples: Iterator[Pending], job: Asking, tagger: Tagger) -> It
             thread.join()
 
 
-def decode_threads(device: str) -> int:
-    """Choose how many threads decode: a CPU that runs the model needs its cores for that, a GPU may wait for images."""
-    return 2 if device == "cpu" else min(MOST_DECODERS, os.cpu_count() or 2)
+def decode_threads(device: str, cores: int = 0) -> int:
+    """Choose how many threads decode: a CPU that runs the model needs its cores for that, a GPU may wait for images.
+
+    Args:
+        cores: that may be used; 0 for all of the machine.
+    """
+    return 2 if device == "cpu" else min(MOST_DECODERS, cores or os.cpu_count() or 2)
 
 
 def decode(sample: Pending, job: Asking, tagger: Tagger) -> Decoded:

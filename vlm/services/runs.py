@@ -39,9 +39,11 @@ def start(*, dataset: Dataset, options: RunOptions, user: User | None, origin: s
     return run
 
 
-def requeue(*, run: TaggingRun, user: User | None, origin: str, device: str = "") -> TaggingRun:
-    """Make an unfinished run ready to go on. Raises ``NotResumable``, ``RunActive``."""
-    return steering.requeue(run=run, user=user, origin=origin, device=device)
+def requeue(
+    *, run: TaggingRun, user: User | None, origin: str, device: str = "", workers: str | None = None
+) -> TaggingRun:
+    """Make an unfinished run ready to go on. Raises ``NotResumable``, ``RunActive``, ``WorkersUnknown``."""
+    return steering.requeue(run=run, user=user, origin=origin, device=device, workers=workers)
 
 
 def resume(*, run: TaggingRun, user: User | None, origin: str) -> TaggingRun:

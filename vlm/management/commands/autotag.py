@@ -40,10 +40,12 @@ from vlm.models import Dataset, TaggingRun
 from vlm.runs.errors import NothingToTag
 from vlm.runs.options import DETAILS, FULL_SHARE, RunOptions
 from vlm.runs.state import RunState
+from vlm.scoring.member import WorkerState
 from vlm.vocabulary import Vocabulary
 
 LOOK_SECONDS = 0.3
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CREW = ["worker", "machine", "device", "lost last by", "images", "times lost"]
 KEPT = (
     "scope",
     "filter",
@@ -98,6 +100,12 @@ class Command(DoorCommand):
         parser.add_argument("--model", default="", help="hub id or folder (default: DATAVISOR_VLM_MODEL)")
         parser.add_argument("--device", default="", help="auto, cpu, mps, cuda, cuda:1 (default: DATAVISOR_VLM_DEVICE)")
         parser.add_argument(
+            "--workers",
+            metavar="W",
+            help="where to work: here, in this process; local:N, on N processes of this machine (without :N one per GPU); auto, on the "
+            "Ray cluster that this machine is in; ray://HOST:PORT, on another one (default: DATAVISOR_WORKERS)",
+        )
+        parser.add_argument(
             "--detail",
             choices=list(DETAILS),
             help="full: all crops; low: one crop per image; auto: low for all, then full for the least certain",
@@ -131,7 +139,7 @@ class Command(DoorCommand):
         parser.add_argument(
             "--resume",
             action="store_true",
-            help="go on with the data set's last run, as it was begun; only --device may be given anew",
+            help="go on with the data set's last run, as it was begun; only --device and --workers may be given anew",
         )
         parser.add_argument("--run", type=positive, metavar="N", help="with --resume: this run instead of the last one")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar on stderr")
@@ -141,7 +149,7 @@ class Command(DoorCommand):
         dataset = find_dataset(options["dataset"])
         chosen = {
             name: options[name]
-            for name in ("detail", "full_share", "batch_size", "min_probability", "min_mass")
+            for name in ("detail", "full_share", "batch_size", "min_probability", "min_mass", "workers")
             if options[name] is not None
         }
         run_options = RunOptions(
@@ -201,7 +209,8 @@ class Command(DoorCommand):
             if options["run"] is not None:
                 what = f"has no run {options['run']}"
             raise CommandError(f"“{dataset.name}” {what}. {there}", returncode=USAGE)
-        return services.runs.requeue(run=run, user=None, origin=TaggingRun.Origin.COMMAND, device=options["device"])
+        anew = {"device": options["device"], "workers": options["workers"]}
+        return services.runs.requeue(run=run, user=None, origin=TaggingRun.Origin.COMMAND, **anew)
 
     def _work(self, run: TaggingRun, *, no_progress: bool) -> TaggingRun:
         """Work on the run in a thread, so that this one can draw and hear signals."""
@@ -247,6 +256,8 @@ class Command(DoorCommand):
                 "images_per_second": round(run.rate, 3),
                 "tags": counts,
                 "priors": run.priors,
+                "workers": run.workers,
+                "crew": run.crew,
             }
             self.stdout.write(to_json(result))
             if run.error:
@@ -261,6 +272,8 @@ class Command(DoorCommand):
             f"({pace(run.rate)}), {run.tagged:,} tagged, {run.discarded:,} answers discarded, {run.failed:,} failed"
             f"{f', {run.shared:,} with a shared answer' if run.one_per_group else ''}."
         )
+        if run.crew:
+            print_table(console, "", CREW, [crew_row(worker) for worker in services.runs.state(run=run).crew], right=4)
         for line in services.runs.blind_lines(run=run):
             console.print(line)
         for failure in services.runs.failures(run=run, limit=20):
@@ -282,7 +295,11 @@ class Command(DoorCommand):
                 "failed": 0,
                 "shared": 0,
             }
-            self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}}))
+            self.stdout.write(
+                to_json(
+                    {**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}, "workers": "", "crew": []}
+                )
+            )
         else:
             self.stdout.write("No image waits in this scope. --scope all asks about all images again.")
 
@@ -359,10 +376,17 @@ def draw(bar: Progress, task: TaskID, state: RunState, *, stopping: bool) -> Non
 def counts_line(state: RunState) -> str:
     """Return done, rate, time left, tagged, discarded and failed: short enough to leave room for a bar in 80 columns."""
     parts = [f"{short(state.processed)}/{short(state.total)}", pace(state.rate)]
+    if state.crew:
+        parts.append(f"{sum(worker.state == 'ready' for worker in state.crew)}/{len(state.crew)} workers")
     if state.eta is not None:
         parts.append(f"{duration(state.eta)} left")
     parts += [f"{short(state.tagged)} tagged", f"{short(state.discarded)} discarded", f"{short(state.failed)} failed"]
     return ", ".join(parts)
+
+
+def crew_row(worker: WorkerState) -> list[str]:
+    """Return how a worker was, in the columns of ``CREW``."""
+    return [worker.name, worker.node, worker.device, worker.why, f"{worker.images:,}", f"{worker.deaths:,}"]
 
 
 def short(count: int) -> str:

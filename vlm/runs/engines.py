@@ -1,0 +1,75 @@
+"""Which engine a run gets: the model of this process, or workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vlm import jobs
+from vlm.models import TaggingRun
+from vlm.moondream import ModelUnavailable, identity
+from vlm.process import ModelSpec, keeper
+from vlm.scoring import ray_cluster
+from vlm.scoring.crew import Crew, Terms
+from vlm.scoring.engine import Engine, Local
+from vlm.scoring.member import WorkerState
+from vlm.scoring.places import Workers
+from vlm.scoring.worker import Outfit
+
+if TYPE_CHECKING:
+    from vlm.moondream import LoadProgress
+
+
+@contextmanager
+def engine_of(
+    run: TaggingRun,
+    spec: ModelSpec,
+    *,
+    waiting: Callable[[], None],
+    loading: Callable[[], None],
+    progress: Callable[[LoadProgress], None],
+    tell: Callable[[list[WorkerState]], None],
+) -> Iterator[Engine]:
+    """Yield what scores a run's samples, with a model at hand.
+
+    Args:
+        waiting: called now and then until there is one; may raise to give up.
+        loading: called before a model is loaded.
+        progress: called with what this process downloads and loads.
+        tell: called with how the run's workers are, whenever that has changed.
+
+    Raises:
+        ModelUnavailable: with what to do about it.
+        WorkersLost: none came up.
+    """
+    workers = Workers.parse(run.workers)
+    if workers.kind == "here":
+        with keeper.use(spec, waiting=waiting, loading=loading, progress=progress) as tagger:
+            yield Local(tagger)
+        return
+    ray_cluster.load(workers)
+    jobs.stop_first()  # Ray's own end would come before the last batch's
+    with keeper.lent(waiting=waiting):
+        loading()
+        with ray_cluster.cluster(workers, outfit(spec)) as transport:
+            terms = Terms(run.dataset.root, expected_revision(spec))
+            crew = Crew(transport, terms, run.vocabulary, waiting, tell)
+            crew.gather()
+            try:
+                yield crew
+            finally:
+                tell([replace(state, state="ended", rate=0.0) for state in crew.states()])
+
+
+def outfit(spec: ModelSpec) -> Outfit:
+    return Outfit(spec.model, spec.revision, spec.device, spec.dtype)
+
+
+def expected_revision(spec: ModelSpec) -> str:
+    """Return what the workers' model must be: what it is on this machine, where it is there at all."""
+    try:
+        return spec.revision or identity(spec.model)
+    except ModelUnavailable:  # whether it is on the workers' machines they tell
+        return ""
