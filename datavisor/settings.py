@@ -98,6 +98,8 @@ def resolved(name: str, path: str) -> Path:
 
 def folders(name: str, default: list[Path]) -> list[Path]:
     """Return the folders listed in the variable ``name``, separated like ``PATH``."""
+    if "://" in text(name):
+        raise ImproperlyConfigured(f"{name} names a URL, and takes folders. URLs belong into DATAVISOR_IMPORT_URLS.")
     return [resolved(name, part) for part in text(name).split(os.pathsep) if part] or default
 
 
@@ -398,6 +400,11 @@ THUMBNAIL_DIR = DATA_DIR / "thumbnails"
 
 # The page imports from below these folders only; the command line, which has a shell's rights anyway, from anywhere.
 IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", home() if IS_LOCAL else [])
+# And from below these URLs; what they lead to is read with this process's own credentials.
+IMPORT_URLS = texts("DATAVISOR_IMPORT_URLS")
+ROOT_WAIT = 60 * at_least(
+    "DATAVISOR_BUCKET_MINUTES", 30, 0
+)  # seconds that a job waits for a bucket that does not answer
 MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
 
 # -- the model --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from tests.images import make_images
 from vlm import services
 from vlm.datasets.importing import name_of
 from vlm.formats import ImportFailed
+from vlm.roots import LocalRoot
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
@@ -93,10 +94,10 @@ def test_the_page_lists_and_fills_in(root: Path, admin_client: Client) -> None:
 
 
 def test_a_folder_that_only_says_images_is_called_with_those_around_it(tmp_path: Path) -> None:
-    assert name_of(Path("/srv/street/train/images")) == "street/train/images"
-    assert name_of(Path("/srv/street")) == "street"
-    assert name_of(Path("/images")) == "images"
-    assert name_of(Path("/")) == "images"
+    assert name_of(LocalRoot("/srv/street/train/images")) == "street/train/images"
+    assert name_of(LocalRoot("/srv/street")) == "street"
+    assert name_of(LocalRoot("/images")) == "images"
+    assert name_of(LocalRoot("/")) == "images"
     folder = make_images(tmp_path / "street" / "images", 1)
     done = services.datasets.import_folder(path=folder)
     assert done.dataset is not None

@@ -24,6 +24,7 @@ from vlm import imaging
 from vlm.demo import DEMO_PHOTOS
 from vlm.imaging import ImageUnreadable, file_digest, image_size, read_image, read_picture
 from vlm.measures import distance, measure
+from vlm.roots import LocalRoot
 from vlm.thumbnails import remove_thumbnails, thumbnail
 
 LIMIT = 1_000_000
@@ -226,7 +227,7 @@ def test_what_is_no_image_has_a_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageUnreadable, match=REASONS[name]):
         read(path)
     with pytest.raises(ImageUnreadable):
-        thumbnail(path, size=32, cache_dir=tmp_path / "cache", key="1", max_pixels=LIMIT)
+        thumbnail(LocalRoot(tmp_path), path.name, size=32, cache_dir=tmp_path / "cache", key="1", max_pixels=LIMIT)
     assert not list((tmp_path / "cache").rglob("*.webp"))
 
 
@@ -276,7 +277,7 @@ def test_no_damage_ends_as_anything_but_unreadable(tmp_path: Path, data: st.Data
 
 
 def make_thumbnail(path: Path, cache: Path, *, size: int = 20, key: str = "1") -> Path:
-    return thumbnail(path, size=size, cache_dir=cache, key=key, max_pixels=LIMIT)
+    return thumbnail(LocalRoot(path.parent), path.name, size=size, cache_dir=cache, key=key, max_pixels=LIMIT)
 
 
 def test_a_thumbnail_is_small_upright_and_made_once(tmp_path: Path) -> None:
@@ -311,9 +312,9 @@ def test_removing_thumbnails_spares_other_data_sets(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         picture().save(tmp_path / folder / "image.png")
         thumbnails[folder] = make_thumbnail(tmp_path / folder / "image.png", cache)
-    remove_thumbnails(cache, tmp_path / "one")
+    remove_thumbnails(cache, LocalRoot(tmp_path / "one"))
     assert [path.exists() for path in thumbnails.values()] == [False, False, True]
-    remove_thumbnails(tmp_path / "no cache", tmp_path / "one")
+    remove_thumbnails(tmp_path / "no cache", LocalRoot(tmp_path / "one"))
 
 
 # -- deep gray, missing ends, digests, measures -----------------------------------------------------------------------
@@ -509,10 +510,11 @@ def test_a_huge_image_takes_its_own_pixels_and_little_more(tmp_path: Path) -> No
     path = tmp_path / "huge.png"
     Image.new("RGBA", (6000, 6000), (10, 20, 30, 200)).save(path)  # 144 MB decoded
     code = (
-        "import resource, sys; from pathlib import Path; from vlm.thumbnails import thumbnail\n"
+        "import resource, sys; from pathlib import Path; from vlm.roots import LocalRoot; from vlm.thumbnails import thumbnail\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak(); path = Path(sys.argv[1])\n"
-        "thumbnail(path, size=320, cache_dir=path.parent, key='1', max_pixels=10**8); print(peak() - before)"
+        "thumbnail(LocalRoot(path.parent), path.name, size=320, cache_dir=path.parent, key='1', max_pixels=10**8)\n"
+        "print(peak() - before)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert int(out.stdout) < 300  # it was 700

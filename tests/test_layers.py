@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     # what knows no Django
     {"scoring"},
     {"formats", "moondream", "statistics", "demo", "figures", "thumbnails", "vocabulary_file"},
-    {"samples", "imaging"},
+    {"samples", "imaging", "roots"},
     {"vocabulary", "measures", "exif"},
     {"errors"},
 ]
@@ -47,6 +47,7 @@ WITHOUT_DJANGO = {
     "statistics",
     "samples",
     "imaging",
+    "roots",
     "thumbnails",
     "vocabulary",
     "measures",

@@ -198,7 +198,7 @@ def test_what_will_be_fetched_is_said_before_it_is(
 @pytest.mark.django_db(transaction=True)
 def test_the_default_model_is_the_demonstration_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_model(None, None) == str(DEMO_CHECKPOINT)
-    assert chosen_model(None, Path("photos")) == ""
+    assert chosen_model(None, "photos") == ""
     assert chosen_model("vikhyatk/moondream2", None) == "vikhyatk/moondream2"
     for name in ("DATAVISOR_VLM_MODEL", "DATAVISOR_VLM_MODEL_FILE"):
         with monkeypatch.context() as patch:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -29,6 +28,7 @@ from vlm import jobs, nudges, process
 from vlm.errors import Refusal
 from vlm.models import Dataset, Errand, TaggingRun, VocabularyChange
 from vlm.process import sample_store
+from vlm.roots import root_of
 from vlm.samples import (
     Cursor,
     Edit,
@@ -151,7 +151,7 @@ def _forget(cursor: Cursor, values: dict[str, Any]) -> None:
 
 def _forget_pictures(values: dict[str, Any], result: None) -> None:
     if not Dataset.objects.filter(root=values["root"]).exists():
-        remove_thumbnails(settings.THUMBNAIL_DIR, Path(values["root"]))
+        remove_thumbnails(settings.THUMBNAIL_DIR, root_of(values["root"]))
 
 
 def _relocate(cursor: Cursor, values: dict[str, Any]) -> None:

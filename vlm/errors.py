@@ -101,3 +101,17 @@ class Unwritable(Refusal):
             return None
         where = error.filename if isinstance(error.filename, str) else "The disk"
         return cls(f"{where} takes no writes: {error.strerror}. Make room, and try again.")
+
+
+class RootRefused(Refusal):
+    """Images are not read from where somebody says that they lie."""
+
+    title = "Images are not read from there"
+
+
+class RootAway(Refusal):
+    """The place where images lie does not answer for now. No image is to blame; trying again later may help."""
+
+    title = "The images cannot be reached"
+    status = 503
+    retry_after = 30

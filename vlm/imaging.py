@@ -25,7 +25,7 @@ import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from vlm.errors import Refusal
+from vlm.errors import Refusal, RootAway
 from vlm.exif import PLACE
 from vlm.measures import SIDE, Measures, measure
 
@@ -78,6 +78,7 @@ _DEPTHS = (8, 10, 12, 14, 16)  # bits in which cameras and scanners count
 _END = b"\xff\xd9"  # the marker at the end of a JPEG
 
 Enough = Callable[[tuple[int, int]], tuple[int, int]]  # size of an image → size that is enough of it
+Source = Path | BinaryIO  # a file; or what is no file here, opened to be read from its beginning
 
 pillow_heif.register_heif_opener()
 # Between the limit and twice the limit Pillow warns; here that is refused already.
@@ -112,7 +113,7 @@ class Picture:
     exif: Mapping[int, object] = field(default_factory=dict)
 
 
-def read_image(path: Path, *, max_pixels: int) -> Image.Image:
+def read_image(path: Source, *, max_pixels: int) -> Image.Image:
     """Return the first frame of an image: RGB, upright, alpha over white, eight bits per channel.
 
     Raises:
@@ -122,7 +123,7 @@ def read_image(path: Path, *, max_pixels: int) -> Image.Image:
 
 
 def read_picture(
-    path: Path, *, max_pixels: int, enough: Enough | None = None, digested: bool = False, measured: bool = False
+    path: Source, *, max_pixels: int, enough: Enough | None = None, digested: bool = False, measured: bool = False
 ) -> Picture:
     """Read the first frame of an image, and on request what else the file tells, in one read.
 
@@ -153,7 +154,7 @@ def read_picture(
     return Picture(picture, size, digest, measure(picture, size=size) if measured else None, exif)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Source) -> tuple[int, int]:
     """Return the width and height in pixels of the upright image; reads no more than its header.
 
     Raises:
@@ -163,7 +164,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return _upright_size(image)
 
 
-def header(path: Path) -> tuple[tuple[int, int], dict[int, object]]:
+def header(path: Source) -> tuple[tuple[int, int], dict[int, object]]:
     """Return the size of the upright image, and what its EXIF says by tag, the parts of it joined; decodes no pixels.
 
     Raises:
@@ -173,7 +174,7 @@ def header(path: Path) -> tuple[tuple[int, int], dict[int, object]]:
         return _upright_size(image), _exif(image)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Source) -> str:
     """Return the digest of a file that :func:`read_picture` would return, without decoding it.
 
     Raises:
@@ -187,27 +188,22 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path, max_pixels: int | None = None) -> Iterator[BinaryIO]:
+def _reading(source: Source, max_pixels: int | None = None) -> Iterator[BinaryIO]:
     """Open a file; whatever goes wrong with it or its image within the block is raised as ``ImageUnreadable``."""
     if max_pixels is not None:
         # Pillow looks at a process-wide limit too, in places where ours cannot: the extents of a GIF's frame.
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageUnreadable("It is no regular file.")
-        if not status.st_size:
-            raise ImageUnreadable("The file is empty.")
-        with path.open("rb") as file:
+        with _file(source) as file:
             yield file
-    except ImageUnreadable:
+    except (ImageUnreadable, RootAway):
         raise
     except FileNotFoundError as error:
         raise ImageUnreadable("The file is not there any more; import the data set again.") from error
     except PermissionError as error:
         raise ImageUnreadable("The file may not be read; give this user the right to read it.") from error
     except UnidentifiedImageError as error:
-        raise ImageUnreadable(_reason_unidentified(path)) from error
+        raise ImageUnreadable(_reason_unidentified(source)) from error
     except Image.DecompressionBombError as error:
         raise ImageUnreadable(
             f"The image has far more pixels than the limit of {Image.MAX_IMAGE_PIXELS:,}; "
@@ -217,6 +213,25 @@ def _reading(path: Path, max_pixels: int | None = None) -> Iterator[BinaryIO]:
         raise ImageUnreadable("There is not enough memory to read this image.") from error
     except Exception as error:  # decoders raise almost anything on damaged files
         raise ImageUnreadable(f"The image is damaged or cut short ({error or type(error).__name__}).") from error
+
+
+@contextmanager
+def _file(source: Source) -> Iterator[BinaryIO]:
+    """Open a source that has something in it."""
+    if not isinstance(source, Path):
+        source.seek(0)
+        if not source.read(1):
+            raise ImageUnreadable("The file is empty.")
+        source.seek(0)
+        yield source
+        return
+    status = source.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageUnreadable("It is no regular file.")
+    if not status.st_size:
+        raise ImageUnreadable("The file is empty.")
+    with source.open("rb") as file:
+        yield file
 
 
 @contextmanager
@@ -246,8 +261,8 @@ def _digest(file: BinaryIO) -> tuple[str, BinaryIO]:
     return digest.hexdigest(), BytesIO(b"".join(held))
 
 
-def _reason_unidentified(path: Path) -> str:
-    with path.open("rb") as file:
+def _reason_unidentified(source: Source) -> str:
+    with _file(source) as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             return "This is a Git LFS pointer, not the image itself; run “git lfs pull” in its repository."
     return f"This is no image in a format that is read ({', '.join(FORMATS)}), or its header is damaged."
@@ -372,6 +387,8 @@ def _exif(image: Image.Image) -> dict[int, object]:
         # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
         place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
         return {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
+    except RootAway:
+        raise
     except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
         return {}
 
@@ -380,6 +397,8 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 where there is none or the EXIF data is damaged."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
+    except RootAway:
+        raise
     except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
         return 1
     return value if isinstance(value, int) else 1

@@ -10,9 +10,11 @@ from PIL import Image, ImageOps
 
 from tests.formats.material import coco, read, skips, write_image, write_images, write_json
 from vlm.formats import Annotation, ImportFailed, scan
-from vlm.formats.files import Elsewhere, Files
+from vlm.formats.files import Elsewhere
+from vlm.formats.local_files import LocalFiles
 from vlm.formats.matching import Ambiguous
 from vlm.formats.plain_yaml import YAMLBroken, load
+from vlm.roots import LocalRoot
 
 NAMES = "nc: 2\nnames: [cat, dog]\n"
 
@@ -80,7 +82,7 @@ def test_what_is_not_clear_is_refused(tmp_path: Path, written: str, files: list[
 
 def test_the_longest_common_end_decides(tmp_path: Path) -> None:
     write_images(tmp_path, "cat/images/1.jpg", "dog/images/1.jpg", "other/1.jpg", "IMG.jpg", "img.jpg")
-    elsewhere = Elsewhere(Files(tmp_path), ["/x/dog/images/1.jpg", "/x/IMG.jpg", "/x/images/1.jpg"])
+    elsewhere = Elsewhere(LocalFiles(tmp_path), ["/x/dog/images/1.jpg", "/x/IMG.jpg", "/x/images/1.jpg"])
     assert elsewhere.path("/x/dog/images/1.jpg") == "dog/images/1.jpg"
     assert elsewhere.path("/x/IMG.jpg") == "IMG.jpg"
     with pytest.raises(Ambiguous, match="cat/images"):
@@ -264,7 +266,7 @@ def test_the_root_of_a_json_is_where_its_images_are_found(tmp_path: Path, given:
     write_json(root / given, coco("a.jpg"))
     for path in (root, root / given):
         found, (record,) = read(path)
-        assert (found.root, found.format, record.path) == (root.resolve(), "coco", files[0])
+        assert (found.root, found.format, record.path) == (LocalRoot(root.resolve()), "coco", files[0])
 
 
 def test_a_root_is_never_above_the_folders_that_are_allowed(tmp_path: Path) -> None:
@@ -272,11 +274,11 @@ def test_a_root_is_never_above_the_folders_that_are_allowed(tmp_path: Path) -> N
     write_images(tmp_path, "secret.jpg", "labels/a.jpg")
     write_json(labels / "x.json", coco("secret.jpg", "a.jpg"))
     found = scan(labels / "x.json", within=[labels])
-    assert (found.root, [record.path for record in found]) == (labels.resolve(), ["a.jpg"])
+    assert (found.root, [record.path for record in found]) == (LocalRoot(labels.resolve()), ["a.jpg"])
     lay(tmp_path, {"labels/y.yaml": "train: ../pictures\n" + NAMES, "pictures/b.jpg": ""})
     with pytest.raises(ImportFailed, match="leads to no images"):
         scan(labels / "y.yaml", within=[labels])
-    assert scan(labels / "y.yaml", within=[tmp_path]).root == tmp_path.resolve()
+    assert scan(labels / "y.yaml", within=[tmp_path]).root == LocalRoot(tmp_path.resolve())
 
 
 # -- what was meant and cannot be understood ----------------------------------------------------------------------------
@@ -377,7 +379,7 @@ def test_a_description_in_a_folder_of_its_own(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "data/helm.yaml"):
         found, (record,) = read(path)
         assert (found.root, record.path, record.categories) == (
-            tmp_path.resolve(),
+            LocalRoot(tmp_path.resolve()),
             "helm/images/train/a.jpg",
             ("dog",),
         )

@@ -9,6 +9,7 @@ import pytest
 
 from tests.formats.material import coco, read, skips, write_image, write_images, write_json
 from vlm.formats import Annotation, ImportFailed, scan
+from vlm.roots import LocalRoot
 
 
 def test_a_flat_data_set(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_the_path_of_a_json_chooses_it(tmp_path: Path) -> None:
     chosen = write_json(tmp_path / "annotations/one.json", coco("1.jpg"))
     write_json(tmp_path / "annotations/two.json", coco("2.jpg"))
     found, records = read(chosen)
-    assert found.root == tmp_path.resolve()
+    assert found.root == LocalRoot(tmp_path.resolve())
     assert [r.path for r in records] == ["images/1.jpg"]
 
 

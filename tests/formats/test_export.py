@@ -15,6 +15,7 @@ import pytest
 
 from tests.formats.material import coco, read, write_image, write_images, write_json
 from vlm.formats import EXPORTS, Annotation, ExportContext, ExportFailed, ExportRow, export_rows
+from vlm.roots import LocalRoot
 from vlm.samples import Tag
 
 NAMES = ["写真.jpg", 'a "quoted", name.jpg', "new\nline.jpg", "=cmd|calc.jpg", "<img src=x>.jpg", "plain.jpg"]
@@ -54,7 +55,7 @@ ROWS = [make_row(number, name) for number, name in enumerate(NAMES, start=1)]
 
 
 def export(rows: Iterator[ExportRow] | list[ExportRow], format: str, root: Path, imported: str = "folder") -> bytes:
-    return b"".join(export_rows(rows, format=format, context=ExportContext("Street scenes", root, imported)))
+    return b"".join(export_rows(rows, format=format, context=ExportContext("Street scenes", LocalRoot(root), imported)))
 
 
 def expected_objects() -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_a_csv_for_spreadsheets_has_no_formulas(tmp_path: Path) -> None:
-    context = ExportContext("Street scenes", tmp_path, "folder", None, ("weather", "=danger"))
+    context = ExportContext("Street scenes", LocalRoot(tmp_path), "folder", None, ("weather", "=danger"))
     content = b"".join(export_rows(ROWS, format="csv-spreadsheet", context=context))
     assert content.startswith(b"\xef\xbb\xbf")
     records = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
@@ -136,7 +137,7 @@ def test_exports_are_streams(tmp_path: Path, format: str) -> None:
         for given in range(1, 200_000):
             yield make_row(given, f"{given * 7919}.jpg")
 
-    context = ExportContext("Street scenes", tmp_path, "folder")
+    context = ExportContext("Street scenes", LocalRoot(tmp_path), "folder")
     pieces = export_rows(rows(), format=format, context=context)
     assert given == 0
     next(pieces)
@@ -146,7 +147,7 @@ def test_exports_are_streams(tmp_path: Path, format: str) -> None:
 
 def test_an_unknown_format_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match="csv, csv-spreadsheet, jsonl, parquet, coco, coco-stored, yolo, fiftyone"):
-        export_rows([], format="xlsx", context=ExportContext("Street scenes", tmp_path, "folder"))
+        export_rows([], format="xlsx", context=ExportContext("Street scenes", LocalRoot(tmp_path), "folder"))
 
 
 # -- COCO -------------------------------------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ def test_a_json_that_is_not_what_was_imported_is_refused(tmp_path: Path, change:
     elif change == "another annotation":
         write_json(path, content | {"annotations": [*content["annotations"], content["annotations"][0]]})
     imported = datetime(2020, 1, 1, tzinfo=UTC) if change == "newer" else None
-    context = ExportContext("Street scenes", tmp_path, "coco", imported)
+    context = ExportContext("Street scenes", LocalRoot(tmp_path), "coco", imported)
     with pytest.raises(ExportFailed, match="coco-stored"):
         next(export_rows(rows, format="coco", context=context))
     exported = json.loads(b"".join(export_rows(rows, format="coco-stored", context=context)))

@@ -7,12 +7,13 @@ import pytest
 
 from tests.formats.material import read, skips, write_image, write_images
 from vlm.formats import Annotation, ImportFailed, scan
+from vlm.roots import LocalRoot
 
 
 def test_a_flat_folder(tmp_path: Path) -> None:
     write_images(tmp_path, "b.jpg", "a.JPG")
     found, records = read(tmp_path)
-    assert (found.format, found.total, found.root) == ("folder", 2, tmp_path.resolve())
+    assert (found.format, found.total, found.root) == ("folder", 2, LocalRoot(tmp_path.resolve()))
     assert [record.path for record in records] == ["a.JPG", "b.jpg"]
     record, status = records[0], (tmp_path / "a.JPG").stat()
     assert (record.file_name, record.split, record.width, record.height) == ("a.JPG", "", None, None)
@@ -114,7 +115,7 @@ def test_a_root_behind_a_link_is_fine(tmp_path: Path) -> None:
     write_images(tmp_path / "real", "1.jpg")
     (tmp_path / "link").symlink_to("real")
     found, records = read(tmp_path / "link")
-    assert found.root == (tmp_path / "real").resolve()
+    assert found.root == LocalRoot((tmp_path / "real").resolve())
     assert len(records) == 1
 
 

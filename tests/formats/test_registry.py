@@ -8,6 +8,7 @@ import pytest
 from tests.formats.material import write_images
 from vlm.formats import AUTO, EXPORTS, IMPORTS, ImportFormat, SampleRecord, Scan, asked_choices, scan
 from vlm.formats.base import Found
+from vlm.formats.files import Files
 from vlm.formats.folder import scan_folder
 from vlm.formats.records import ReportSkip
 from vlm.formats.registry import exports_table, layouts_table
@@ -26,13 +27,13 @@ def test_the_readme_lists_every_format() -> None:
 def test_a_new_format_is_a_module_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its line it can be chosen everywhere, is found, and is read, from its folder or its file."""
 
-    def read_list(root: Path, descriptions: list[str]) -> Scan:
+    def read_list(files: Files, descriptions: list[str]) -> Scan:
         def records(report: ReportSkip) -> Iterator[SampleRecord]:
-            for record in scan_folder(root).records(report):
-                if record.path in Path(root, *descriptions).read_text().splitlines():
+            for record in scan_folder(files).records(report):
+                if record.path in files.read_text(descriptions[0], max_bytes=1000).splitlines():
                     yield record
 
-        return Scan(root, "list", None, records)
+        return Scan(files.root, "list", None, records)
 
     listed = ImportFormat(
         name="list",

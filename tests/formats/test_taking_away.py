@@ -16,12 +16,15 @@ from tests.formats.test_export import TAGS, make_row
 from vlm.formats import IMPORTS, Annotation, ExportContext, ExportFailed, ExportRow, export_rows, scan
 from vlm.formats.export import pictures, xmp
 from vlm.formats.export.yolo import label_of
+from vlm.roots import LocalRoot
 
 NAMES = {"rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "dc": "http://purl.org/dc/elements/1.1/"}
 
 
 def archive(rows: list[ExportRow], format: str, root: Path) -> zipfile.ZipFile:
-    content = b"".join(export_rows(rows, format=format, context=ExportContext("Street scenes", root, "folder")))
+    content = b"".join(
+        export_rows(rows, format=format, context=ExportContext("Street scenes", LocalRoot(root), "folder"))
+    )
     opened = zipfile.ZipFile(io.BytesIO(content))
     assert opened.testzip() is None
     return opened
@@ -63,7 +66,7 @@ def test_too_many_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_list_of_files_is_one_a_line(tmp_path: Path) -> None:
     rows = rows_in(tmp_path, "a b.jpg", "deep/ü.jpg")
-    context = ExportContext("x", tmp_path, "folder")
+    context = ExportContext("x", LocalRoot(tmp_path), "folder")
     lines = b"".join(export_rows(rows, format="files", context=context)).decode().splitlines()
     assert [Path(line).samefile(tmp_path / row.path) for line, row in zip(lines, rows, strict=True)] == [True, True]
     with pytest.raises(ExportFailed, match="line break"):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from vlm.datasets.importing import allowed_path, below_roots
+from vlm.datasets.places import allowed_place, below_roots, below_urls, import_urls
 from vlm.formats import ImportFailed
+from vlm.roots import is_url
 
 SHOWN = 200
 LOOKED_AT = 20_000  # entries of one folder: among a million pictures, folders beyond stay unseen, and “more” says so
@@ -40,18 +41,24 @@ def listing(*, path: str) -> Listing:
     """Return what lies in the folder ``path``, or, if there is none, what its end could become.
 
     Raises:
-        ImportFailed: it does not lie below the import roots, or may not be read.
+        ImportFailed: it does not lie below the import roots or URLs, or may not be read.
     """
     roots: list[Path] = settings.IMPORT_ROOTS
     typed = path.strip()
-    if not typed and len(roots) == 1:
+    if is_url(typed):  # what lies in a bucket is not listed, which can take as long as an import
+        return Listing(str(below_urls(typed)), "", [], more=False)
+    if not typed and len(roots) == 1 and not settings.IMPORT_URLS:
         typed = str(roots[0])
     beginning = [root for root in roots if str(root).casefold().startswith(typed.casefold())]
     if not typed or (beginning and not _is_folder(Path(typed))):  # not at a root yet
-        return Listing("", "", [Entry(str(root), str(root), is_folder=True) for root in beginning], more=False)
+        urls = [url for url in map(str, import_urls()) if url.startswith(typed)]
+        places = [*map(str, beginning), *urls]
+        return Listing("", "", [Entry(place, place, is_folder=True) for place in places], more=False)
     folder, begins = below_roots(typed), ""
     if not _is_folder(folder):
-        folder, begins = allowed_path(str(Path(typed).parent)), Path(typed).name
+        above, begins = str(Path(typed).parent), Path(typed).name
+        allowed_place(above)
+        folder = below_roots(above)
     try:
         with os.scandir(folder) as found:
             looked_at = list(islice(found, LOOKED_AT + 1))

@@ -5,12 +5,13 @@ Each batch is committed, so whoever is stopped has lost nothing, and the next im
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 from vlm import imaging
 from vlm.datasets.looking import look_at
 from vlm.models import Dataset
 from vlm.process import sample_store
+from vlm.roots import Root, root_of
 from vlm.samples import Head
 from vlm.samples.deriving import changed
 from vlm.samples.heads import heads_keep, heads_unread, heads_unread_count
@@ -20,7 +21,12 @@ BATCH = 2000  # files whose heads are read and committed together
 
 
 def heads_read(
-    *, dataset: Dataset, wanted: Callable[[], bool], report: Callable[[int, int], None] = lambda _, __: None
+    *,
+    dataset: Dataset,
+    wanted: Callable[[], bool],
+    report: Callable[[int, int], None] = lambda _, __: None,
+    halt: threading.Event | None = None,
+    seconds: float = 0,
 ) -> None:
     """Read the heads of a data set's files that nobody has read, as long as they are ``wanted``.
 
@@ -28,8 +34,13 @@ def heads_read(
 
     Args:
         report: called with how many were read, of how many.
+        halt: set to end in the middle of a batch.
+        seconds: how long a root that is away is waited for.
+
+    Raises:
+        RootAway: it was away for longer; what was committed stays.
     """
-    store, after, done = sample_store(), -1, 0
+    store, root, after, done = sample_store(), root_of(dataset.root), -1, 0
     with store.read() as cursor:
         total = heads_unread_count(cursor, dataset.pk)
     while done < total and wanted():
@@ -37,7 +48,7 @@ def heads_read(
             batch = heads_unread(cursor, dataset.pk, after=after, limit=BATCH)
         if not batch:
             return
-        heads, bad = look_at(Path(dataset.root), batch, _head, threading.Event())
+        heads, bad = look_at(root, batch, partial(_head, root), halt or threading.Event(), seconds=seconds)
         unreadable = {problem["path"] for problem in bad}
         heads |= {sample: Head() for sample, path in batch if path in unreadable}
         with store.write() as cursor:
@@ -49,5 +60,5 @@ def heads_read(
         report(done, total)
 
 
-def _head(path: Path) -> Head:
-    return Head.of(*imaging.header(path))
+def _head(root: Root, path: str) -> Head:
+    return root.look(path, lambda source: Head.of(*imaging.header(source)))

@@ -21,13 +21,15 @@ from django.utils import timezone
 from vlm import jobs, nudges
 from vlm.datasets.deleting import forget
 from vlm.datasets.heads import heads_read
+from vlm.datasets.places import allowed_place, allowed_places
 from vlm.datasets.previewing import preview, summary
+from vlm.errors import RootAway
 from vlm.formats import ImportFailed, Scan, Skip, scan
-from vlm.formats.files import locate
 from vlm.formats.records import is_unicode
 from vlm.imaging import ImageUnreadable, file_digest
 from vlm.models import Dataset, ImportJob
 from vlm.process import sample_store
+from vlm.roots import LocalRoot, ObjectRoot, ObjectURL, Root, root_of
 from vlm.samples import Imported, StoreError
 from vlm.samples.ingest import import_rows, staged
 from vlm.vocabulary import is_plain
@@ -50,7 +52,7 @@ class ImportDone:
     """What an import did; ``dataset`` is ``None`` after a dry run."""
 
     dataset: Dataset | None
-    root: Path
+    root: Root
     format: str
     total: int
     imported: Imported
@@ -67,7 +69,7 @@ class ImportDone:
 class ImportPreview:
     """What an import would find, and what the data set would be called."""
 
-    root: Path
+    root: Root
     name: str
     format: str
     total: int
@@ -79,10 +81,10 @@ class ImportPreview:
 
 def import_folder(
     *,
-    path: Path,
+    path: Path | str,
     name: str = "",
     format: str = "auto",
-    within: Sequence[Path] = (),
+    within: Sequence[Path | ObjectURL] = (),
     dry_run: bool = False,
     report: Report = lambda _, __: None,
     looked: Report = lambda _, __: None,
@@ -91,14 +93,15 @@ def import_folder(
     """Import a folder, or import it again: new samples are added, absent ones marked missing, tags stay.
 
     Args:
+        path: of the folder or the file that describes it; a URL as a text.
         name: of the data set; see ``name_of`` if empty.
-        within: the folders that the data set's root may not lie above.
+        within: the folders and URLs that the data set's root may not lie above.
         report: called with the samples read so far, and how many are expected.
         looked: called with how many files' heads were read after that, and of how many (see ``heads``).
         wanted: asked while heads are read; the import itself is done by then.
 
     Raises:
-        ImportFailed: nothing was written.
+        ImportFailed, RootRefused, RootAway: nothing was written.
         StoreError: nothing was written.
     """
     fail_stale()  # what was killed must not keep its name
@@ -113,7 +116,7 @@ def import_folder(
     with staged(found, settings.DATA_DIR, report=lambda count: report(count, found.total)) as source:
         dataset = _named(name, found)
         with _brought_in(dataset):
-            looks = partial(_digest, Path(dataset.root))
+            looks = partial(_digest, found.root)
             done = import_rows(sample_store(), dataset_id=dataset.pk, source=source, digest=looks)
             _settle(dataset, found, done)
     _look_at_heads(dataset, looked, wanted)
@@ -127,7 +130,7 @@ def import_preview(*, path: str, name: str = "", format: str = "auto") -> Import
     Raises:
         ImportFailed: it cannot be imported; the message says what to do.
     """
-    found = scan(allowed_path(path), format, within=settings.IMPORT_ROOTS)
+    found = scan(_said(allowed_place(path)), format, within=allowed_places())
     examples = [record.path for record in islice(found, EXAMPLES)]
     name = name.strip() or name_of(found.root)
     would = preview(found, name=name)
@@ -139,14 +142,13 @@ def import_start(*, path: str, name: str = "", format: str = "auto", user: User 
     """Import in a thread of this process.
 
     Raises:
-        ImportFailed: the path is not below the import roots.
+        ImportFailed: the path is not below the import roots or URLs.
     """
-    folder = allowed_path(path)
+    place = allowed_place(path)
     # A file that describes a data set gives no name: the folder that turns out to be its root does.
-    name = name.strip() or ("" if folder.is_file() else name_of(folder))
-    job = ImportJob.objects.create(
-        path=str(folder), name=name, format=format, started_by=user, heartbeat=timezone.now()
-    )
+    named = ObjectRoot(place) if isinstance(place, ObjectURL) else None if place.is_file() else LocalRoot(place)
+    name = name.strip() or ("" if named is None else name_of(named))
+    job = ImportJob.objects.create(path=str(place), name=name, format=format, started_by=user, heartbeat=timezone.now())
 
     jobs.launch(f"import-{job.pk}", lambda stop: _work(job, stop))
     return job
@@ -170,69 +172,26 @@ def _remove(rows: QuerySet[Dataset], heartbeat: datetime | None) -> int:
     return rows.delete()[0]
 
 
-def name_of(root: Path) -> str:
+def name_of(root: Root) -> str:
     """Return what a data set is called that nobody named: as before, if there is one of that folder; else as its folder.
 
     A folder that says only that it holds images (“train/images”) is called with those around it: “street/train/images”.
     """
     if (known := Dataset.objects.filter(root=str(root)).order_by("pk").first()) is not None:
         return known.name
-    parts = [part for part in root.parts if part != root.anchor]
+    parts = root.parts
     named = next((place for place in range(len(parts) - 1, -1, -1) if parts[place].casefold() not in SAY_NOTHING), 0)
     return "/".join(parts[named:])[-200:] or "images"
 
 
-def allowed_path(path: str) -> Path:
-    """Return the folder or file that ``path`` names, if it lies below the import roots.
-
-    Raises:
-        ImportFailed: it does not, cannot be looked at, or there are no import roots.
-    """
-    folder = below_roots(path)
-    try:
-        folder.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # whoever reads it says so
-    except OSError as error:
-        raise ImportFailed(f"{folder} cannot be looked at: {error.strerror}. {_choose()}") from error
-    return folder
+def _said(place: Path | ObjectURL) -> Path | str:
+    return place if isinstance(place, Path) else str(place)
 
 
-def below_roots(path: str) -> Path:
-    """Return what ``path`` names below the import roots, whether anything is there or not.
-
-    Raises:
-        ImportFailed: it does not, or there are no import roots.
-    """
-    roots: list[Path] = settings.IMPORT_ROOTS
-    if not roots:
-        raise ImportFailed(
-            "Importing from the page is off. Set DATAVISOR_IMPORT_ROOTS to the folders it may import from."
-        )
-    allowed = _choose()
-    if not path.strip():
-        raise ImportFailed(f"Name a folder. {allowed}")
-    try:
-        folder = Path(path.strip()).expanduser()
-        if not folder.is_absolute():
-            folder = roots[0] / folder
-        folder = folder.resolve()
-    except (OSError, RuntimeError, ValueError):
-        raise ImportFailed(f"“{path}” is not a path. {allowed}") from None
-    # Asked before anything is looked up, so that the answer tells nothing about other folders.
-    if not any(folder.is_relative_to(root) for root in roots):
-        raise ImportFailed(f"{folder} is not below the import roots. {allowed}")
-    return folder
-
-
-def _choose() -> str:
-    return f"Choose a folder below {' or '.join(map(str, settings.IMPORT_ROOTS))}."
-
-
-def _digest(root: Path, path: str) -> str | None:
+def _digest(root: Root, path: str) -> str | None:
     """Return what the bytes of a file are, to tell one that changed from one that only got another time or place."""
     try:
-        return file_digest(locate(root, path))
+        return file_digest(root.source(path))
     except ImageUnreadable:
         return None
 
@@ -245,7 +204,7 @@ def _check_name(name: str, found: Scan) -> None:
         raise ImportFailed(
             "The data set's name has control characters, or bytes that are no text. Give it another one."
         )
-    if dataset is not None and Path(dataset.root) != found.root:
+    if dataset is not None and root_of(dataset.root) != found.root:
         raise ImportFailed(
             f"The name “{name}” belongs to the data set of {dataset.root}. Choose another name for {found.root}."
         )
@@ -255,7 +214,7 @@ def _look_at_heads(dataset: Dataset, looked: Report, wanted: Callable[[], bool])
     """Read what the files say of themselves. The data set is there; nothing that goes wrong from here on takes it away."""
     try:
         heads_read(dataset=dataset, wanted=wanted, report=looked)
-    except StoreError as error:
+    except (StoreError, RootAway) as error:
         logger.warning("Data set %s: the heads of its files were not read to the end: %s", dataset.pk, error)
 
 
@@ -324,10 +283,10 @@ def _run_job(job: ImportJob, own: QuerySet[ImportJob], halt: threading.Event) ->
 
     try:
         done = import_folder(
-            path=Path(job.path),
+            path=job.path,
             name=job.name,
             format=job.format,
-            within=settings.IMPORT_ROOTS,
+            within=allowed_places(),
             report=report,
             looked=looked,
             wanted=lambda: not halt.is_set(),

@@ -1,31 +1,42 @@
 """Reading the files of samples in threads, some at a time."""
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
-from vlm.formats.files import locate
+from vlm.errors import RootAway
 from vlm.imaging import ImageUnreadable
+from vlm.roots import GivenUp, Patience, Root
 
 logger = logging.getLogger(__name__)
-
-THREADS = min(8, os.cpu_count() or 2)  # Pillow lets go of the interpreter while it decodes
 
 Seen = TypeVar("Seen")
 
 
 def look_at(
-    root: Path, batch: Sequence[tuple[int, str]], look: Callable[[Path], Seen], halt: threading.Event
+    root: Root,
+    batch: Sequence[tuple[int, str]],
+    look: Callable[[str], Seen],
+    halt: threading.Event,
+    *,
+    seconds: float,
 ) -> tuple[dict[int, Seen], list[dict[str, str]]]:
-    """Call ``look`` with the file of each sample (id, path below ``root``) until ``halt`` is set.
+    """Call ``look`` with the path of each sample (id, path below ``root``) until ``halt`` is set.
+
+    Args:
+        seconds: how long a root that is away is waited for.
 
     Returns:
         What was seen, by sample; and which files could not be read, and why.
+
+    Raises:
+        RootAway: the root was away for longer.
     """
+    patiently = Patience(root, stop=halt, seconds=seconds)
+    away: list[RootAway] = []
     tasks: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
     for task in batch:
         tasks.put(task)
@@ -33,13 +44,17 @@ def look_at(
     bad: list[dict[str, str]] = []
 
     def work() -> None:
-        while not halt.is_set():
+        while not halt.is_set() and not away:
             try:
                 sample, path = tasks.get_nowait()
             except queue.Empty:
                 return
             try:
-                seen[sample] = look(locate(root, path))
+                seen[sample] = patiently(partial(look, path))
+            except GivenUp:
+                return
+            except RootAway as error:
+                away.append(error)
             except ImageUnreadable as error:
                 bad.append({"path": path, "reason": error.message})
             except Exception as error:
@@ -47,9 +62,11 @@ def look_at(
                 bad.append({"path": path, "reason": f"The image could not be read ({type(error).__name__})."})
 
     # Plain daemon threads: an executor's refuse work while the interpreter exits, when a job finishes what is at hand.
-    threads = [threading.Thread(target=work, name=f"look-{index}", daemon=True) for index in range(THREADS)]
+    threads = [threading.Thread(target=work, name=f"look-{index}", daemon=True) for index in range(root.at_once)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if away:
+        raise away[0]
     return seen, sorted(bad, key=lambda problem: problem["path"])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -28,6 +28,7 @@ from vlm.imaging import read_picture
 from vlm.measures import Measures
 from vlm.models import Dataset, MeasureJob
 from vlm.process import sample_store
+from vlm.roots import Root, root_of
 from vlm.samples import Cursor, Head, StoreBusy, values
 from vlm.samples.deriving import changed
 from vlm.samples.heads import heads_keep
@@ -137,12 +138,12 @@ def _work(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> 
 
 def _measure_all(job: MeasureJob, own: QuerySet[MeasureJob], halt: threading.Event) -> None:
     # Of files that were measured before heads were kept.
-    heads_read(dataset=job.dataset, wanted=lambda: not halt.is_set())
-    root, store = Path(job.dataset.root), sample_store()
+    heads_read(dataset=job.dataset, wanted=lambda: not halt.is_set(), halt=halt, seconds=settings.ROOT_WAIT)
+    root, store = root_of(job.dataset.root), sample_store()
     done, failed, reported = 0, 0, 0.0
     problems: list[dict[str, str]] = []
     for batch in _batches(job.dataset_id, halt):
-        seen, bad = look_at(root, batch, _look, halt)
+        seen, bad = look_at(root, batch, partial(_look, root), halt, seconds=settings.ROOT_WAIT)
         if seen:
             with store.write(stop=halt) as cursor:
                 _keep(cursor, job.dataset_id, seen)
@@ -178,6 +179,9 @@ def _batches(dataset_id: int, halt: threading.Event) -> Iterator[list[tuple[int,
         after = batch[-1][0]
 
 
-def _look(path: Path) -> Seen:
-    picture = read_picture(path, max_pixels=settings.MAX_PIXELS, enough=lambda _: (1, 1), digested=True, measured=True)
+def _look(root: Root, path: str) -> Seen:
+    source = root.source(path)
+    picture = read_picture(
+        source, max_pixels=settings.MAX_PIXELS, enough=lambda _: (1, 1), digested=True, measured=True
+    )
     return Seen(picture.measures, picture.digest, Head.of(picture.size, picture.exif))

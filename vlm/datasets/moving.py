@@ -1,16 +1,17 @@
 """Renaming a data set, and pointing it to the folder that its images have moved to. Ids, tags and answers stay."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from vlm import errands
-from vlm.datasets.importing import allowed_path
+from vlm.datasets.places import allowed_root
 from vlm.formats import ImportFailed
 from vlm.models import Dataset
 from vlm.process import sample_store
+from vlm.roots import LocalRoot
 from vlm.runs.state import check_idle
 from vlm.samples import reading
 from vlm.vocabulary import is_plain
@@ -50,15 +51,19 @@ def relocate(*, dataset: Dataset, path: str) -> Found:
 
     Raises:
         ImportFailed: the folder may not be read, or holds less than half of the images.
+        RootRefused, RootAway: the URL is none that is read from, or its store does not answer.
         RunActive: a run reads the old folder.
     """
-    folder = allowed_path(path)
-    if not folder.is_dir():
+    folder = allowed_root(path)
+    if isinstance(folder, LocalRoot) and not folder.path.is_dir():
         raise ImportFailed(f"There is no folder {folder}.")
+    folder.probe()
     check_idle(dataset.pk)
     with sample_store().read() as cursor:
         paths = reading.some_paths(cursor, dataset.pk, LOOKED_AT)
-    lacking = [path for path in paths if not _is_below(folder, path)]
+    with ThreadPoolExecutor(folder.at_once) as threads:
+        there = list(threads.map(folder.has, paths))
+    lacking = [path for path, is_there in zip(paths, there, strict=True) if not is_there]
     found = Found(len(paths), len(paths) - len(lacking), lacking[0] if lacking else "")
     if paths and found.there < LEAST_FOUND * found.looked_for:
         raise ImportFailed(
@@ -74,10 +79,3 @@ def relocate(*, dataset: Dataset, path: str) -> Found:
     errands.carry_out("relocate", about=f"data set {dataset.pk}", change=change, undo=lambda: change(before))
     dataset.refresh_from_db()
     return found
-
-
-def _is_below(folder: Path, path: str) -> bool:
-    try:
-        return (folder / path).is_file()
-    except (OSError, ValueError):
-        return False

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -21,7 +20,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
-from vlm.datasets.importing import allowed_path, import_folder
+from vlm.datasets.importing import import_folder
+from vlm.datasets.places import allowed_place
 from vlm.errors import Refusal
 from vlm.formats import ImportFailed
 from vlm.models import Dataset, TaggingRun, Watch
@@ -64,7 +64,7 @@ def watch(*, dataset: Dataset, seconds: int, tag: bool, user: User | None) -> Wa
         ImportFailed: the folder does not lie below the import roots.
     """
     check_seconds(seconds)
-    allowed_path(dataset.root)
+    allowed_place(dataset.root)
     found, _ = Watch.objects.update_or_create(
         dataset=dataset,
         defaults={"seconds": seconds, "tag": tag, "started_by": user, "due": timezone.now(), "error": ""},
@@ -102,9 +102,7 @@ def look(*, dataset: Dataset, tag: bool, user: User | None, wanted: Callable[[],
             raise ImportFailed("The look was given up and left nothing behind.")
 
     gone = dataset.missing_count
-    done = import_folder(
-        path=Path(dataset.root), name=dataset.name, format=dataset.format, report=report, wanted=wanted
-    )
+    done = import_folder(path=dataset.root, name=dataset.name, format=dataset.format, report=report, wanted=wanted)
     dataset.refresh_from_db()
     counts = {name: count for name, count in done.summary.items() if name not in ("known", "gone") and count}
     if dataset.missing_count > gone:
@@ -174,7 +172,7 @@ def _attend(own: QuerySet[Watch], stop: threading.Event) -> None:
 def _look(watched: Watch, halt: threading.Event) -> dict[str, Any]:
     """Look, and return what is to be written down about it."""
     try:
-        allowed_path(watched.dataset.root)  # the settings may have changed since
+        allowed_place(watched.dataset.root)  # the settings may have changed since
         found = look(
             dataset=watched.dataset, tag=watched.tag, user=watched.started_by, wanted=lambda: not halt.is_set()
         )

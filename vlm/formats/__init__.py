@@ -3,7 +3,8 @@
 Knows neither Django nor the store. Images are not decoded here; see ``vlm.imaging``. ``registry`` lists the formats.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -11,8 +12,11 @@ import duckdb
 from vlm.errors import Unwritable
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow, ImportFormat
 from vlm.formats.files import Files, Refused
+from vlm.formats.local_files import LocalFiles
+from vlm.formats.object_files import ObjectFiles
 from vlm.formats.records import Annotation, ImportFailed, SampleRecord, Scan, Skip, is_unicode, printable, summed_up
 from vlm.formats.registry import AUTO, EXPORTS, IMPORTS, asked_choices, import_choices
+from vlm.roots import ObjectRoot, ObjectURL, is_url
 
 __all__ = [
     "AUTO",
@@ -35,30 +39,34 @@ __all__ = [
 ]
 
 
-def scan(path: Path, format: str = AUTO, *, within: Sequence[Path] = ()) -> Scan:
+def scan(path: Path | str, format: str = AUTO, *, within: Sequence[Path | ObjectURL] = ()) -> Scan:
     """Look over a data set and return it ready to be read.
 
     Args:
-        path: its folder; or the file in it that describes it.
+        path: its folder or URL; or the file in it that describes it.
         format: ``auto``, or one of ``IMPORTS``.
-        within: folders that the data set's root may not lie above; none means anywhere.
+        within: folders and URLs that the data set's root may not lie above; none means anywhere.
 
     Raises:
         ImportFailed: there is no such folder, no image in it, its description is unreadable, or it is not clear
             which format it has.
+        RootRefused, RootAway: the URL is none that is read from, or its store does not answer.
     """
     if format not in (AUTO, *IMPORTS):
         raise ImportFailed(f"“{format}” is no format. Choose {AUTO} or one of {', '.join(IMPORTS)}.")
     allowed = [known for known in IMPORTS.values() if format in (AUTO, known.name)]
+    if isinstance(path, str) and is_url(path):
+        return _scan_url(ObjectURL.parse(path), allowed, [url for url in within if isinstance(url, ObjectURL)])
+    path = Path(path)
     try:
         path = path.expanduser().resolve()
         if not is_unicode(str(path)):
             raise ImportFailed(f"The path “{printable(str(path))}” has bytes that are no UTF-8. Rename the folder.")
         if path.is_file():
-            return _scan_file(path, allowed, [folder.resolve() for folder in within])
+            return _scan_file(path, allowed, [folder.resolve() for folder in within if isinstance(folder, Path)])
         if not path.is_dir():
             raise ImportFailed(f"There is no folder “{path}”. Check the path.")
-        return _scan_folder(path, allowed)
+        return _scan_folder(LocalFiles(path), allowed)
     except (OSError, RuntimeError, ValueError, Refused) as error:  # resolving loops and unknown homes; NUL in a path
         raise ImportFailed(f"“{path}” cannot be read: {error}. Check the path and its rights.") from error
 
@@ -68,15 +76,45 @@ def _scan_file(path: Path, allowed: list[ImportFormat], within: list[Path]) -> S
     for format in allowed:
         if path.name.lower().endswith(format.suffixes):
             root = format.root_of(path, lambda folder: not within or any(map(folder.is_relative_to, within)))
-            return format.scan(root, [path.relative_to(root).as_posix()])
-    described = ", ".join(format.describing for format in IMPORTS.values() if format.describing)
+            return format.scan(LocalFiles(root), [path.relative_to(root).as_posix()])
     raise ImportFailed(
-        f"“{path}” is no folder. Give the folder of the data set, or the file that describes it: {described}."
+        f"“{path}” is no folder. Give the folder of the data set, or the file that describes it: {_described()}."
     )
 
 
-def _scan_folder(root: Path, allowed: list[ImportFormat]) -> Scan:
-    files = Files(root)
+def _described() -> str:
+    return ", ".join(format.describing for format in IMPORTS.values() if format.describing)
+
+
+def _scan_url(url: ObjectURL, allowed: list[ImportFormat], within: list[ObjectURL]) -> Scan:
+    """Read the data set below a URL, or the one that an object describes: its root is then the folder around that, or one above."""
+    for format in allowed:
+        if url.prefix and url.name.lower().endswith(format.suffixes):
+            root = url.parent
+            if within and not any(map(root.is_below, within)):
+                continue
+            if (
+                root.prefix
+                and root.name.lower() in format.beside
+                and (not within or any(map(root.parent.is_below, within)))
+            ):
+                root = root.parent
+            files = ObjectFiles(ObjectRoot(root))
+            description = "/".join(url.parts[len(root.parts) :])
+            if files.status(description) is not None:
+                return _told(partial(format.scan, files, [description]), root)
+    return _told(partial(_scan_folder, ObjectFiles(ObjectRoot(url)), allowed), url)
+
+
+def _told(look: Callable[[], Scan], url: ObjectURL) -> Scan:
+    try:
+        return look()
+    except Refused as error:
+        raise ImportFailed(f"“{url}” cannot be read: {error}") from None
+
+
+def _scan_folder(files: Files, allowed: list[ImportFormat]) -> Scan:
+    root = files.root
     found = {format.name: format.find(files) for format in allowed}
     described = {name: what.descriptions for name, what in found.items() if what.descriptions}
     if len(described) > 1:
@@ -91,7 +129,7 @@ def _scan_folder(root: Path, allowed: list[ImportFormat]) -> Scan:
     # Without a description it is the one format that was asked for, or else a folder of images, which needs none.
     name = next(iter(described), allowed[0].name)
     try:
-        scan = IMPORTS[name].scan(root, found[name].descriptions)
+        scan = IMPORTS[name].scan(files, found[name].descriptions)
     except ImportFailed as error:
         seen = (
             "" if described else " ".join(f"{skip.path}: {skip.reason}" for skip in summed_up(found[name].unused)[:3])

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import Refusal
-from vlm.formats.files import Files, locate
+from vlm.formats.files import Files
 from vlm.formats.records import Annotation, Scan, Skip
 from vlm.imaging import ImageUnreadable, image_size
+from vlm.roots import Root
 from vlm.samples import Measures, Tag
 from vlm.samples.conditions import MEASURES
 
@@ -50,19 +51,21 @@ class ImportFormat:
         suffixes: of the files that describe such a data set, and may be given in place of its folder.
         describing: what such a file is called, for a sentence.
         find: looks for descriptions in a folder.
-        scan: takes the root and the descriptions to read, relative to it.
-        root_of: returns the root of the data set that a description belongs to; a folder above the description's own only
-            where the second argument allows it.
+        scan: takes the files and the descriptions to read.
+        root_of: returns the root of the data set that a description in a folder of this machine belongs to; a folder above the
+            description's own only where the second argument allows it.
+        beside: names of folders that hold descriptions and lie beside the images.
     """
 
     name: str
     label: str
     layout: str
     find: Callable[[Files], Found]
-    scan: Callable[[Path, list[str]], Scan]
+    scan: Callable[[Files, list[str]], Scan]
     suffixes: tuple[str, ...] = ()
     describing: str = ""
     root_of: Callable[[Path, Callable[[Path], bool]], Path] = lambda path, allowed: path.parent
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,13 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class ExportContext:
-    """The data set that is exported: its name, its root folder, and the format and time of its last import.
+    """The data set that is exported: its name, its root, and the format and time of its last import.
 
     ``measured`` says whether any of its images is: without, no format has a column for measures.
     """
 
     dataset_name: str
-    root: Path
+    root: Root
     format: str
     imported: datetime | None = None
     dimensions: tuple[str, ...] = ()  # of the vocabulary, in its order
@@ -158,7 +161,7 @@ def size_of(row: ExportRow, context: ExportContext) -> tuple[int, int]:
     if row.width and row.height:
         return row.width, row.height
     try:
-        return image_size(locate(context.root, row.path))
+        return context.root.look(row.path, image_size)
     except ImageUnreadable:
         return 0, 0
 

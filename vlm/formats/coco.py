@@ -17,8 +17,10 @@ from vlm.formats.coco_reading import Reading, image_folders, locate
 from vlm.formats.coco_spool import Spool, read_json
 from vlm.formats.files import UTF_16, Files, Refused, not_text
 from vlm.formats.json_stream import JSONBroken, stream_sections
+from vlm.formats.local_files import LocalFiles
 from vlm.formats.records import ImportFailed, ReportSkip, SampleRecord, Scan, Skip
 
+BESIDE = ("annotations", "labels")  # folders of JSONs beside those of the images
 _MAX_FILES = 1000  # JSON files that are looked at
 _HEAD = 65_536  # bytes in which most COCO JSONs name one of their sections
 _FAR_HEAD = 16_000_000  # characters that are decoded to find a section behind a long “info”
@@ -134,11 +136,11 @@ def _verdict(files: Files, path: str) -> tuple[str, str]:
     if _SECTION.search(head.decode("utf-8", "replace")):
         return ("tagged" if _TAGGED.search(head) else "coco"), ""
     try:
-        with Path(files.absolute(path)).open(encoding="utf-8-sig", errors="replace") as file:
+        with files.open_text(path, errors="replace") as file:
             for section in stream_sections(cast(TextIO, _Limited(file, _FAR_HEAD))):
                 if section.is_array and section.key in ("images", "annotations", "categories"):
                     return "coco", ""
-    except (OSError, JSONBroken) as error:
+    except (OSError, JSONBroken, Refused) as error:
         return "other", f"It is not read as a COCO JSON ({error})."
     return "other", "It is no COCO JSON: it has neither “images” nor “annotations” nor “categories”."
 
@@ -160,16 +162,15 @@ class _Limited:
         return text
 
 
-def scan_coco(root: Path, paths: list[str]) -> Scan:
-    """Read COCO JSONs; ``paths`` are relative to ``root``.
+def scan_coco(files: Files, paths: list[str]) -> Scan:
+    """Read COCO JSONs; ``paths`` are relative to the root.
 
     Raises:
         ImportFailed: there are none, none of them can be read, or they list no images.
     """
-    files = Files(root)
     if not paths:
         raise ImportFailed(
-            f"There is no COCO JSON in “{root}” or the folders directly below. Give the path of the JSON."
+            f"There is no COCO JSON in “{files.root}” or the folders directly below. Give the path of the JSON."
         )
     read: list[Spool] = []
     broken: list[tuple[str, str]] = []
@@ -192,7 +193,7 @@ def scan_coco(root: Path, paths: list[str]) -> Scan:
             report(path, f"It cannot be read as JSON: {reason}.")
         yield from Reading(files, read, report).records()
 
-    return Scan(Path(files.root), "coco", total, records)
+    return Scan(files.root, "coco", total, records)
 
 
 def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
@@ -200,14 +201,14 @@ def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
 
     That is the first below which images lie where the JSON says; else the folder around ``annotations``, else its own.
     """
-    usual = path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
+    usual = path.parent.parent if path.parent.name.lower() in BESIDE else path.parent
     if not allowed(usual):
         usual = path.parent
     names = _first_names(path)
     for root in (usual, *path.parents[:3]):
         if len(root.parts) < 2 or not allowed(root):
             continue
-        files = Files(root)
+        files = LocalFiles(root)
         bases, _ = image_folders(files, path.relative_to(root).as_posix())
         for name in names:
             try:
@@ -245,4 +246,5 @@ FORMAT = ImportFormat(
     suffixes=(".json",),
     describing="a COCO JSON",
     root_of=_root_of,
+    beside=BESIDE,
 )

@@ -1,19 +1,18 @@
 """Records of samples from what COCO JSONs list: where each image lies, which split it is of, and its annotations."""
 
 import json
-import os
 import posixpath
 import re
 from array import array
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlm.formats.coco_spool import ANNOTATION_DTYPE, NO_ID, Listed, Spool
-from vlm.formats.files import OUTSIDE, Elsewhere, Files, Refused
+from vlm.formats.files import FOLDER, LINKED_FOLDER, OUTSIDE, Elsewhere, Files, Refused
 from vlm.formats.masks import DESCRIBING
 from vlm.formats.matching import Ambiguous, split_in, split_name
 from vlm.formats.records import Annotation, ReportSkip, SampleRecord, distinct_categories, printable
@@ -21,6 +20,17 @@ from vlm.formats.upright import turn
 
 _FAR = 1e9  # pixels; beyond it a number is no coordinate
 TASK = re.compile(r"^(?:instances|person_keypoints|keypoints|densepose|stuff|captions|image_info)_(.+)$", re.IGNORECASE)
+
+
+class _Found(NamedTuple):
+    """An image that a JSON lists, and the file that it is."""
+
+    path: str
+    key: str
+    image: Listed
+    split: str
+    annotations: tuple[Annotation, ...]
+    source: str  # the JSON
 
 
 class Reading:
@@ -42,14 +52,7 @@ class Reading:
         self._ambiguous: list[frozenset[int]] = []  # ids of each spool that several images have
 
     def records(self) -> Iterator[SampleRecord]:
-        for spool in self._spools:
-            for reason in spool.refused:
-                self._report(spool.path, reason)
-            self._lookups.append(_AnnotationLookup(spool))
-            self._ambiguous.append(_ids_of_several(spool))
-            yield from self._listed(spool)
-        if any(self._missing):
-            yield from self._elsewhere()
+        yield from self._files.each(self._found(), self._record)
         for spool, lookup in zip(self._spools, self._lookups, strict=True):
             if lookup.orphans:
                 text = f"Annotations that belong to images which it does not list: {lookup.orphans:,}."
@@ -58,7 +61,17 @@ class Reading:
                 text = f"Boxes that are none (negative, endless or no numbers), left out: {lookup.broken_boxes:,}."
                 self._report(spool.path, text)
 
-    def _listed(self, spool: Spool) -> Iterator[SampleRecord]:
+    def _found(self) -> Iterator["_Found"]:
+        for spool in self._spools:
+            for reason in spool.refused:
+                self._report(spool.path, reason)
+            self._lookups.append(_AnnotationLookup(spool))
+            self._ambiguous.append(_ids_of_several(spool))
+            yield from self._listed(spool)
+        if any(self._missing):
+            yield from self._elsewhere()
+
+    def _listed(self, spool: Spool) -> Iterator["_Found"]:
         """Yield the images that lie where the JSON says."""
         bases, split = image_folders(self._files, spool.path)
         missing: array[int] = array("q")
@@ -87,9 +100,9 @@ class Reading:
                 )
                 continue
             self._seen.add(hash(path))
-            yield self._record(path, key, image, split, annotations, spool.path)
+            yield self._with_split(path, key, image, split, annotations, spool.path)
 
-    def _elsewhere(self) -> Iterator[SampleRecord]:
+    def _elsewhere(self) -> Iterator["_Found"]:
         """Yield the images whose written paths lead nowhere, but end like one file."""
         elsewhere = Elsewhere(self._files, (image[1] for _, _, image, _ in self._not_found()))
         claims: dict[str, int] = {}  # hash of the name that claims a file, 0 where different ones do
@@ -121,7 +134,7 @@ class Reading:
                 self._report(written, str(refused))
                 continue
             self._seen.add(hash(path))
-            yield self._record(path, key, image, self._splits[index], annotations, spool.path)
+            yield self._with_split(path, key, image, self._splits[index], annotations, spool.path)
 
     def _not_found(self) -> Iterator[tuple[int, Spool, Listed, tuple[Annotation, ...]]]:
         for index, (spool, missing) in enumerate(zip(self._spools, self._missing, strict=True)):
@@ -153,22 +166,26 @@ class Reading:
                 place += 1
             spool.images.seek(position)
 
-    def _record(
+    def _with_split(
         self, path: str, key: str, image: Listed, split: str, annotations: tuple[Annotation, ...], source: str
-    ) -> SampleRecord:
-        external_id, name, width, height = image
-        width, height, annotations = turn(self._files.absolute(path), width, height, annotations)
+    ) -> "_Found":
+        return _Found(path, key, image, split or self._split_in(path.rpartition("/")[0]), annotations, source)
+
+    def _record(self, found: "_Found") -> SampleRecord:
+        """Return the record of an image; this looks at its head, and is called in threads where that takes long."""
+        external_id, name, width, height = found.image
+        width, height, annotations = turn(self._files, found.path, width, height, found.annotations)
         return SampleRecord(
-            path=path,
+            path=found.path,
             file_name=name,
-            split=split or self._split_in(path.rpartition("/")[0]),
+            split=found.split,
             width=width,
             height=height,
             categories=distinct_categories(annotations),
             annotations=annotations,
-            content_key=key,
+            content_key=found.key,
             external_id=printable(external_id),
-            source_file=source,
+            source_file=found.source,
         )
 
     def _split_in(self, folder: str) -> str:
@@ -191,9 +208,8 @@ def _class_beside(files: Files, folder: str) -> str:
     place = next(index for index, part in enumerate(parts) if split_name(part))
     parent = "/".join(parts[:place])
     try:
-        with os.scandir(files.absolute(parent)) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError:
+        names = [name for name, kind in files.entries(parent) if kind in (FOLDER, LINKED_FOLDER)]
+    except Refused:
         return ""
     others = [name for name in names if not split_name(name) and name.lower() not in DESCRIBING]
     if place != len(parts) - 1 or len({split_name(name) for name in names} - {""}) > 1:

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -60,7 +59,7 @@ def read_json(files: Files, path: str) -> Spool:
     images = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
     annotations = tempfile.TemporaryFile()  # noqa: SIM115
     spool = Spool(path, images, annotations)
-    with Path(files.absolute(path)).open(encoding="utf-8-sig") as file:
+    with files.open_text(path) as file:
         for section, _, elements in stream_sections(file):
             if section == "images":
                 _spool_images(elements, spool)

@@ -1,22 +1,24 @@
-"""Files below a data set's root, and nothing outside it: the one rule of containment.
+"""Files below a data set's root, and nothing outside it: what an import asks of them, wherever they lie.
 
-Whatever a JSON, a ``data.yaml`` or a symbolic link says: a path is used only where it lies below the root after every
-link is resolved.
+Whatever a JSON or a ``data.yaml`` says: a path is used only where it lies below the root. ``local_files`` and ``object_files`` are
+the two places where files lie.
 """
 
 import codecs
-import os
 import posixpath
 import re
-import stat
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path
+from typing import NamedTuple, TextIO, TypeVar
 
 from vlm.formats.matching import best, fold, name_of, readings
 from vlm.formats.records import ReportSkip, is_unicode
-from vlm.imaging import SUFFIXES, ImageUnreadable
+from vlm.imaging import SUFFIXES, Source
+from vlm.roots import Root
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 SMALL = 1024  # bytes; only files below it are opened at an import, to tell images from pointers and error pages
 OUTSIDE = "It leads out of the data set's folder, and nothing in there ends like it; copy the file into the folder to import it."
@@ -67,6 +69,7 @@ _OWN_FOLDERS = frozenset({"thumbnails", "static"})  # where the images lie in th
 _THUMBNAILS = re.compile(r"[0-9a-f]{40}")  # the name of a folder of thumbnails, in which a file “folder” says of which
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _NEEDS_CARE = re.compile(r"^/|//|/$|(^|/)\.\.?(/|$)|^[A-Za-z]:")
+_HEAD = 32  # bytes by which an image is told from something else
 _LFS_HEAD = b"version https://git-lfs"
 _IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM|II[*+]\x00|MM\x00[*+]|....ftyp|\x00\x00\x00\x0cjP  |"
@@ -86,17 +89,78 @@ class Refused(Exception):
     """A path is not used; the message is the reason, for the list of skips."""
 
 
-class Files:
-    """Looks files up below a root. Paths are relative to the root, with '/' between folders."""
+class Status(NamedTuple):
+    """What is known of a file without opening it: ``key`` changes whenever its content does, ``modified`` are seconds since 1970."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = os.path.realpath(root)
-        self._prefix = self.root.rstrip("/") + "/"
-        # Most files of a data set share a few folders; each is resolved once.
-        self._folder_is_inside = lru_cache(maxsize=65_536)(self._resolves_inside)
+    size: int
+    key: str
+    modified: float
 
-    def absolute(self, path: str) -> str:
-        return self._prefix + path
+
+FOLDER, FILE, LINKED_FOLDER, OTHER = "folder", "file", "link to a folder", "other"
+
+
+class Entry(NamedTuple):
+    """What lies in a folder: ``kind`` is ``FOLDER``, ``FILE``, ``LINKED_FOLDER`` or ``OTHER`` (a pipe, a link that leads nowhere)."""
+
+    name: str
+    kind: str
+
+
+class Files(ABC):
+    """Looks files up below a root. Paths are relative to the root, with '/' between folders.
+
+    Args:
+        prefix: what stands before each path in absolute paths of this machine or in URLs, with its slash.
+    """
+
+    def __init__(self, root: Root, *, prefix: str) -> None:
+        self.root = root
+        self._prefix = prefix
+
+    @abstractmethod
+    def status(self, path: str) -> Status | None:
+        """Return the status of a regular file, ``None`` where there is nothing at ``path``.
+
+        Raises:
+            Refused: it resolves to outside, is no regular file, or may not be looked at.
+        """
+
+    def now(self, path: str) -> Status | None:
+        """Return the status of one file by itself, without looking the others over."""
+        return self.status(path)
+
+    @abstractmethod
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """Return what lies in a folder, in the order of its names. Raises ``Refused`` at once where it cannot be read."""
+
+    @abstractmethod
+    def is_folder(self, path: str) -> bool:
+        """Tell whether there is such a folder, inside."""
+
+    @abstractmethod
+    def is_link(self, path: str) -> bool:
+        """Tell whether there is a link at ``path``, wherever it leads."""
+
+    @abstractmethod
+    def read_head(self, path: str, size: int) -> bytes:
+        """Return the first bytes of a file.
+
+        Raises:
+            Refused: it cannot be read.
+        """
+
+    @abstractmethod
+    def open_text(self, path: str, *, errors: str = "strict") -> TextIO:
+        """Open a file as UTF-8 text, with or without its mark. Raises ``OSError``, ``Refused``."""
+
+    @abstractmethod
+    def picture(self, path: str) -> Source:
+        """Return a picture whose head is to be read, opened bit by bit where it is no file here."""
+
+    def each(self, items: Iterable[Item], work: Callable[[Item], Done]) -> Iterator[Done]:
+        """Yield what ``work`` makes of each item, in order; ahead and in threads where files answer late."""
+        return map(work, items)
 
     def relative(self, base: str, path: str) -> str:
         """Return ``path``, as written in a file of the folder ``base``, relative to the root.
@@ -116,31 +180,6 @@ class Files:
             raise Refused(OUTSIDE)
         return "" if joined == "." else joined
 
-    def status(self, path: str) -> os.stat_result | None:
-        """Return the status of a regular file, ``None`` where there is nothing at ``path``.
-
-        Raises:
-            Refused: it resolves to outside, is no regular file, or may not be looked at.
-        """
-        full = self._prefix + path
-        try:
-            status = os.lstat(full)
-            if not self._folder_is_inside(full.rpartition("/")[0]):
-                raise Refused(LINK_OUTSIDE)
-            if stat.S_ISLNK(status.st_mode):
-                if not self._resolves_inside(full):
-                    raise Refused(LINK_OUTSIDE)
-                status = os.stat(full)  # noqa: PTH116 - called once per image of a million
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except UnicodeEncodeError:
-            raise Refused(NOT_UNICODE) from None
-        except (OSError, ValueError) as error:
-            raise Refused(f"It cannot be looked at ({getattr(error, 'strerror', None) or error}).") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused("It is no regular file.")
-        return status
-
     def image(self, path: str) -> str | None:
         """Return the content key of the image at ``path``, ``None`` where there is no file.
 
@@ -152,14 +191,14 @@ class Files:
             return None
         if not is_unicode(path):
             raise Refused(NOT_UNICODE)
-        if not status.st_size:
+        if not status.size:
             raise Refused("The file is empty.")
         suffix = suffix_of(path)
         if suffix and suffix not in SUFFIXES:
             raise Refused(f"The ending “{suffix}” is none of an image format that is read.")
-        if not suffix or status.st_size < SMALL:
-            self._check_head(path)
-        return f"{status.st_size}-{status.st_mtime_ns}"
+        if not suffix or status.size < SMALL:
+            _check_head(self.read_head(path, _HEAD))
+        return status.key
 
     def listing(self, folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
         """Return the paths of the folders in a folder, and of its files with one of the endings; sorted, none hidden.
@@ -169,35 +208,23 @@ class Files:
         """
         folders: list[str] = []
         others: list[str] = []
-        try:
-            with os.scandir(self._prefix + folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.name.lower().endswith(suffixes):
-                        others.append(f"{folder}/{entry.name}" if folder else entry.name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{folder}/{entry.name}" if folder else entry.name)
-        except OSError as error:
-            raise Refused(f"The folder cannot be read ({error.strerror}).") from error
-        return sorted(folders), sorted(others)
-
-    def is_folder(self, path: str) -> bool:
-        full = self._prefix + path
-        try:
-            return os.path.isdir(full) and self._resolves_inside(full)  # noqa: PTH112
-        except (OSError, ValueError):
-            return False
+        for name, kind in self.entries(folder):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(suffixes):
+                others.append(f"{folder}/{name}" if folder else name)
+            elif kind == FOLDER:
+                folders.append(f"{folder}/{name}" if folder else name)
+        return folders, others
 
     def has_images(self, path: str) -> bool:
         """Return whether a folder itself holds files that may be images."""
         try:
-            with os.scandir(self.absolute(path)) as entries:
-                return any(
-                    not entry.name.startswith(".") and suffix_of(entry.name) not in _COMPANIONS and entry.is_file()
-                    for entry in entries
-                )
-        except OSError:
+            return any(
+                kind == FILE and not name.startswith(".") and suffix_of(name) not in _COMPANIONS
+                for name, kind in self.entries(path)
+            )
+        except Refused:
             return False
 
     def read_text(self, path: str, *, max_bytes: int) -> str:
@@ -209,8 +236,8 @@ class Files:
         status = self.status(path)
         if status is None:
             raise Refused("There is no such file.")
-        if status.st_size > max_bytes:
-            raise Refused(f"It has {status.st_size:,} bytes, more than the {max_bytes:,} that are read of such a file.")
+        if status.size > max_bytes:
+            raise Refused(f"It has {status.size:,} bytes, more than the {max_bytes:,} that are read of such a file.")
         content = self.read_head(path, max_bytes)
         if reason := not_text(content):
             raise Refused(reason)
@@ -222,31 +249,12 @@ class Files:
                 f"It is not UTF-8 text: line {line:,} has bytes of another encoding; save it as UTF-8."
             ) from None
 
-    def read_head(self, path: str, size: int) -> bytes:
-        """Return the first bytes of a file.
 
-        Raises:
-            Refused: it cannot be read.
-        """
-        try:
-            with Path(self._prefix + path).open("rb") as file:
-                return file.read(size)
-        except OSError as error:
-            raise Refused(f"It cannot be read ({error.strerror}).") from error
-
-    def _resolves_inside(self, full: str) -> bool:
-        return _lies_in(self.root, os.path.realpath(full))
-
-    def _check_head(self, path: str) -> None:
-        try:
-            with open(self._prefix + path, "rb") as file:  # noqa: PTH123 - as above
-                head = file.read(32)
-        except OSError as error:
-            raise Refused(f"It cannot be read ({error.strerror}).") from error
-        if head.startswith(_LFS_HEAD):
-            raise Refused(LFS_POINTER)
-        if not _IMAGE_HEAD.match(head):
-            raise Refused("It is no image: its content begins like none of the formats that are read.")
+def _check_head(head: bytes) -> None:
+    if head.startswith(_LFS_HEAD):
+        raise Refused(LFS_POINTER)
+    if not _IMAGE_HEAD.match(head):
+        raise Refused("It is no image: its content begins like none of the formats that are read.")
 
 
 def not_text(head: bytes) -> str:
@@ -288,27 +296,6 @@ class Elsewhere:
         return None
 
 
-def _lies_in(root: str, resolved: str) -> bool:
-    """Tell whether a path is ``root`` or below it; both have been resolved."""
-    return resolved == root or resolved.startswith(root.rstrip("/") + "/")
-
-
-def locate(root: Path, path: str) -> Path:
-    """Return the file of a sample, which must lie below the root whatever links have been laid since the import.
-
-    Raises:
-        ImageUnreadable: it is gone, or leads out of ``root``.
-    """
-    try:
-        base = os.path.realpath(root, strict=True)
-        found = os.path.realpath(Path(base, path), strict=True)
-    except (OSError, RuntimeError, ValueError):
-        raise ImageUnreadable(f"The file {path} is not there (any more).") from None
-    if not _lies_in(base, found):
-        raise ImageUnreadable(f"{path} leads out of the data set's folder, so it is not read.")
-    return Path(found)
-
-
 def walk_images(
     files: Files, folder: str, report: ReportSkip, companion: Callable[[str], None] = lambda path: None
 ) -> Iterator[str]:
@@ -325,26 +312,24 @@ def walk_images(
     while pending:
         current = pending.pop()
         try:
-            with os.scandir(files.absolute(current)) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            report(current, f"The folder cannot be read ({error.strerror}).")
+            found = files.entries(current)
+        except Refused as refused:
+            report(current, str(refused))
             continue
-        own = _is_own(current, {entry.name for entry in found})
+        own = _is_own(files, current)
         if own and current:
             continue
         folders = []
-        for entry in found:
-            name = entry.name
+        for name, kind in found:
             if name.startswith(".") or name in _IGNORED_FOLDERS or (own and name in _OWN_FOLDERS):
                 continue
             path = f"{current}/{name}" if current else name
-            if entry.is_dir(follow_symlinks=False):
+            if kind == FOLDER:
                 if is_unicode(name):
                     folders.append(path)
                 else:
                     report(path, NOT_UNICODE)
-            elif entry.is_symlink() and _leads_to_folder(entry):
+            elif kind == LINKED_FOLDER:
                 report(path, "It is a link to a folder; such links are not followed.")
             elif suffix_of(name) in _COMPANIONS:
                 companion(path)
@@ -353,14 +338,27 @@ def walk_images(
         pending.extend(reversed(folders))
 
 
-def _leads_to_folder(link: os.DirEntry[str]) -> bool:
-    """Tell whether a link leads to a folder; one that leads round in circles leads to nothing."""
-    try:
-        return link.is_dir()
-    except OSError:
-        return False
+def walk_folders(files: Files, *, without: str) -> Iterator[str]:
+    """Yield all folders, '' first, but hidden ones and those of one name; links are not followed, what cannot be read is passed over."""
+    pending = [""]
+    while pending:
+        current = pending.pop()
+        yield current
+        try:
+            found = files.entries(current)
+        except Refused:
+            continue
+        names = (name for name, kind in found if kind == FOLDER and name != without and name[0] != ".")
+        pending.extend(reversed([f"{current}/{name}" if current else name for name in names]))
 
 
-def _is_own(folder: str, names: set[str]) -> bool:
+def _is_own(files: Files, folder: str) -> bool:
     """Tell whether a folder is DataVisor's own: a data folder, or thumbnails that were put elsewhere."""
-    return bool(_OWN_FILES & names) or ("folder" in names and bool(_THUMBNAILS.fullmatch(name_of(folder))))
+
+    def has(name: str) -> bool:
+        try:
+            return files.status(f"{folder}/{name}" if folder else name) is not None
+        except Refused:
+            return True
+
+    return any(map(has, _OWN_FILES)) or bool(_THUMBNAILS.fullmatch(name_of(folder)) and has("folder"))

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from vlm.formats.base import Found, ImportFormat
 from vlm.formats.files import Files, Refused, suffix_of, walk_images
@@ -41,23 +40,22 @@ class _Layout:
     has_classes: bool
 
 
-def scan_folder(root: Path) -> Scan:
+def scan_folder(files: Files) -> Scan:
     """Look over a folder of images.
 
     Raises:
         ImportFailed: there is no image in it.
     """
-    files = Files(root)
     companions = _Companions()
     folders = Counter(posixpath.dirname(path) for path in walk_images(files, "", _ignore, companions.see))
     if not folders:
-        raise ImportFailed(f"There is no image in “{root}”. Give the folder that holds the images.")
+        raise ImportFailed(f"There is no image in “{files.root}”. Give the folder that holds the images.")
     masks = mask_folders(files, folders)
     described = [
         Skip(
             f"{folder} ({folders.pop(folder):,} pictures)",
-            f"They are called as those in “{photos or root.name}”, so they are taken for masks of these and are no samples. Import "
-            "this folder by itself if they are photos.",
+            f"They are called as those in “{photos or files.root.parts[-1]}”, so they are taken for masks of these and are no samples. "
+            "Import this folder by itself if they are photos.",
         )
         for folder, photos in masks.items()
     ]
@@ -88,7 +86,7 @@ def scan_folder(root: Path) -> Scan:
                 external_id="",
             )
 
-    return Scan(Path(files.root), "folder", folders.total(), records, notes=[*described, *companions.notes()])
+    return Scan(files.root, "folder", folders.total(), records, notes=[*described, *companions.notes()])
 
 
 def _layout(folders: dict[_Folder, int]) -> _Layout:
@@ -191,5 +189,5 @@ FORMAT = ImportFormat(
     label="folder of images",
     layout="images, nested or flat; folders `train`, `val`, `test` become splits, class folders become categories",
     find=lambda files: Found(),
-    scan=lambda root, descriptions: scan_folder(root),
+    scan=lambda files, descriptions: scan_folder(files),
 )

@@ -1,11 +1,11 @@
 """Pictures that describe other pictures: masks and label maps in a folder of their own, each called as the photo it is of."""
 
-import os
+import posixpath
 import re
 from collections.abc import Collection, Iterator
 from itertools import islice
 
-from vlm.formats.files import Files
+from vlm.formats.files import FILE, OTHER, Files, Refused
 
 # Folders that describe the pictures beside them.
 DESCRIBING = frozenset(
@@ -66,9 +66,9 @@ def _are_masks(files: Files, folder: str, photos: str) -> bool:
 
 def _stems(files: Files, folder: str) -> Iterator[str]:
     try:
-        with os.scandir(files.absolute(folder)) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and not entry.is_dir():
-                    yield os.path.splitext(entry.name)[0].casefold()  # noqa: PTH122 - of a name alone
-    except OSError:
+        found = files.entries(folder)
+    except Refused:
         return
+    for name, kind in found:
+        if kind in (FILE, OTHER) and not name.startswith("."):
+            yield posixpath.splitext(name)[0].casefold()

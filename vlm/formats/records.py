@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vlm.errors import Refusal
+from vlm.roots import Root
 from vlm.samples import Annotation
 
 __all__ = ["Annotation", "ImportFailed", "SampleRecord", "Scan", "Skip"]
@@ -68,7 +68,7 @@ class Scan:
     skips too. Iterating raises ``ImportFailed`` at the end where nothing came.
     """
 
-    root: Path
+    root: Root
     format: str
     total: int | None
     records: Callable[[ReportSkip], Iterator[SampleRecord]] = field(repr=False)

@@ -5,12 +5,12 @@ pictures upright; a JSON may describe the stored one. Which of both it does is t
 alone turns nothing.
 """
 
-import os
 from collections.abc import Sequence
 
 from PIL import Image
 
-from vlm.formats.files import suffix_of
+from vlm.errors import RootAway
+from vlm.formats.files import Files, suffix_of
 from vlm.imaging import FORMATS
 from vlm.samples import Annotation
 
@@ -27,13 +27,13 @@ Box = tuple[float, float, float, float]
 
 
 def turn(
-    path: str, width: int | None, height: int | None, annotations: tuple[Annotation, ...]
+    files: Files, path: str, width: int | None, height: int | None, annotations: tuple[Annotation, ...]
 ) -> tuple[int | None, int | None, tuple[Annotation, ...]]:
-    """Return the size and the annotations of the upright picture, given what a JSON says of the file at ``path``."""
+    """Return the size and the annotations of the upright picture, given what a JSON says of a file."""
     if not width or not height or width == height:
         return width, height, annotations
-    orientation = orientation_of(path)
-    if orientation not in _ON_ITS_SIDE or not _describes_stored(path, width, height):
+    orientation = orientation_of(files, path)
+    if orientation not in _ON_ITS_SIDE or not _describes_stored(files, path, width, height):
         return width, height, annotations
     turned = tuple(
         Annotation(annotation.category, annotation.box and turn_box(annotation.box, orientation, width, height))
@@ -51,32 +51,31 @@ def turn_box(box: Sequence[float], orientation: int, width: int, height: int) ->
     return left, top, box_height, box_width
 
 
-def orientation_of(path: str) -> int:
+def orientation_of(files: Files, path: str) -> int:
     """Return the EXIF orientation of a file, 1 where it has none; reads no more than its head."""
     suffix = suffix_of(path)
     if suffix not in _JPEG and suffix not in _WITH_EXIF:
         return 1
     try:
-        # Once per image of a million: without the layers of Python's files.
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            head = os.read(descriptor, _HEAD if suffix in _WITH_EXIF else _JPEG_HEAD)
-        finally:
-            os.close(descriptor)
+        head = files.read_head(path, _HEAD if suffix in _WITH_EXIF else _JPEG_HEAD)
         if not any(mark in head for mark in _MARKS):
             return 1
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(files.picture(path), formats=FORMATS) as image:
             value = image.getexif().get(_ORIENTATION, 1)
+    except RootAway:
+        raise
     except Exception:  # noqa: BLE001 - decoders raise almost anything; tagging will say what is wrong with it
         return 1
     return value if isinstance(value, int) else 1
 
 
-def _describes_stored(path: str, width: int, height: int) -> bool:
+def _describes_stored(files: Files, path: str, width: int, height: int) -> bool:
     """Tell whether a size is rather that of the stored picture than that of the upright one."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(files.picture(path), formats=FORMATS) as image:
             stored = image.size
+    except RootAway:
+        raise
     except Exception:  # noqa: BLE001 - as above
         return False
     shape = width / height

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm.formats.base import Found, ImportFormat
-from vlm.formats.files import LINK_OUTSIDE, Elsewhere, Files, Refused, walk_images
+from vlm.formats.files import LINK_OUTSIDE, Elsewhere, Files, Refused, walk_folders, walk_images
+from vlm.formats.local_files import LocalFiles
 from vlm.formats.matching import Ambiguous, best, readings, split_in, split_name
 from vlm.formats.plain_yaml import YAMLBroken
 from vlm.formats.records import Annotation, ImportFailed, ReportSkip, SampleRecord, Scan, Skip, distinct_categories
@@ -90,67 +91,89 @@ def _is_meant(files: Files, path: str) -> bool:
         return False
 
 
-def scan_yolo(root: Path, paths: list[str]) -> Scan:
-    """Read a YOLO data set; ``paths`` has its description relative to ``root``, if there is one.
+def scan_yolo(files: Files, paths: list[str]) -> Scan:
+    """Read a YOLO data set; ``paths`` has its description, if there is one.
 
     Raises:
         ImportFailed: there are several, the description cannot be read, or it leads to no images.
     """
-    files = Files(root)
     if len(paths) > 1:
-        raise ImportFailed(f"“{root}” has several descriptions ({', '.join(paths)}). Give the path of one of them.")
+        raise ImportFailed(
+            f"“{files.root}” has several descriptions ({', '.join(paths)}). Give the path of one of them."
+        )
     description = describe(files, paths[0]) if paths else without_description(files)
     reasons: dict[str, None] = {}
     total = sum(1 for _ in _images(files, description, lambda path, reason: reasons.setdefault(f"{path}: {reason}")))
     if not total:
         why = " ".join(list(reasons)[:_TOLD])
         raise ImportFailed(
-            f"“{description.path or root}” leads to no images below “{root}”. Check its “train”, “val” and “test”. {why}".strip()
+            f"“{description.path or files.root}” leads to no images below “{files.root}”. "
+            f"Check its “train”, “val” and “test”. {why}".strip()
         )
 
     def records(report: ReportSkip) -> Iterator[SampleRecord]:
         seen: set[int] = set()
+
+        def wanted() -> Iterator[tuple[str, str, str]]:
+            for split, image in _images(files, description, report):
+                fingerprint = hash(image)
+                if fingerprint in seen:
+                    report(image, f"It is in more than one split or list; the one in “{split}” is left out.")
+                    continue
+                seen.add(fingerprint)
+                try:
+                    key = files.image(image)
+                    if key is None:
+                        raise Refused("The file is missing.")
+                except Refused as refused:
+                    report(image, str(refused))
+                    continue
+                yield split, image, key
+
         labelled = False
-        for split, image in _images(files, description, report):
-            fingerprint = hash(image)
-            if fingerprint in seen:
-                report(image, f"It is in more than one split or list; the one in “{split}” is left out.")
-                continue
-            seen.add(fingerprint)
-            try:
-                key = files.image(image)
-                if key is None:
-                    raise Refused("The file is missing.")
-            except Refused as refused:
-                report(image, str(refused))
-                continue
-            label = _label_path(files, image, report)
-            labelled = labelled or label is not None
-            size, annotations = _annotations(files, description, image, label, report)
-            yield SampleRecord(
-                path=image,
-                file_name=image,
-                split=split,
-                width=size[0] if size else None,
-                height=size[1] if size else None,
-                categories=distinct_categories(annotations),
-                annotations=annotations,
-                content_key=key,
-                external_id="",
-            )
+        for record, has_label, told in files.each(wanted(), lambda found: _record(files, description, *found)):
+            labelled = labelled or has_label
+            for skip in told:
+                report(skip.path, skip.reason)
+            yield record
         if seen and not labelled:
             report(
                 description.path or "labels",
                 "No image has a label file: they are looked for in “labels” parallel to “images”, and beside the images.",
             )
 
-    return Scan(Path(files.root), "yolo", total, records)
+    return Scan(files.root, "yolo", total, records)
+
+
+def _record(
+    files: Files, description: Description, split: str, image: str, key: str
+) -> tuple[SampleRecord, bool, list[Skip]]:
+    """Return the record of an image, whether it has a label file, and what is to be reported of that."""
+    told: list[Skip] = []
+
+    def report(path: str, reason: str) -> None:
+        told.append(Skip(path, reason))
+
+    label = _label_path(files, image, report)
+    size, annotations = _annotations(files, description, image, label, report)
+    record = SampleRecord(
+        path=image,
+        file_name=image,
+        split=split,
+        width=size[0] if size else None,
+        height=size[1] if size else None,
+        categories=distinct_categories(annotations),
+        annotations=annotations,
+        content_key=key,
+        external_id="",
+    )
+    return record, label is not None, told
 
 
 def _root_of(path: Path, allowed: Callable[[Path], bool]) -> Path:
     """Return the folder that holds a description and the images that it leads to, at most two above its own."""
     root = path.parent
-    files = Files(root)
+    files = LocalFiles(root)
     try:
         description = describe(files, path.name)
     except ImportFailed:
@@ -212,7 +235,7 @@ def _source(files: Files, description: Description, written: str) -> str:
                 return path
         except Refused:
             continue
-        linked = linked or (bool(path) and Path(files.absolute(path)).is_symlink())
+        linked = linked or (bool(path) and files.is_link(path))
     if linked:
         raise Refused(LINK_OUTSIDE)
     found = _folder_elsewhere(files, written)
@@ -239,12 +262,8 @@ def _folder_elsewhere(files: Files, written: str) -> str | None:
     if not ends:
         return None
     shortest = ends[-1]
-    candidates = []
-    for folder, folders, _ in os.walk(files.root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "labels"]
-        path = os.path.relpath(folder, files.root).replace(os.sep, "/")
-        if tuple(path.split("/"))[-len(shortest) :] == shortest:
-            candidates.append(path)
+    folders = walk_folders(files, without="labels")
+    candidates = [path for path in folders if tuple(path.split("/"))[-len(shortest) :] == shortest]
     return best(readings(written)[0], candidates) if candidates else None
 
 
@@ -297,7 +316,7 @@ def _annotations(
     if not objects:
         return None, ()
     try:
-        size = image_size(Path(files.absolute(image)))
+        size = image_size(files.picture(image))
     except ImageUnreadable:
         size = None  # it stays a sample: tagging will say what is wrong with it
     return size, tuple(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
+from vlm.errors import RootAway
 from vlm.moondream import EngineError
 from vlm.runs import ahead
 from vlm.runs.errors import ModelMismatch
@@ -127,9 +128,9 @@ def _pass(
                         continue
                 if time.monotonic() - saved_at >= COMMIT_SECONDS:
                     save()
-        except EngineError:
+        except (EngineError, RootAway):
             if not held_back:
-                save()  # what was answered before the device failed
+                save()  # what was answered before the device failed, or the bucket went away
             raise
     save()
     return done

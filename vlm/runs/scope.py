@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from django.conf import settings
 
@@ -13,6 +12,7 @@ from vlm.moondream import ModelUnavailable, identity
 from vlm.moondream.hub import MODEL as PINNED_MODEL
 from vlm.moondream.hub import REVISION as PINNED_REVISION
 from vlm.process import ModelSpec, sample_store
+from vlm.roots import root_of
 from vlm.runs.errors import NotGrouped
 from vlm.runs.options import RunOptions
 from vlm.samples import Question, SampleFilter, asking, finding, merging, progress, sharing, where
@@ -113,7 +113,8 @@ def job(run: TaggingRun, stop: threading.Event | None = None) -> Job:
         dataset_id=run.dataset_id,
         run_id=run.pk or 0,
         worker=run.worker,
-        root=Path(run.dataset.root),
+        root=root_of(run.dataset.root),
+        root_wait=settings.ROOT_WAIT,
         wanted=wanted,
         questions=questions(run),
         vocabulary=run.vocabulary,

@@ -300,8 +300,8 @@ class Crew:
             )
         if not hello.sees_images:
             raise WorkerRefused(
-                f"{member.title} does not see the images: there is no folder {self.terms.root} on its machine. Mount it there under "
-                "the same path, or put the images where every machine reaches them."
+                f"{member.title} does not see the images: {self.terms.root} cannot be read on its machine. Mount that folder there "
+                "under the same path; for a bucket, install datavisor[objects] there and set its credentials in the environment."
             )
         member.state = "loading"
         self._send(member, partial(self._loaded, member), "load")

@@ -6,15 +6,16 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from vlm.formats.files import locate
-from vlm.imaging import ImageUnreadable, read_picture
+from vlm.errors import RootAway
+from vlm.imaging import ImageUnreadable, Source, read_picture
 from vlm.measures import Measures
+from vlm.roots import GivenUp, Patience
 from vlm.samples import Head, Pending
 from vlm.scoring.job import Asking
 
@@ -38,23 +39,35 @@ class Decoded:
     head: Head | None = None
 
 
+Box: TypeAlias = "queue.Queue[Decoded | RootAway | GivenUp]"
+
+
 @contextmanager
-def decoded_ahead(samples: Iterator[Pending], job: Asking, tagger: Tagger) -> Iterator[Iterator[Decoded]]:
+def decoded_ahead(
+    samples: Iterator[Pending], job: Asking, tagger: Tagger, stop: threading.Event
+) -> Iterator[Iterator[Decoded]]:
     """Decode ``samples`` in threads while the model works; yields them in order, a bounded number ahead.
+
+    While their root is away the threads wait; once ``stop`` is set, what waits is left out, and all behind it. ``RootAway`` comes
+    in the place of the first sample that was waited for too long.
 
     Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
     """
     decoders = decode_threads(tagger.device)
     ahead = 2 * max(1, tagger.batch_size) + decoders
-    tasks: queue.Queue[tuple[Pending, queue.Queue[Decoded]] | None] = queue.Queue()
+    tasks: queue.Queue[tuple[Pending, Box] | None] = queue.Queue()
+    patiently = Patience(job.root, stop=stop, seconds=job.root_wait)
 
     def work() -> None:
         while (task := tasks.get()) is not None:
             sample, box = task
-            box.put(decode(sample, job, tagger))
+            try:
+                box.put(decode(sample, job, tagger, patiently))
+            except (RootAway, GivenUp) as error:
+                box.put(error)
 
     def results() -> Iterator[Decoded]:
-        boxes: list[queue.Queue[Decoded]] = []
+        boxes: list[Box] = []
         more = True
         while more or boxes:
             while more and len(boxes) < ahead:
@@ -62,11 +75,16 @@ def decoded_ahead(samples: Iterator[Pending], job: Asking, tagger: Tagger) -> It
                 if sample is None:
                     more = False
                     break
-                box: queue.Queue[Decoded] = queue.Queue(1)
+                box: Box = queue.Queue(1)
                 tasks.put((sample, box))
                 boxes.append(box)
             if boxes:
-                yield boxes.pop(0).get()
+                decoded = boxes.pop(0).get()
+                if isinstance(decoded, GivenUp):
+                    return
+                if isinstance(decoded, RootAway):
+                    raise decoded
+                yield decoded
 
     threads = [threading.Thread(target=work, name=f"decode-{index}", daemon=True) for index in range(decoders)]
     for thread in threads:
@@ -94,12 +112,25 @@ def decode_threads(device: str, cores: int = 0) -> int:
     return 2 if device == "cpu" else min(MOST_DECODERS, cores or os.cpu_count() or 2)
 
 
-def decode(sample: Pending, job: Asking, tagger: Tagger) -> Decoded:
-    """Read and crop one image. Whatever is wrong with it is its own affair."""
+def decode(
+    sample: Pending,
+    job: Asking,
+    tagger: Tagger,
+    patiently: Callable[[Callable[[], Source]], Source] = lambda read: read(),
+) -> Decoded:
+    """Read and crop one image. Whatever is wrong with it is its own affair; that its root is away is not.
+
+    Args:
+        patiently: calls what it is given, and may wait for the root; see :class:`~vlm.roots.Patience`.
+
+    Raises:
+        RootAway: the root does not answer.
+        GivenUp: by ``patiently``.
+    """
     try:
-        path = locate(job.root, sample.path)
+        source = patiently(partial(job.root.source, sample.path))
         picture = read_picture(
-            path,
+            source,
             max_pixels=job.max_pixels,
             enough=partial(tagger.enough, detail=job.detail),
             digested=True,
@@ -108,6 +139,8 @@ def decode(sample: Pending, job: Asking, tagger: Tagger) -> Decoded:
         prepared = tagger.prepare(picture.image, job.detail, size=picture.size)
         head = Head.of(picture.size, picture.exif)
         return Decoded(sample, prepared, "", picture.digest, picture.measures, head)
+    except (RootAway, GivenUp):
+        raise
     except ImageUnreadable as error:
         return Decoded(sample, None, str(error))
     except Exception as error:

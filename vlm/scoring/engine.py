@@ -50,6 +50,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the model failed. What was yielded before is good.
+            RootAway: the images could not be reached for long. What was yielded before is good.
         """
         ...
 
@@ -86,7 +87,7 @@ class Local:
         """
         tagger, more = self._tagger, True
         in_flight: deque[Asked] = deque()
-        with batches_of(job.batch_size, tagger), decoded_ahead(samples, job, tagger) as images:
+        with batches_of(job.batch_size, tagger), decoded_ahead(samples, job, tagger, stop) as images:
             while True:
                 while more and not stop.is_set() and len(in_flight) < tagger.in_flight:
                     with timed("decode", waited):

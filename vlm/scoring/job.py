@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Literal
 
 from vlm.moondream.crops import Detail
+from vlm.roots import Root
 from vlm.samples import Question
 from vlm.samples.merging import BELOW_THRESHOLD, OFF_THE_LIST
 from vlm.samples.progress import Wanted
@@ -22,14 +22,15 @@ class Asking:
     """What is asked about each image, and what becomes a tag. It travels to workers, by value.
 
     Attributes:
-        root: folder of the data set.
+        root: of the data set.
         batch_size: images per pass; 0 for what fits.
+        root_wait: seconds that a root which is away is waited for.
         thresholds: dimension, or ``dimension:word``, → its own least probability.
         calibrations: dimension → the one in force for just these answers.
     """
 
     run_id: int
-    root: Path
+    root: Root
     vocabulary: Vocabulary
     mode: Mode
     detail: Detail
@@ -37,6 +38,7 @@ class Asking:
     min_mass: float
     batch_size: int
     max_pixels: int
+    root_wait: float = 0
     thresholds: Mapping[str, float] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datavisor import __version__
+from vlm.errors import RootAway, RootRefused
 from vlm.moondream import EngineError
+from vlm.roots import LocalRoot, Patience, root_of
 from vlm.samples import Pending, Result
 from vlm.scoring.answering import ask
 from vlm.scoring.decoding import decode, decode_threads
@@ -92,7 +94,16 @@ class Answered:
 
 def sees(root: str) -> bool:
     """Return whether the images below ``root`` can be reached from this machine."""
-    return Path(root).is_dir()
+    place = root_of(root)
+    if isinstance(place, LocalRoot):
+        return place.path.is_dir()
+    try:
+        place.probe()
+    except RootRefused:
+        return False
+    except RootAway:
+        pass  # which is waited for
+    return True
 
 
 class Worker:
@@ -150,10 +161,13 @@ class Worker:
 
         Raises:
             EngineError: the model failed.
+            RootAway: the images could not be reached for long.
         """
         start = time.perf_counter()
         tagger, decoders = self._loaded()
-        batch = list(decoders.map(lambda sample: decode(sample, job, tagger), samples))
+        # A run that is stopped waits for no worker: it ends this process.
+        patiently = Patience(job.root, stop=threading.Event(), seconds=job.root_wait)
+        batch = list(decoders.map(lambda sample: decode(sample, job, tagger, patiently), samples))
         with self._model, batches_of(job.batch_size, tagger):
             asked = ask(batch, job, tagger)
         # A GPU may still be at it, while the next call hands it the next batch.

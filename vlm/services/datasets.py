@@ -15,6 +15,7 @@ from vlm.datasets.importing import ImportDone, ImportPreview, Report
 from vlm.errors import Refusal
 from vlm.models import Dataset, ImportJob, SavedView, TaggingRun
 from vlm.process import accepting_store, sample_store
+from vlm.roots import LocalRoot, root_of
 from vlm.runs import state as runs_state
 from vlm.samples import Cursor, DatasetStats, SampleFilter, SampleRow, checking, ingest, progress, reading, rewording
 from vlm.services import vocabulary
@@ -52,13 +53,21 @@ def find(*, text: str) -> Dataset | None:
     return found
 
 
-def of_root(*, root: Path) -> Dataset | None:
-    return Dataset.objects.filter(root=str(root)).first()
+def root_named(*, text: str) -> str | None:
+    """Return the root that a folder or URL is, as data sets keep it; ``None`` where there is no such folder. Raises ``RootRefused``."""
+    root = root_of(text)
+    if isinstance(root, LocalRoot):
+        return str(root.path.resolve()) if root.path.is_dir() else None
+    return str(root)
 
 
-def name_of(*, root: Path) -> str:
-    """Return what the data set of a folder is called where nobody names it."""
-    return importing.name_of(root)
+def of_root(*, root: str) -> Dataset | None:
+    return Dataset.objects.filter(root=root).first()
+
+
+def name_of(*, root: str) -> str:
+    """Return what the data set of a folder or URL is called where nobody names it."""
+    return importing.name_of(root_of(root))
 
 
 def named(*, words: Iterable[str], limit: int) -> list[Dataset]:
@@ -120,14 +129,14 @@ def stats(*, datasets: Iterable[Dataset]) -> dict[int, DatasetStats]:
 # -- importing and deleting ------------------------------------------------------------------------------------------------
 def import_folder(
     *,
-    path: Path,
+    path: Path | str,
     name: str = "",
     format: str = "auto",
     dry_run: bool = False,
     report: Report = lambda _, __: None,
     looked: Report = lambda _, __: None,
 ) -> ImportDone:
-    """Import a folder in this thread. Raises ``ImportFailed``, ``StoreError``: nothing was written then.
+    """Import a folder in this thread. Raises ``ImportFailed``, ``RootRefused``, ``RootAway``, ``StoreError``: nothing was written then.
 
     ``looked`` is told how many files' heads were read after that; whoever breaks off there loses no more than the others'.
     """

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -12,6 +11,7 @@ from django.utils.text import slugify
 from vlm.formats import EXPORTS, ExportContext, ExportRow, export_rows
 from vlm.models import Dataset, words_by_dimension
 from vlm.process import sample_store
+from vlm.roots import root_of
 from vlm.samples import SampleFilter, columns, reading, values, where
 
 _LONGEST_PART = 60  # characters of a part of the file's name
@@ -56,7 +56,7 @@ def make(*, dataset: Dataset, filter: SampleFilter, format: str, view: str = "")
     with sample_store().read() as cursor:
         measured = values.has_measures(cursor, dataset.pk)
         brought = {column.name: column.kind for column in columns.columns(cursor, dataset.pk)}
-    root = Path(dataset.root)
+    root = root_of(dataset.root)
     context = ExportContext(dataset.name, root, dataset.format, dataset.imported, tuple(words), measured, brought)
     pieces = export_rows(_rows(dataset, filter, words), format=format, context=context)
     return written(

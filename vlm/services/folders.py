@@ -12,9 +12,9 @@ from datavisor.private import as_the_user_wants
 from vlm.errors import Refusal
 from vlm.formats import ExportRow
 from vlm.formats.export import xmp
-from vlm.formats.files import locate
 from vlm.imaging import ImageUnreadable
 from vlm.models import Dataset, words_by_dimension
+from vlm.roots import LocalRoot, root_of
 from vlm.samples import SampleFilter
 from vlm.services.exports import rows_of
 
@@ -60,36 +60,55 @@ def lay_out(
     words = words_by_dimension()
     if unknown := [name for name in by if name not in (SPLIT, *words)]:
         raise LayoutRefused(f"There is no “{unknown[0]}” to go by. There are: {', '.join((SPLIT, *words))}.")
-    root, target = Path(dataset.root).resolve(), into.expanduser().resolve()
-    if target == root or root in target.parents:
+    root, target = root_of(dataset.root), into.expanduser().resolve()
+    if isinstance(root, LocalRoot):
+        inside = root.path.resolve()
+        if target == inside or inside in target.parents:
+            raise LayoutRefused(
+                f"{target} lies within the data set, which would then hold its pictures twice. Choose a folder elsewhere."
+            )
+    elif not copy:
         raise LayoutRefused(
-            f"{target} lies within the data set, which would then hold its pictures twice. Choose a folder elsewhere."
+            f"The pictures lie at {root}, and nothing here can be a link to them. Say --copy for copies."
         )
 
     def place(row: ExportRow) -> None:
-        source = locate(root, row.path)
+        source = root.source(row.path)
         path = target.joinpath(*(_folder(row, name, words) for name in by), row.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not copy:
+        if not copy and isinstance(source, Path):
             path.symlink_to(source)
             return
-        with source.open("rb") as file, _new(path) as made:
+        with source.open("rb") if isinstance(source, Path) else source as file, _new(path) as made:
             shutil.copyfileobj(file, made)
-        shutil.copystat(source, path)
+        if isinstance(source, Path):
+            shutil.copystat(source, path)
 
     return _each(rows_of(dataset, filter), place)
 
 
 def write_sidecars(*, dataset: Dataset, filter: SampleFilter, into: Path | None = None) -> LaidOut:
-    """Write an XMP sidecar for each picture of a filter: beside it, or below another folder. Raises ``FilterError``."""
-    root = Path(dataset.root).resolve()
+    """Write an XMP sidecar for each picture of a filter: beside it, or below another folder.
+
+    Raises:
+        LayoutRefused: the pictures lie in a bucket, and no other folder is given.
+        FilterError: the filter cannot be read.
+    """
+    root = root_of(dataset.root)
+    if into is None and not isinstance(root, LocalRoot):
+        raise LayoutRefused(
+            f"Nothing is written to {root}, where the pictures lie. Give a folder for the sidecars with --into."
+        )
     target = into.expanduser().resolve() if into is not None else None
 
     def place(row: ExportRow) -> None:
-        # Beside the picture as the data set names it; a link out of the data set is followed nowhere.
-        beside = locate(root, row.path)
-        path = Path(xmp.name_of(str(beside))) if target is None else target / xmp.name_of(row.path)
-        if target is not None:
+        if target is None:
+            # Beside the picture as the data set names it; a link out of the data set is followed nowhere.
+            path = Path(xmp.name_of(str(root.source(row.path))))
+        else:
+            if isinstance(root, LocalRoot):
+                root.source(row.path)  # of what is gone there is nothing to say
+            path = target / xmp.name_of(row.path)
             path.parent.mkdir(parents=True, exist_ok=True)
         with _new(path) as file:
             file.write(xmp.packet(row))

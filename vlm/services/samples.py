@@ -5,16 +5,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
 from vlm import imaging, thumbnails
+from vlm.errors import RootAway
 from vlm.exif import Taken, taken
-from vlm.formats.files import locate
 from vlm.models import Dataset, TaggingRun, words_by_dimension
 from vlm.process import sample_store
+from vlm.roots import root_of
 from vlm.samples import Event, Facets, Page, SampleDetail, SampleFilter, SampleRow, counting, reading
 from vlm.samples import history as history_of
 
@@ -146,16 +146,16 @@ def neighbours(
 
 def file_facts(*, dataset: Dataset, sample: SampleRow) -> FileFacts | None:
     """Return what the head of a sample's file says; ``None`` if it cannot be read."""
-    path = locate(Path(dataset.root), sample.path)
+    root = root_of(dataset.root)
     try:
-        size, exif = imaging.header(path)
-        return FileFacts(size, path.stat().st_size, taken(exif))
-    except (imaging.ImageUnreadable, OSError):
+        size, exif = root.look(sample.path, imaging.header)
+        return FileFacts(size, root.size(sample.path), taken(exif))
+    except (imaging.ImageUnreadable, RootAway):
         return None
 
 
 def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | None:
-    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``.
+    """Return a WebP picture of the sample, ``None`` for an unknown sample. Raises ``ImageUnreadable``, ``RootAway``.
 
     One that cannot be kept, since the disk is full or takes no writes, is made anew each time.
     """
@@ -164,7 +164,8 @@ def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | Non
         return None
     try:
         path = thumbnails.thumbnail(
-            locate(Path(dataset.root), found[0].path),
+            root_of(dataset.root),
+            found[0].path,
             size=size,
             cache_dir=settings.THUMBNAIL_DIR,
             key=found[0].content_key,
@@ -177,7 +178,7 @@ def thumbnail(*, dataset: Dataset, sample_id: int, size: int) -> Thumbnail | Non
 
 
 def image(*, dataset: Dataset, sample_id: int) -> Thumbnail | None:
-    """Return the sample as a browser can show it, at most ``VIEW_SIZE`` pixels long. Raises ``ImageUnreadable``."""
+    """Return the sample as a browser can show it, at most ``VIEW_SIZE`` pixels long. Raises ``ImageUnreadable``, ``RootAway``."""
     return thumbnail(dataset=dataset, sample_id=sample_id, size=VIEW_SIZE)
 
 

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from vlm import services
+from vlm.errors import RootAway, RootRefused
 from vlm.formats import ImportFailed, asked_choices
 from vlm.forms import ImportForm, first_error
 from vlm.permissions import IMPORT
@@ -38,7 +39,7 @@ def import_new(request: Request) -> HttpResponse:
         if wants_json(request):
             return JsonResponse(
                 {
-                    "roots": [str(root) for root in settings.IMPORT_ROOTS],
+                    "roots": [*map(str, settings.IMPORT_ROOTS), *settings.IMPORT_URLS],
                     "formats": [name for name, _ in asked_choices()],
                     "recent": [answers.import_state(job) for job in services.datasets.recent_imports(limit=RECENT)],
                 }
@@ -59,10 +60,10 @@ def import_new(request: Request) -> HttpResponse:
                 return JsonResponse({"import": job.pk, "progress": reverse("import_job", args=[job.pk])}, status=202)
             return redirect("import_job", job.pk)
         preview = services.datasets.import_preview(path=path, name=form.cleaned_data["name"], format=chosen)
-    except ImportFailed as error:
+    except (ImportFailed, RootRefused, RootAway) as error:
         if wants_json(request):
             raise
-        return _asking(request, complaint=str(error), status=400)
+        return _asking(request, complaint=str(error), status=error.status)
     if wants_json(request):
         skipped: list[answers.Skipped] = [{"path": skip.path, "reason": skip.reason} for skip in preview.skips]
         return respond(
@@ -84,7 +85,7 @@ def _asking(request: Request, *, status: int = 200, **more: Any) -> HttpResponse
     """Draw the page as it was filled in, with the folders that lie where the path leads."""
     asked = request.POST or request.GET
     values: dict[str, Any] = {
-        "roots": settings.IMPORT_ROOTS,
+        "roots": [*settings.IMPORT_ROOTS, *settings.IMPORT_URLS],
         "formats": asked_choices(),
         "asked": asked,
         "name": request.POST.get("name", ""),
@@ -104,7 +105,7 @@ def import_folders(request: Request) -> HttpResponse:
     path = request.GET.get("path", "")
     if wants_json(request):
         return JsonResponse(asdict(services.datasets.folders(path=path)))
-    values = {"picked": path if "pick" in request.GET else "", "roots": settings.IMPORT_ROOTS}
+    values = {"picked": path if "pick" in request.GET else "", "roots": [*settings.IMPORT_ROOTS, *settings.IMPORT_URLS]}
     return render(request, "vlm/_folders.html", values | _listed(path))
 
 

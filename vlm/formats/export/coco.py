@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -29,7 +28,8 @@ from vlm.formats.base import (
 )
 from vlm.formats.coco import find_annotation_files
 from vlm.formats.coco_spool import identity, polygons_box, sized
-from vlm.formats.files import Files, Refused
+from vlm.formats.files import Refused
+from vlm.formats.files_of import files_of
 from vlm.formats.json_stream import JSONBroken, Section, stream_sections
 from vlm.formats.records import Annotation, printable
 
@@ -76,7 +76,7 @@ def _spool(stack: ExitStack) -> IO[bytes]:
 
 def _only_json(context: ExportContext) -> str:
     try:
-        found = find_annotation_files(Files(context.root))
+        found = find_annotation_files(files_of(context.root))
     except Refused:
         found = []
     if len(found) != 1:
@@ -121,15 +121,15 @@ class _Source:
         Raises:
             ExportFailed: it is gone, or is not what was imported.
         """
-        files = Files(context.root)
+        files = files_of(context.root)
         try:
-            status = files.status(self.path)
+            status = files.now(self.path)
             if status is None:
                 raise FileNotFoundError("it is not there any more")
             imported = context.imported.timestamp() if context.imported else None
-            if imported is not None and status.st_mtime > imported + _SECONDS:
+            if imported is not None and status.modified > imported + _SECONDS:
                 raise self._changed(context)
-            with Path(files.absolute(self.path)).open(encoding="utf-8-sig") as file:
+            with files.open_text(self.path) as file:
                 for section in stream_sections(file):
                     self._take(section)
         except (JSONBroken, Refused, OSError) as error:

@@ -4,12 +4,12 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from vlm.formats.base import ExportContext, ExportFormat, ExportRow, measure_object, said_time, size_of
+from vlm.formats.base import ExportContext, ExportFailed, ExportFormat, ExportRow, measure_object, said_time, size_of
 from vlm.formats.export.archive import Sink
 from vlm.formats.records import Annotation
+from vlm.roots import LocalRoot
 
 _NOT_A_FIELD = re.compile(r"\W+")
 
@@ -30,7 +30,13 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
     value as ``column_NAME``, and the data set's own annotations as ``ground_truth`` (with boxes) and ``categories`` (without).
     """
     sink = Sink()
-    root = context.root.resolve()
+    root = context.root
+    if not isinstance(root, LocalRoot):
+        raise ExportFailed(
+            f"FiftyOne reads pictures from disk, and these lie at {root}. Lay them out with “export_images --copy”, import that folder "
+            "as a data set of its own, or export as coco-stored or yolo."
+        )
+    base = root.base()
     metadata = {"name": context.dataset_name, "media_type": "image", "info": {"exported_by": "DataVisor"}}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("metadata.json", json.dumps(metadata))
@@ -38,17 +44,17 @@ def _fiftyone(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
             file.write(b'{"samples": [')
             opening = b""
             for row in rows:
-                file.write(opening + json.dumps(_fiftyone_sample(row, root, context)).encode())
+                file.write(opening + json.dumps(_fiftyone_sample(row, base, context)).encode())
                 opening = b",\n"
                 yield sink.take()
             file.write(b"]}\n")
     yield sink.take()
 
 
-def _fiftyone_sample(row: ExportRow, root: Path, context: ExportContext) -> dict[str, Any]:
+def _fiftyone_sample(row: ExportRow, base: str, context: ExportContext) -> dict[str, Any]:
     width, height = size_of(row, context) if any(a.box for a in row.annotations) else (0, 0)
     sample: dict[str, Any] = {
-        "filepath": str(root / row.path),
+        "filepath": base + row.path,
         "tags": list(dict.fromkeys(tag.tag for tag in row.tags)),
         "_media_type": "image",
         "datavisor_id": row.id,
@@ -96,7 +102,7 @@ def _relative_box(annotation: Annotation, across: int, down: int) -> list[float]
 
 FORMAT = ExportFormat(
     "fiftyone",
-    "a zip of `metadata.json` and `samples.json`, with absolute paths to the images",
+    "a zip of `metadata.json` and `samples.json`, with absolute paths to the images, which must lie on disk",
     "application/zip",
     ".zip",
     _fiftyone,

@@ -1,5 +1,6 @@
 """The pictures themselves, and lists of where they lie."""
 
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -7,8 +8,7 @@ from pathlib import Path
 
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow
 from vlm.formats.export.archive import NO_DATE, Lines, Listing, Sink
-from vlm.formats.files import locate
-from vlm.imaging import ImageUnreadable
+from vlm.imaging import ImageUnreadable, Source
 
 MOST = 4 << 30  # bytes of pictures in one zip, which is complete on disk before it is sent
 
@@ -20,14 +20,14 @@ def _pictures(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
         listing, unreadable = Listing(stack), Lines(stack)
         for row in listing.of(rows):
             try:
-                path = locate(context.root, row.path)
-                size += path.stat().st_size
+                source = context.root.source(row.path)
+                size += _size(source)
                 if size > MOST:
                     raise ExportFailed(
                         f"These pictures have more than {MOST / 2**30:.0f} GB. Narrow the filter, or lay them out as a folder on the "
                         "machine itself, with “export_images”."
                     )
-                with path.open("rb") as file:
+                with source.open("rb") if isinstance(source, Path) else source as file:
                     member = zipfile.ZipInfo(f"images/{row.path}", NO_DATE)
                     with archive.open(member, "w", force_zip64=True) as target:
                         while piece := file.read(CHUNK):
@@ -43,11 +43,19 @@ def _pictures(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
     yield sink.take()
 
 
+def _size(source: Source) -> int:
+    if isinstance(source, Path):
+        return source.stat().st_size
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return size
+
+
 def _files(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[bytes]:
-    """Write the whole path of each file on a line of its own."""
-    root = Path(context.root).resolve()
+    """Write the whole path or URL of each file on a line of its own."""
+    base = context.root.base()
     for row in rows:
-        path = str(root / row.path)
+        path = base + row.path
         if "\n" in path or "\r" in path:
             raise ExportFailed(
                 f"The name of image {row.id} has a line break, so no list of lines can hold it. Export as jsonl."
@@ -63,5 +71,9 @@ PICTURES = ExportFormat(
     _pictures,
 )
 FILES = ExportFormat(
-    "files", "the whole path of each picture, one a line, for other tools", "text/plain; charset=utf-8", ".txt", _files
+    "files",
+    "the whole path or URL of each picture, one a line, for other tools",
+    "text/plain; charset=utf-8",
+    ".txt",
+    _files,
 )

@@ -1,7 +1,6 @@
 """``import_dataset``: make a data set of a folder of images, a COCO JSON or a YOLO folder; or bring one up to date."""
 
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -17,7 +16,7 @@ class Command(DoorCommand):
     help = "Import a folder of images, a COCO data set or a YOLO data set. Importing again keeps all tags."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("path", type=Path, help="the data set's folder, or its JSON or data.yaml")
+        parser.add_argument("path", help="the data set's folder or URL (s3://, gs://, az://), or its JSON or data.yaml")
         parser.add_argument("--name", default="", help="of the data set (default: the folder's name)")
         parser.add_argument("--format", default=AUTO, choices=[AUTO, *IMPORTS], help="auto (default): find out")
         parser.add_argument("--dry-run", action="store_true", help="say what would be found, write nothing")

@@ -47,7 +47,7 @@ class Command(DoorCommand):
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--data", type=Path, metavar="FOLDER", help="your images instead of the bundled ones")
+        parser.add_argument("--data", metavar="FOLDER", help="your images instead of the bundled ones; or their URL")
         parser.add_argument(
             "--model",
             help="hub id or folder of the model (default: DATAVISOR_VLM_MODEL; else with --data vikhyatk/moondream2, "
@@ -59,21 +59,22 @@ class Command(DoorCommand):
         parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        data: Path | None = options["data"]
+        data: str | None = options["data"]
         if settings.IS_LOCAL and shown_host(options["host"]) not in settings.ALLOWED_HOSTS:
             raise CommandError(
                 f"On {options['host']} others could reach this server, and it would refuse them: set DATAVISOR_ALLOWED_HOSTS "
                 "and put a proxy in front of it (see the README), or leave --host out.",
                 returncode=USAGE,
             )
-        if data is not None and not data.is_dir():
+        root = str(DEMO_PHOTOS.resolve()) if data is None else services.datasets.root_named(text=str(data))
+        if root is None:
             raise CommandError(f"{data} is not a folder. Name the one your images lie in.", returncode=USAGE)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         call_command("migrate", interactive=False, verbosity=0)
         _collect_static()
         user, password = _administrator()
-        dataset = self._imported(data, options["no_progress"])
+        dataset = self._imported(root, own=data is not None, no_progress=options["no_progress"])
         model = chosen_model(options["model"], data)
         if model not in (options["model"], "", str(DEMO_CHECKPOINT)):
             dataset = None  # whoever comes back finds the page as it was left, and asks what there is to ask
@@ -101,16 +102,15 @@ class Command(DoorCommand):
         if code:
             raise CommandError(f"The server stopped with exit code {code}; the lines above say why.")
 
-    def _imported(self, data: Path | None, no_progress: bool) -> Dataset | None:
+    def _imported(self, root: str, *, own: bool, no_progress: bool) -> Dataset | None:
         """Return the data set to tag, imported or, if it is one's own, imported again."""
-        root = (data or DEMO_PHOTOS).resolve()
         known = services.datasets.of_root(root=root)
-        if data is None and (known.imported if known else services.datasets.names()):
+        if not own and (known.imported if known else services.datasets.names()):
             return known
         # A data set that is known may have more images by now, or its first import broke off.
-        new = DEMO_DATASET if data is None else _free_name(services.datasets.name_of(root=root))
+        new = DEMO_DATASET if not own else _free_name(services.datasets.name_of(root=root))
         name = known.name if known else new
-        call_command("import_dataset", str(root), name=name, no_progress=no_progress, stdout=self.stdout)
+        call_command("import_dataset", root, name=name, no_progress=no_progress, stdout=self.stdout)
         return services.datasets.find(text=name)
 
     def _tell_download(self, model: str) -> None:
@@ -184,7 +184,7 @@ class Command(DoorCommand):
             self.stdout.flush()
 
 
-def chosen_model(asked: str | None, data: Path | None) -> str:
+def chosen_model(asked: str | None, data: str | None) -> str:
     """Return the model to serve with: the asked one, else the last one at work here, else the demonstration's.
 
     Empty for that of the settings: where the environment names one, or with ``data``.
