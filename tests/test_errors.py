@@ -32,7 +32,16 @@ from vlm.routing import websocket_urlpatterns
 from vlm.samples import Answer, Result, SampleFilter
 from vlm.samples.merging import merge_batch
 
-NEVER_LEAVE_THEIR_ROOM = {"Refused", "JSONBroken", "YAMLBroken", "Ambiguous", "NotKept", "_GivenUp", "_Previewed"}
+NEVER_LEAVE_THEIR_ROOM = {
+    "Refused",
+    "JSONBroken",
+    "YAMLBroken",
+    "Ambiguous",
+    "NotKept",
+    "GivenUp",
+    "_GivenUp",
+    "_Previewed",
+}
 SENTENCE = "It rains <in>: take an umbrella."
 
 

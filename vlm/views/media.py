@@ -6,6 +6,7 @@ from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_safe
 
 from vlm import services
+from vlm.errors import RootAway
 from vlm.imaging import ImageUnreadable
 from vlm.views.access import Request, get_dataset
 from vlm.views.operations import File, operation
@@ -31,7 +32,7 @@ def thumbnail(request: Request, dataset_id: int, sample_id: int, size: int) -> H
         raise Problem(f"Thumbnails are {', '.join(map(str, services.samples.THUMBNAIL_SIZES))} pixels long.", 404)
     try:
         found = services.samples.thumbnail(dataset=dataset, sample_id=sample_id, size=size)
-    except ImageUnreadable:
+    except (ImageUnreadable, RootAway):
         return _placeholder(size)
     return _picture(request, found)
 
@@ -43,7 +44,7 @@ def image(request: Request, dataset_id: int, sample_id: int) -> HttpResponseBase
     dataset = get_dataset(request, dataset_id)
     try:
         found = services.samples.image(dataset=dataset, sample_id=sample_id)
-    except ImageUnreadable:
+    except (ImageUnreadable, RootAway):
         return _placeholder(640)
     return _picture(request, found)
 
