@@ -9,13 +9,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import obstore
 import pytest
 from django.core.management import CommandError, call_command
+from obstore.store import MemoryStore
 
 from tests.children import ROOT
 from tests.images import make_images
 from vlm import services
 from vlm.models import TaggingRun
+from vlm.roots import objects
 from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
 
@@ -43,6 +46,9 @@ class Reader:
         self.images = make_images(folder / "images", 12)
         for path in self.images.iterdir():
             path.rename(path.with_name(f"cam{int(path.stem) % 2 + 1}-{path.name}"))
+        self.bucket = MemoryStore()
+        for path in self.images.iterdir():
+            obstore.put(self.bucket, path.name, path.read_bytes())
 
     def ready_for(self, arguments: list[str]) -> list[str]:
         """Bring about what a command needs, and return it with what a reader would put into it."""
@@ -96,6 +102,7 @@ class Reader:
 def test_every_command_works_in_the_order_in_which_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reader = Reader(tmp_path)
+    monkeypatch.setattr(objects, "open_store", lambda url: reader.bucket)
     asked = commands()
     assert len(asked) > 15
     for arguments in asked:
