@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,6 +12,7 @@ from tests.effort import EFFORT
 from tests.scoring.fakes import Clock, Death, FakeTransport, FakeWorker
 from vlm.moondream import EngineError, ModelUnavailable
 from vlm.moondream.errors import DeviceLost
+from vlm.roots import LocalRoot
 from vlm.samples import Pending, Result
 from vlm.scoring import crew as crews
 from vlm.scoring.crew import Crew, Terms
@@ -23,7 +23,7 @@ from vlm.vocabulary import DEFAULT_VOCABULARY
 
 JOB = Asking(
     run_id=1,
-    root=Path("/photos"),
+    root=LocalRoot("/photos"),
     vocabulary=DEFAULT_VOCABULARY,
     mode="score",
     detail="low",
