@@ -28,8 +28,9 @@ OBJECT_STORE = (
 )  # bytes, the least that Ray takes in good grace: ids go out, and answers of half a kilobyte come back
 CALLS = IN_FLIGHT + 1  # at once: batches, and whether it lives
 LOOPBACK = "127.0.0.1"
-# Ray asks these of the environment. Who is on a network with it runs any code on it without a token; and nothing is told to anybody.
-ALWAYS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ray asks these of the environment. Who is on a network with it runs any code on it without a token; nothing is told to anybody; and
+# what it prints of a worker that died does not get into a command's JSON: the crew says that in the log.
+ALWAYS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 # Without it the loopback address is replaced by the machine's outer one.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 

@@ -256,9 +256,9 @@ class Command(DoorCommand):
                 "images_per_second": round(run.rate, 3),
                 "tags": counts,
                 "priors": run.priors,
-                "workers": run.workers,
-                "crew": run.crew,
             }
+            if run.workers:
+                result |= {"workers": run.workers, "crew": run.crew}
             self.stdout.write(to_json(result))
             if run.error:
                 self.stderr.write(run.error)
@@ -295,11 +295,7 @@ class Command(DoorCommand):
                 "failed": 0,
                 "shared": 0,
             }
-            self.stdout.write(
-                to_json(
-                    {**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}, "workers": "", "crew": []}
-                )
-            )
+            self.stdout.write(to_json({**empty, "seconds": 0, "images_per_second": 0, "tags": {}, "priors": {}}))
         else:
             self.stdout.write("No image waits in this scope. --scope all asks about all images again.")
 
