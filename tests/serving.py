@@ -73,8 +73,12 @@ class Daphne:
                 stderr=log,
             )
 
+    @property
+    def is_up(self) -> bool:
+        return hasattr(self, "process") and self.process.poll() is None
+
     def stop(self) -> None:
-        if self.process.poll() is None:
+        if self.is_up:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(PATIENCE)
 
@@ -195,8 +199,8 @@ class Listener:
             if kind == self.PING:  # by a client every frame is masked; a mask of zeros changes nothing
                 self.wire.socket.sendall(bytes((128 | self.PONG, 128 | len(content), 0, 0, 0, 0)) + content)
 
-    def hear_until(self, what: str) -> str:
-        """Return the first text that has ``what`` in it."""
-        while what not in (text := self.hear()):
+    def hear_until(self, pattern: str) -> str:
+        """Return the first text in which ``pattern`` is found."""
+        while not re.search(pattern, text := self.hear()):
             pass
         return text

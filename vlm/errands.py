@@ -20,7 +20,7 @@ from typing import Any
 
 import duckdb
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -340,6 +340,8 @@ def _finish_at_open(connection: Cursor) -> None:
         return
     try:
         finish(write)
+    except OperationalError as error:
+        logger.warning("Whether a process left something undone cannot be read: %s", error)
     except Exception:
         _paused_until = time.monotonic() + PAUSE_SECONDS
         logger.exception("What a process left undone cannot be done")

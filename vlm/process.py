@@ -189,18 +189,23 @@ class DatabaseAway(StoreBusy):
 
 
 def _welcome(cursor: Cursor) -> None:
+    global _welcomed
     try:
         _belongs(cursor)
+        _welcomed = reading.store_id(cursor)
     except OperationalError as error:
-        refusal = DatabaseUnusable.of(error)
-        if isinstance(refusal, DatabaseFull):
-            raise
-        raise DatabaseAway(refusal.message) from error
+        # The store that was this database's before it went away still is: a run that has it goes on.
+        if reading.store_id(cursor) != _welcomed:
+            refusal = DatabaseUnusable.of(error)
+            if isinstance(refusal, DatabaseFull):
+                raise
+            raise DatabaseAway(refusal.message) from error
     if not _accepting.is_set():  # what is left to do may have been meant for another store
         for act in at_open:
             act(cursor)
 
 
+_welcomed = ""  # the store that was last found to be this database's
 _accepting = threading.Event()  # set while somebody says that store and database do belong together
 
 

@@ -32,12 +32,17 @@ class Pair:
         done = self.one.run("-c", IMPORT, str(make_images(folder / "photos", IMAGES)))
         assert done.returncode == 0, done.stderr
         self.other = self.one.beside()
-        self.one.start()
-        self.other.start()
+        self.start()
         wire = Wire(self.one)
         assert wire.log_in() == 302
         self.cookies = wire.cookies
         wire.close()
+
+    def start(self) -> None:
+        """Start what is not up."""
+        for server in (self.one, self.other):
+            if not server.is_up:
+                server.start()
 
     @contextmanager
     def visit(self, server: Daphne) -> Iterator[Wire]:
@@ -83,8 +88,10 @@ class Pair:
     def check(self) -> "subprocess.CompletedProcess[str]":
         return self.one.run("-m", "datavisor", "check_store")
 
-    def logs(self) -> str:
-        return self.one.log.read_text() + self.other.log.read_text()
+    @property
+    def traces(self) -> int:
+        """How many traces the servers have written since they were started."""
+        return sum(server.log.read_text().count("Traceback") for server in (self.one, self.other))
 
     def close(self) -> None:
         self.brake.release()
