@@ -240,6 +240,7 @@ def test_a_key_file_comes_from_outside(tmp_path: Path) -> None:
         ("DATAVISOR_SECRET_KEY_FILE", "/nowhere", "DATAVISOR_SECRET_KEY_FILE names a file that cannot be read"),
         ("DATABASE_URL", "what", "DATABASE_URL cannot be read; write it like postgres"),
         ("DATABASE_URL", "foo://x", "DATABASE_URL cannot be read; write it like postgres"),
+        ("DATABASE_URL", "mysql://ada@db/tags", "on which DataVisor does not run"),
     ],
 )
 def test_a_bad_value_says_what_to_write(tmp_path: Path, name: str, value: str, complaint: str) -> None:
@@ -279,4 +280,4 @@ def test_the_database_lies_in_the_data_folder_whatever_its_name(tmp_path: Path) 
     assert name == str(folder / "datavisor.sqlite3")
     other = "settings.DATABASES['default']['HOST'], settings.DATABASES['default']['ENGINE']"
     seen = values(tmp_path, other, DATABASE_URL="postgres://ada:secret@db:5432/tags")
-    assert seen == "db django.db.backends.postgresql"
+    assert seen == "db datavisor.postgres"
