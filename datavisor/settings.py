@@ -402,6 +402,10 @@ THUMBNAIL_DIR = DATA_DIR / "thumbnails"
 IMPORT_ROOTS = folders("DATAVISOR_IMPORT_ROOTS", home() if IS_LOCAL else [])
 # And from below these URLs; what they lead to is read with this process's own credentials.
 IMPORT_URLS = texts("DATAVISOR_IMPORT_URLS")
+if any(not re.fullmatch(r"(s3|gs|az)://[^/?@:]+(/[^?]*)?", url, re.IGNORECASE) for url in IMPORT_URLS):
+    raise ImproperlyConfigured(
+        "DATAVISOR_IMPORT_URLS holds what is no URL of a bucket; write s3://BUCKET/PREFIX, gs://… or az://…, with commas between."
+    )
 ROOT_WAIT = 60 * at_least(
     "DATAVISOR_BUCKET_MINUTES", 30, 0
 )  # seconds that a job waits for a bucket that does not answer

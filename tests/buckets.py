@@ -3,11 +3,13 @@
 ``bucket_server`` starts one per file of tests; ``Bucket`` gives each test a bucket, or a prefix, of its own.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +34,7 @@ SMALL = ("-volume.max=32", "-master.volumeSizeLimitMB=64")
 
 
 class BucketServer:
-    """An S3 server that can be stopped and started again with what it held."""
+    """An S3 server of one process."""
 
     def __init__(self, folder: Path) -> None:
         program = Path(sys.executable).with_name("weed")
@@ -121,6 +123,51 @@ class BucketServer:
         obstore.delete(self.store(BUCKET), list(keys))
 
 
+class Doorway:
+    """A port in front of the server. While it is shut, whoever comes is refused, and who was inside is thrown out."""
+
+    def __init__(self, port: int) -> None:
+        self._behind, self._open = port, list[socket.socket]()
+        self._listener: socket.socket | None = None
+        (self.port,) = _free_ports(1)
+        self.open()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._welcome, args=[self._listener], daemon=True).start()
+
+    def shut(self) -> None:
+        listener, self._listener = self._listener, None
+        for one in [listener, *self._open]:
+            if one is not None:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        self._open.clear()
+
+    def _welcome(self, listener: socket.socket) -> None:
+        while listener is self._listener:
+            try:
+                guest, _ = listener.accept()
+                host = socket.create_connection(("127.0.0.1", self._behind))
+            except OSError:
+                return
+            self._open += [guest, host]
+            for one, other in ((guest, host), (host, guest)):
+                threading.Thread(target=self._pass_on, args=[one, other], daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while said := source.recv(1 << 16):
+                target.sendall(said)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.fixture(scope="module")
 def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     server = BucketServer(tmp_path_factory.mktemp("buckets"))
@@ -137,6 +184,15 @@ def bucket(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buck
     for name, value in bucket_server.environment.items():
         monkeypatch.setenv(name, value)
     return bucket_server
+
+
+@pytest.fixture
+def doorway(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Doorway]:
+    """A way to the server that can be shut, which this process takes."""
+    door = Doorway(bucket.ports["s3.port"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", door.endpoint)
+    yield door
+    door.shut()
 
 
 def _free_ports(count: int) -> list[int]:

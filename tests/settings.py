@@ -10,7 +10,18 @@ import os
 import shutil
 import tempfile
 
-FOREIGN = ("DATAVISOR_", "DATABASE_", "DJANGO_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "RAY_")
+FOREIGN = (
+    "DATAVISOR_",
+    "DATABASE_",
+    "DJANGO_",
+    "HF_",
+    "HUGGINGFACE_",
+    "TRANSFORMERS_",
+    "RAY_",
+    "AWS_",
+    "GOOGLE_",
+    "AZURE_",
+)
 KEPT = ("DATAVISOR_CHROMIUM", "DJANGO_SETTINGS_MODULE")
 # How wide and how colourful a terminal is would change what commands print.
 TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")

@@ -90,9 +90,11 @@ class RunOptionsForm(forms.Form):
 
 
 class ImportForm(forms.Form):
-    """An import below the import roots."""
+    """An import below the import roots or URLs."""
 
-    path = forms.CharField(max_length=4096, help_text="A folder below the import roots.")
+    path = forms.CharField(
+        max_length=4096, help_text="A folder below the import roots, or a URL below the import URLs."
+    )
     name = forms.CharField(max_length=200, required=False, help_text="The folder's name if empty.")
     format = forms.ChoiceField(choices=asked_choices)
 

@@ -45,13 +45,14 @@ def listing(*, path: str) -> Listing:
     """
     roots: list[Path] = settings.IMPORT_ROOTS
     typed = path.strip()
-    if is_url(typed):  # what lies in a bucket is not listed, which can take as long as an import
+    urls = [url for url in map(str, import_urls()) if url.startswith(typed)]
+    if is_url(typed) and (not urls or typed.rstrip("/") in urls):
+        # What lies in a bucket is not listed, which can take as long as an import.
         return Listing(str(below_urls(typed)), "", [], more=False)
     if not typed and len(roots) == 1 and not settings.IMPORT_URLS:
         typed = str(roots[0])
     beginning = [root for root in roots if str(root).casefold().startswith(typed.casefold())]
-    if not typed or (beginning and not _is_folder(Path(typed))):  # not at a root yet
-        urls = [url for url in map(str, import_urls()) if url.startswith(typed)]
+    if not typed or urls or (beginning and not _is_folder(Path(typed))):  # not at a root yet
         places = [*map(str, beginning), *urls]
         return Listing("", "", [Entry(place, place, is_folder=True) for place in places], more=False)
     folder, begins = below_roots(typed), ""

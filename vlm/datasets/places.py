@@ -75,6 +75,8 @@ def below_roots(path: str) -> Path:
         ImportFailed: it does not, or there are no import roots.
     """
     roots: list[Path] = settings.IMPORT_ROOTS
+    if not roots and (urls := import_urls()):
+        raise ImportFailed(f"No folder may be imported from the page. Name a URL below {' or '.join(map(str, urls))}.")
     if not roots:
         raise ImportFailed(
             "Importing from the page is off. Set DATAVISOR_IMPORT_ROOTS to the folders it may import from."

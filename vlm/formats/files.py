@@ -20,7 +20,6 @@ from vlm.roots import Root
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
-SMALL = 1024  # bytes; only files below it are opened at an import, to tell images from pointers and error pages
 OUTSIDE = "It leads out of the data set's folder, and nothing in there ends like it; copy the file into the folder to import it."
 LINK_OUTSIDE = (
     "It is a link that leads out of the data set's folder; copy what it leads to into the folder to import it."
@@ -110,9 +109,14 @@ class Entry(NamedTuple):
 class Files(ABC):
     """Looks files up below a root. Paths are relative to the root, with '/' between folders.
 
+    Attributes:
+        small: bytes; of files below it the head is read, to tell images from pointers and error pages.
+
     Args:
         prefix: what stands before each path in absolute paths of this machine or in URLs, with its slash.
     """
+
+    small = 1024
 
     def __init__(self, root: Root, *, prefix: str) -> None:
         self.root = root
@@ -196,7 +200,7 @@ class Files(ABC):
         suffix = suffix_of(path)
         if suffix and suffix not in SUFFIXES:
             raise Refused(f"The ending “{suffix}” is none of an image format that is read.")
-        if not suffix or status.size < SMALL:
+        if not suffix or status.size < self.small:
             _check_head(self.read_head(path, _HEAD))
         return status.key
 

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 AT_ONCE = 32  # requests: a store answers each after tens of milliseconds, and many at a time
-HEAD_BYTES = 1 << 17  # in which nearly every picture says its size, time and camera
+HEAD_BYTES = 1 << 15  # in which most pictures say their size, time and camera
 WINDOW = 8 << 20  # bytes of a large file that are got together
 KEYS_AT_ONCE = 5000
 INSTALL = 'pip install "datavisor[objects]"'
 
 # What obstore tries again by itself; a place that stays away longer is waited for by ``waiting.Patience``.
 RETRIES = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
 }
-TIMEOUTS = {"connect_timeout": "5s", "timeout": "2m"}
+TIMEOUTS = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "5m"}
 # Beginnings of the names of the variables in which credentials and endpoints stand.
 _VARIABLES = ("AWS_", "GOOGLE_", "AZURE_")
 _ENDPOINTS = {
@@ -110,12 +110,12 @@ class ObjectRoot:
             return bytes(got.bytes())
 
     def open(self, path: str, *, window: int = WINDOW) -> io.BufferedReader:
-        """Open an object to be read bit by bit: each ``window`` of it is a request of its own, which is tried again alone.
+        """Open an object to be read bit by bit, ``window`` bytes of it at first; each request is tried again by itself.
 
         Raises:
             ImageUnreadable, RootAway: here, and by whatever reads from it.
         """
-        return io.BufferedReader(_Ranges(self, path), window)
+        return io.BufferedReader(_Ranges(self, path, window))
 
     def part(self, path: str, start: int, end: int, *, etag: str | None = None) -> tuple[bytes, Listed]:
         """Return the bytes of an object from ``start`` to before ``end``, fewer where it ends, and what it is.
@@ -241,14 +241,19 @@ class _Gone(ImageUnreadable):
 
 
 class _Ranges(io.RawIOBase):
-    """An object as a file, got range by range; all of them of one content."""
+    """An object as a file, got range by range, all of them of one content.
 
-    def __init__(self, root: ObjectRoot, path: str) -> None:
+    Whoever reads on gets ever larger ranges, so that a head costs little and a whole file few requests.
+    """
+
+    def __init__(self, root: ObjectRoot, path: str, window: int) -> None:
         super().__init__()
         self._root, self._path = root, path
         self._position = 0
         self._size: int | None = None
         self._etag: str | None = None
+        self._first = self._window = window
+        self._start, self._held = 0, b""  # what was got last, and where it lies
 
     def readable(self) -> bool:
         return True
@@ -265,23 +270,30 @@ class _Ranges(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        got = self._get(len(buffer))
+        got = self._take(len(buffer), self._ahead())
         buffer[: len(got)] = got
         return len(got)
 
     def readall(self) -> bytes:
-        return self._get(max(0, min(self._end(), self._position + MOST_BYTES) - self._position))
+        return b"".join(iter(lambda: self._take(WINDOW, WINDOW), b""))
 
-    def _get(self, length: int) -> bytes:
-        if not length or (self._size is not None and self._position >= self._size):
-            return b""
-        start = self._position
-        if self._size is None and start:
-            self._end()
-        got, found = self._root.part(self._path, start, start + length, etag=self._etag)
-        self._size, self._etag = found.size, self._etag or found.etag
-        self._position += len(got)
-        return got
+    def _ahead(self) -> int:
+        """Return how much to get where the next byte is not held."""
+        goes_on = bool(self._held) and self._position == self._start + len(self._held)
+        return min(2 * self._window, WINDOW) if goes_on else self._first
+
+    def _take(self, length: int, window: int) -> bytes:
+        """Return up to ``length`` bytes from where we are, out of what is held or else of ``window`` more."""
+        offset = self._position - self._start
+        if not 0 <= offset < len(self._held):
+            if not length or (self._position and self._position >= self._end()):
+                return b""
+            got, found = self._root.part(self._path, self._position, self._position + window, etag=self._etag)
+            self._size, self._etag = found.size, self._etag or found.etag
+            self._start, self._held, self._window, offset = self._position, got, window, 0
+        taken = self._held[offset : offset + length]
+        self._position += len(taken)
+        return taken
 
     def _end(self) -> int:
         if self._size is None:
