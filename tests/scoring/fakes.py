@@ -49,7 +49,7 @@ class FakeWorker:
     version: str = __version__
     revision: str = "one"
     dtype: str = "float32"
-    sees_images: bool = True
+    unseen: str = ""
     before: Callable[[Sequence[Pending]], None] = lambda _: None
     scores: Callable[[], None] = lambda: None
     down: int = 2
@@ -59,7 +59,7 @@ class FakeWorker:
     unreachable: int = 0
 
     def hello(self, root: str) -> Hello:
-        return Hello(self.version, "here", 1, self.sees_images or not root)
+        return Hello(self.version, "here", 1, self.unseen if root else "")
 
     def load(self) -> Loaded:
         return Loaded(self.revision, "cpu", self.dtype, self.batch_size)

@@ -175,7 +175,7 @@ def test_a_machine_that_kills_whatever_works_on_it_counts_against_no_image(clock
     ("worker", "why"),
     [
         (FakeWorker(version="0.0.1"), "Worker 2 on here runs DataVisor 0.0.1, and this machine"),
-        (FakeWorker(sees_images=False), "Worker 2 on here does not see the images: /photos cannot be read"),
+        (FakeWorker(unseen="it is not there"), "Worker 2 on here does not see the images: it is not there"),
         (FakeWorker(revision="two"), "Worker 2 on here has another model: two instead of one"),
         (FakeWorker(dtype="bfloat16"), "DATAVISOR_VLM_DTYPE"),
     ],

@@ -216,11 +216,11 @@ def test_a_worker_with_another_model_fails_the_run_by_name(
     assert "has another model: sha256:other instead of" in run.error
 
 
-def test_images_that_workers_do_not_see_fail_the_run_and_no_image(
-    dataset: Dataset, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vlm.scoring.worker.sees", lambda _: False)
-    run = execute(create(dataset))
+def test_images_that_workers_do_not_see_fail_the_run_and_no_image(dataset: Dataset, cluster: Cluster) -> None:
+    run = create(dataset)
+    there = Path(dataset.root)
+    there.rename(there.with_name("elsewhere"))
+    run = execute(run)
     assert (run.status, run.processed, run.failed) == (Status.FAILED, 0, 0)
     assert f"there is no folder {dataset.root}" in run.error
 

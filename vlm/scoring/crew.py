@@ -298,10 +298,10 @@ class Crew:
             raise WorkerRefused(
                 f"{member.title} runs DataVisor {hello.version}, and this machine {__version__}. Install the same on all of them."
             )
-        if not hello.sees_images:
+        if hello.unseen:
             raise WorkerRefused(
-                f"{member.title} does not see the images: {self.terms.root} cannot be read on its machine. Mount that folder there "
-                "under the same path; for a bucket, install datavisor[objects] there and set its credentials in the environment."
+                f"{member.title} does not see the images: {hello.unseen}. Mount a folder there under the same path; for a bucket, "
+                "install datavisor[objects] there and set its credentials in the environment."
             )
         member.state = "loading"
         self._send(member, partial(self._loaded, member), "load")

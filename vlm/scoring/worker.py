@@ -51,12 +51,12 @@ class Outfit:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a worker says of itself before it has a model."""
+    """What a worker says of itself before it has a model; ``unseen`` is why it does not see the images, empty if it does."""
 
     version: str
     node: str
     pid: int
-    sees_images: bool
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,15 @@ class Looked:
 
     Attributes:
         gpu: its name; empty for none.
-        model: why the model is not there, or what is still to be downloaded; empty if it is there.
+        cores: that it may use.
+        model: why the model cannot be had; empty if it can.
+        to_fetch: bytes of the model that are still to be downloaded.
     """
 
     gpu: str
     cores: int
     model: str
+    to_fetch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +95,19 @@ class Answered:
     seconds: float
 
 
-def sees(root: str) -> bool:
-    """Return whether the images below ``root`` can be reached from this machine."""
-    place = root_of(root)
+def unseen(root: str) -> str:
+    """Return why the images below ``root`` are not seen from this machine, empty if they are, or ``root`` is."""
+    place = root_of(root) if root else None
     if isinstance(place, LocalRoot):
-        return place.path.is_dir()
+        return "" if place.path.is_dir() else f"there is no folder {place} on its machine"
     try:
-        place.probe()
-    except RootRefused:
-        return False
+        if place is not None:
+            place.probe()
+    except RootRefused as refused:
+        return str(refused)
     except RootAway:
         pass  # which is waited for
-    return True
+    return ""
 
 
 class Worker:
@@ -117,23 +121,24 @@ class Worker:
 
     def hello(self, root: str) -> Hello:
         """Say who this is, and whether it sees the images below ``root``; empty for no images in particular."""
-        return Hello(__version__, socket.gethostname(), os.getpid(), not root or sees(root))
+        return Hello(__version__, socket.gethostname(), os.getpid(), unseen(root))
 
     def look(self) -> Looked:
         """Say what there is to work with, without loading it."""
         import torch  # takes seconds to import
 
-        from vlm.moondream.hub import PINNED, to_fetch
+        from vlm.moondream.hub import MODEL, PINNED, to_fetch
 
-        outfit, folder = self._outfit, Path(self._outfit.model).expanduser()
+        name, folder, why, lacking = self._outfit.model, Path(self._outfit.model).expanduser(), "", 0
         if folder.is_dir():
-            lacking = [file.name for file in PINNED.values() if not (folder / file.name).is_file()]
-            model = f"{folder} lacks {', '.join(lacking)}" if lacking else ""
+            missing = [file.name for file in PINNED.values() if not (folder / file.name).is_file()]
+            why = f"{folder} lacks {', '.join(missing)}" if missing else ""
+        elif name == MODEL:
+            lacking = to_fetch(name)
         else:
-            size = to_fetch(outfit.model)
-            model = f"{size / 1e9:.1f} GB are still to be downloaded" if size else ""
+            why = f"there is no folder {name} on its machine"
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-        return Looked(gpu, outfit.cores or os.cpu_count() or 1, model)
+        return Looked(gpu, self._outfit.cores or os.cpu_count() or 1, why, lacking)
 
     def load(self) -> Loaded:
         """Load the model, unless that was done.

@@ -25,6 +25,7 @@ from vlm.services import (
     trials,
     vocabulary,
     watches,
+    workers,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "trials",
     "vocabulary",
     "watches",
+    "workers",
 ]
