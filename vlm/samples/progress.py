@@ -5,6 +5,7 @@ All inside ``SampleStore.read()``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from .conditions import Condition, bounded, near
 from .database import Cursor, number
@@ -21,6 +22,7 @@ _UNTOUCHED = " and ".join(
     f"s.id not in (select sample_id from {table} where run_id = ? and {near('sample_id')})"
     for table in ("run_samples", "shares")
 )
+_ASKED = "s.id, s.path, s.answered"
 Asked = Mapping[str, int | None]  # dimension → id of its question, None for one that nobody was asked yet
 
 
@@ -53,13 +55,13 @@ def pending(cursor: Cursor, wanted: Wanted, *, run_id: int, after: int, limit: i
     found: list[Pending] = []
     low, width = after + 1, max(limit, 1)
     while len(found) < limit:
-        high = low + width - 1
+        high, left = low + width - 1, limit - len(found)
         here, given = bounded((condition, values), low, high)
-        rows = cursor.execute(
-            f"select s.id, s.path, s.answered from samples s where {here} order by s.id limit ?",
-            [*given, limit - len(found)],
-        ).fetchall()
-        found += _pending(cursor, wanted, rows)
+        # To sort the few rows of a narrow range here takes half the time of having the store do it.
+        few = f" order by s.id limit {left}" if width > 2 * left else ""
+        rows = cursor.execute(f"select {_ASKED} from samples s where {here}{few}", given).fetchall()
+        rows.sort(key=itemgetter(0))
+        found += _pending(cursor, wanted, rows[:left])
         # A run that is resumed walks past what it has finished, and every one past the ids of other data sets.
         low, width = high + 1, min(2 * width, WIDEST)
         if not rows:
@@ -81,7 +83,7 @@ def pending_spread(
     condition, values = open_scope(wanted, run_id)
     also, more = among
     rows = cursor.execute(
-        f"select s.id, s.path, s.answered from samples s where {condition} and {also} order by hash(s.id), s.id limit ?",
+        f"select {_ASKED} from samples s where {condition} and {also} order by hash(s.id), s.id limit ?",
         [*values, *more, limit],
     ).fetchall()
     return _pending(cursor, wanted, rows)
@@ -123,23 +125,25 @@ def _scope(wanted: Wanted) -> Condition:
 
 def _pending(cursor: Cursor, wanted: Wanted, rows: Sequence[tuple[int, str, list[int]]]) -> list[Pending]:
     """Say of each sample what it is to be asked."""
+    everything = tuple(wanted.asked)
     if not wanted.only_missing:
-        return [Pending(sample_id, path, tuple(wanted.asked)) for sample_id, path, _ in rows]
-    known = {sample_id: set(answered) for sample_id, _, answered in rows}
+        return [Pending(sample_id, path, everything) for sample_id, path, _ in rows]
+    has = {sample_id: answered for sample_id, _, answered in rows}
     if wanted.like and rows:
-        known = {sample_id: set() for sample_id in known}
+        has = {sample_id: [] for sample_id in has}
         found = cursor.execute(
             "select a.sample_id, a.question_id from answers a join run_totals t on t.run_id = a.run_id "
             "where a.sample_id between ? and ? and a.sample_id in (select unnest(?::bigint[])) and not a.stale "
             "and t.detail = ? and ? in ('', t.dtype)",
-            [min(known), max(known), list(known), *wanted.like],
+            [min(has), max(has), list(has), *wanted.like],
         ).fetchall()
         for sample_id, question_id in found:
-            known[sample_id].add(question_id)
-    return [
-        Pending(sample_id, path, tuple(name for name, of in wanted.asked.items() if of not in known[sample_id]))
-        for sample_id, path, _ in rows
-    ]
+            has[sample_id].append(question_id)
+    lacking: dict[tuple[int, ...], tuple[str, ...]] = {}  # of the few lists of answers that there are
+    for answered in map(tuple, has.values()):
+        if answered not in lacking:
+            lacking[answered] = tuple(name for name, of in wanted.asked.items() if of not in answered)
+    return [Pending(sample_id, path, lacking[tuple(has[sample_id])]) for sample_id, path, _ in rows]
 
 
 # -- done ---------------------------------------------------------------------------------------------------------------
