@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     # the one door
     {"services"},
     # the life of things
-    {"runs", "datasets", "backups"},
+    {"runs", "datasets", "backups", "archives"},
     {"jobs", "nudges", "errands"},
     {"process", "models", "permissions"},
     # what knows no Django

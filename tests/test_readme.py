@@ -22,7 +22,15 @@ from vlm.roots import objects
 from vlm.runs.options import RunOptions
 from vlm.samples import SampleFilter
 
-DEPLOYING = {"migrate", "createsuperuser", "collectstatic", "backup", "restore"}  # see test_backups.py
+DEPLOYING = {
+    "migrate",
+    "createsuperuser",
+    "collectstatic",
+    "backup",
+    "restore",
+    "export_store",
+    "import_store",
+}  # see test_backups.py, test_archives.py
 
 REFUSED = {"promise": "Label about", "calibrate": "label 18 more", "explain": "30"}  # a dozen images are too few
 

@@ -125,7 +125,10 @@ class World:
                 detail=self.chance.choice(("low", "full")),
                 dtype="float32",
             )
-            found = [self._result(one, run, asked) for one in self.some(dataset_id, share)]
+            # Those that are to take another's answer over are not asked.
+            takers = held(cursor, ("s.id in (select sample_id from shares where run_id = ?)", [run]))
+            ids = [one for one in self.some(dataset_id, share) if one not in takers]
+            found = [self._result(one, run, asked) for one in ids]
             merging.merge_batch(cursor, dataset_id=dataset_id, run_id=run, results=found, questions=questions)
             if found and self.chance.random() < 0.3:
                 again = [self._result(one.sample_id, run, asked) for one in found[:4]]

@@ -12,7 +12,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -31,12 +30,12 @@ from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.state import active
 from vlm.samples import reading
+from vlm.samples.database import copy_files
 
 STORE, MANIFEST = "samples.duckdb", "backup.json"
 DATABASES = frozenset(kind.file for kind in KINDS.values())
 # File → place and bytes by which it is known.
 BEGINS = {STORE: (8, b"DUCK")} | {kind.file: (0, kind.begins) for kind in KINDS.values()}
-COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"  # its last words say why it could not
 FAILURES = (OSError, sqlite3.Error, subprocess.CalledProcessError)
 
 
@@ -138,9 +137,7 @@ def restore(*, folder: Path) -> tuple[Backup, Path]:
 
 def _copy_into(folder: Path) -> Backup:
     with sample_store().still() as (cursor, files):
-        for path in files:
-            target = folder / (STORE + path.name.removeprefix(settings.DUCKDB_PATH.name))
-            subprocess.run([sys.executable, "-c", COPY, str(path), str(target)], check=True, capture_output=True)
+        copy_files(files, folder / STORE)
         kind = own_kind()
         kind.out(folder / kind.file)
         held = reading.samples_held(cursor)

@@ -23,6 +23,7 @@ from .schema import DATASET_TABLES
 
 CHUNK = 4096  # rows between two reports
 STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
+STAGED = "staged.duckdb"
 IN_USE = "in-use"  # the file in it that a living import has locked
 SWEPT_AFTER_SECONDS = 60.0
 RELOCATED = "relocated"  # stands for the time of change in a content key when that is not to be gone by
@@ -41,6 +42,23 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
     Raises:
         StoreFull, StoreReadOnly: ``folder`` takes no more.
     """
+    with staging_place(folder) as place:
+        path = place / STAGED
+        try:
+            with duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1}) as connection:
+                _stage(connection, records, report)
+        except duckdb.Error as error:
+            raise explained(error, path) from error
+        yield path
+
+
+@contextmanager
+def staging_place(folder: Path) -> Iterator[Path]:
+    """Yield a folder of one's own in ``folder``, for what is read before the store takes it; it goes, also if this process is killed.
+
+    Raises:
+        StoreReadOnly: ``folder`` takes no more.
+    """
     _sweep(folder)
     with ExitStack() as stack:
         try:
@@ -50,13 +68,7 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
             raise StoreReadOnly(
                 f"{folder} cannot be written to: {error.strerror}. Make room, or give this user the right."
             ) from error
-        path = place / "staged.duckdb"
-        try:
-            with duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1}) as connection:
-                _stage(connection, records, report)
-        except duckdb.Error as error:
-            raise explained(error, path) from error
-        yield path
+        yield place
 
 
 def _sweep(folder: Path) -> None:
@@ -97,30 +109,30 @@ def import_rows(
         relocated: the data set's folder is another one, to which the files were copied: only a new size is a new content.
     """
     patient = threading.Event()  # never set: what has been read took minutes, so better wait for the store
-    with _incoming(store, source) as (incoming, attach):
+    with incoming(store, source) as (name, attach):
         same: dict[str, str] = {}
         if digest is not None:
             with store.read(stop=patient) as cursor:
                 cursor.execute(attach).fetchall()
-                doubtful = _doubtful(cursor, dataset_id, incoming)
+                doubtful = _doubtful(cursor, dataset_id, name)
             # Files are read while nobody waits for the store's writer.
             same = {path: found for path in doubtful if (found := digest(path)) is not None}
         with store.write(stop=patient) as cursor:
             cursor.execute(attach).fetchall()
-            return _Import(cursor, dataset_id, incoming, by, same, relocated).run()
+            return _Import(cursor, dataset_id, name, by, same, relocated).run()
 
 
 @contextmanager
-def _incoming(store: SampleStore, source: Path) -> Iterator[tuple[str, str]]:
-    """Yield a name for what :func:`staged` read, and the statement that attaches it; it is detached in the end."""
-    incoming = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
+def incoming(store: SampleStore, source: Path) -> Iterator[tuple[str, str]]:
+    """Yield a name for a database that was staged, and the statement that attaches it; it is detached in the end."""
+    name = f"incoming_{uuid4().hex}"  # all cursors of a process see what is attached, another import's too
     quoted = str(source).replace("'", "''")
     try:
-        yield incoming, f"attach if not exists '{quoted}' as {incoming} (read_only)"
+        yield name, f"attach if not exists '{quoted}' as {name} (read_only)"
     finally:
         try:
             with store.read() as cursor:  # not possible inside the transaction
-                cursor.execute(f"detach database if exists {incoming}").fetchall()
+                cursor.execute(f"detach database if exists {name}").fetchall()
         except StoreError:
             pass  # the file was handed over meanwhile, and what was attached went with it
 
@@ -136,9 +148,9 @@ class _Previewed(Exception):
 def preview_rows(store: SampleStore, *, dataset_id: int, source: Path) -> Imported:
     """Return what :func:`import_rows` would do, by doing it in a transaction that is taken back."""
     try:
-        with _incoming(store, source) as (incoming, attach), store.write(stop=threading.Event()) as cursor:
+        with incoming(store, source) as (name, attach), store.write(stop=threading.Event()) as cursor:
             cursor.execute(attach).fetchall()
-            raise _Previewed(_Import(cursor, dataset_id, incoming, COMMAND, {}, relocated=False).run())
+            raise _Previewed(_Import(cursor, dataset_id, name, COMMAND, {}, relocated=False).run())
     except _Previewed as previewed:
         return previewed.done
 

@@ -275,17 +275,28 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
     if version:
         back_up(connection, path, path.with_name(f"{path.stem}.v{version}.duckdb"))
+    _advance(connection, version, len(MIGRATIONS))
+
+
+def build(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Make the tables of a version in an empty database."""
+    connection.execute("create table meta (version integer not null)").fetchall()
+    _advance(connection, 0, version)
+
+
+def _advance(connection: duckdb.DuckDBPyConnection, since: int, until: int) -> None:
+    """Bring the tables from one version to another, or leave them."""
     connection.begin()
     try:
-        if not rows:
+        if not since:
             connection.execute("insert into meta (version) values (0)").fetchall()
-        for steps in MIGRATIONS[version:]:
+        for steps in MIGRATIONS[since:until]:
             for step in steps:
                 if callable(step):
                     step(connection)
                 else:
                     connection.execute(step).fetchall()
-        connection.execute("update meta set version = ?", [len(MIGRATIONS)]).fetchall()
+        connection.execute("update meta set version = ?", [until]).fetchall()
     except BaseException:
         connection.rollback()
         raise

@@ -5,6 +5,7 @@ Everything takes keywords. Reading functions open the store themselves; writing 
 
 from vlm.services import (
     accuracy,
+    archives,
     backups,
     calibrations,
     columns,
@@ -30,6 +31,7 @@ from vlm.services import (
 
 __all__ = [
     "accuracy",
+    "archives",
     "backups",
     "calibrations",
     "columns",
