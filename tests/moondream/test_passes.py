@@ -1,27 +1,29 @@
 """What a GPU does otherwise, done on a CPU: fixed shapes, batches in flight, one masked call, rounding to eight bits."""
 
+import functools
+import gc
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from vlm.moondream import EngineError, Tagger, attention, devices, linear, load_tagger, passes
+from vlm.moondream import EngineError, Tagger, attention, devices, linear, load_tagger
 from vlm.moondream.attention import attend_branches
-from vlm.moondream.devices import compiled, fuses_gelu
-from vlm.moondream.errors import ModelUnavailable
-from vlm.moondream.linear import Float8Linear, Linear, layer_form, round_to_float8
+from vlm.moondream.devices import compiled, fuses_gelu, fuses_the_right_gelu
+from vlm.moondream.errors import DeviceLost, ModelUnavailable
+from vlm.moondream.linear import Float8Linear, Linear, is_rounded, layer_form, round_to_float8
 from vlm.moondream.modeling import rotary_table, rotate
-from vlm.moondream.passes import CROPS, IMAGES, Passes, fitting
+from vlm.moondream.passes import CROPS, IMAGES, Passes
 from vlm.moondream.scores import DimensionScore
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
-from .checkpoints import as_on_a_gpu, random_image, random_model, random_tagger, write_checkpoint
+from .checkpoints import TEXT, as_on_a_gpu, random_image, random_model, random_tagger, write_checkpoint
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -51,89 +53,7 @@ def flat(results: list[dict[str, DimensionScore]]) -> list[float]:
     return [value for result in results for score in result.values() for value in (*score.probabilities, score.mass)]
 
 
-# -- fixed shapes ------------------------------------------------------------------------------------------------------
-def test_rows_go_through_few_sizes() -> None:
-    assert fitting(0, CROPS) == []
-    assert fitting(9, CROPS) == [9]
-    assert fitting(10, CROPS) == [13]
-    assert fitting(288, CROPS) == [64, 64, 64, 64, 32]
-    for count in range(1, 200):
-        sizes = fitting(count, CROPS)
-        assert sum(sizes[:-1]) < count <= sum(sizes)
-        assert set(sizes) <= set(CROPS)
-
-
-def test_passes_are_padded_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "MOST", 2)
-    kept, shapes = Passes(capture=False), []
-
-    def double(rows: torch.Tensor) -> torch.Tensor:
-        shapes.append(len(rows))
-        return 2 * rows
-
-    for count in (3, 5, 1, 5):
-        rows = torch.arange(count * 2.0).view(count, 2)
-        assert torch.equal(kept.run("double", double, rows, (1, 4)), 2 * rows)
-    assert shapes == [4, 4, 1, 1, 4, 1]
-    assert len(kept._kept) == 2
-    assert torch.equal(kept.run("triple", lambda rows: 3 * rows, torch.ones(1), (1, 4)), torch.full((1,), 3.0))
-    assert len(kept._kept) == 2
-    kept.clear()
-    assert not kept._kept
-
-
-def test_results_of_one_pass_outlive_the_next() -> None:
-    kept = Passes(capture=False)
-    buffer = torch.empty(4)  # as a graph's output, which the next replay overwrites
-
-    def into_buffer(rows: torch.Tensor) -> torch.Tensor:
-        return torch.add(rows, 1, out=buffer[: len(rows)])
-
-    first = kept.run("add", into_buffer, torch.zeros(4), (4,))
-    kept.run("add", into_buffer, torch.full((4,), 7.0), (4,))
-    assert first.tolist() == [1, 1, 1, 1]
-
-
-def test_where_nothing_can_be_captured_the_work_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(passes, "_Captured", refuse)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    kept = Passes(capture=True)
-    for _ in range(2):
-        assert kept.run("double", lambda rows: 2 * rows, torch.ones(3), (4,)).tolist() == [2, 2, 2]
-    assert len(caplog.records) == 1
-
-
-def test_a_pass_is_warmed_up_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for CUDA: the order of things, and that a replay reads where the input was copied to."""
-    runs: list[int] = []
-
-    def double(rows: torch.Tensor) -> torch.Tensor:
-        runs.append(len(rows))
-        return 2 * rows
-
-    class Graph:
-        def replay(self) -> None:
-            captured._out.copy_(2 * captured._rows)
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: SimpleNamespace(wait_stream=lambda _: None))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_stream=lambda _: None))
-    for name in ("device", "stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
-    captured = passes._Captured(double, torch.zeros(4), "the pool")
-    assert runs == [4] * (passes.WARM_UPS + 1)
-    first = captured(torch.tensor([1.0, 2.0]))
-    second = captured(torch.tensor([5.0, 6.0, 7.0, 8.0]))
-    assert (first.tolist(), second.tolist()) == ([2, 4], [10, 12, 14, 16])
-    assert len(runs) == passes.WARM_UPS + 1
-
-
+# -- a tagger whose work goes through passes ---------------------------------------------------------------------------
 def test_scores_are_the_same_as_on_a_cpu(plain: Tagger, fused: Tagger, images: list[Image.Image]) -> None:
     assert fused._model.model.vision.padding > 0
     expected = plain.score(images, DEFAULT_VOCABULARY)
@@ -149,6 +69,21 @@ def test_scores_are_the_same_as_on_a_cpu(plain: Tagger, fused: Tagger, images: l
     assert {key[1] for key in fused._passes._kept if key[0] != "crops"} <= set(IMAGES)  # type: ignore[index]
 
 
+def test_a_tagger_goes_when_it_is_let_go(fused: Tagger, images: list[Image.Image]) -> None:
+    """Nothing of it waits for the garbage collector: its memory is wanted by the next model."""
+    with as_on_a_gpu():
+        tagger = Tagger(fused._model, fused._tokenizer, model_id="", revision="")
+    tagger._passes = Passes(capture=False)
+    tagger.score(images[:1], DEFAULT_VOCABULARY)
+    gone = weakref.ref(tagger)
+    gc.disable()
+    try:
+        del tagger
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_full_memory_forgets_the_passes(
     fused: Tagger, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +92,7 @@ def test_full_memory_forgets_the_passes(
 
     def small(tree: object, tokens: torch.Tensor) -> torch.Tensor:
         sizes.append(len(tokens))
-        if len(tokens) > 4:
+        if len(tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return scores(tree, tokens)  # type: ignore[arg-type]
 
@@ -166,7 +101,7 @@ def test_full_memory_forgets_the_passes(
     monkeypatch.setattr(fused, "_scores", small)
     fused.batch_size = 5
     assert flat(fused.score(images, DEFAULT_VOCABULARY)) == pytest.approx(expected, rel=1e-4)
-    assert (sizes, fused.batch_size) == ([8, 2, 2, 1], 2)
+    assert (sizes, fused.batch_size) == ([4, 2, 2, 1], 2)
 
 
 # -- batches in flight -------------------------------------------------------------------------------------------------
@@ -216,6 +151,31 @@ def test_a_gelu_is_fused_where_it_is_the_right_one(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_trial_tells_the_forms_of_gelu_apart(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not fuses_the_right_gelu(CPU, dtype)  # a CPU computes the form with the error function
+
+    def computing(form: str, bend: float = 0.0) -> Callable[..., torch.Tensor]:
+        def run(bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *, use_gelu: bool) -> torch.Tensor:
+            assert use_gelu
+            product = torch.addmm(bias, x, weight).float()
+            return (torch.nn.functional.gelu(product, approximate=form) + bend).to(dtype)
+
+        return run
+
+    for form, bend, right in (("tanh", 0.0, True), ("none", 0.0, False), ("tanh", 0.01, False)):
+        monkeypatch.setattr(torch, "_addmm_activation", computing(form, bend))
+        assert fuses_the_right_gelu(CPU, dtype) is right
+
+
+def test_the_prefix_keeps_no_more_than_keys_and_values() -> None:
+    model = random_model()
+    with torch.inference_mode():
+        for images in (1, 3):
+            for pair in model.prefill(torch.randn(images, 81, TEXT["dim"])):
+                assert all(part.untyped_storage().nbytes() == part.nbytes for part in pair)
+
+
 def test_padded_patches_change_nothing() -> None:
     model = random_model()
     vision = model.model.vision
@@ -238,6 +198,25 @@ def test_what_is_compiled_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         cos, sin = (table[:tokens] for table in rotary_table(8, 64, CPU))
         with torch.inference_mode():
             torch.testing.assert_close(turned(x, cos, sin), plain(x, cos, sin), rtol=1e-5, atol=1e-6)
+
+
+def test_many_kinds_of_tensors_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own limit is eight, behind which it runs the function as it is and says nothing."""
+    made: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        made.append(len(made))
+        return graph.forward
+
+    monkeypatch.setattr(devices, "gpu_compiles", lambda _: True)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    double = compiled(lambda x: 2 * x)
+    formats = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int32, torch.int64)
+    with torch.inference_mode():
+        for dtype in formats:
+            for shape in ((5, 7), (1, 7)):
+                assert double(torch.ones(shape, dtype=dtype)).unique().tolist() == [2]
+    assert len(made) == 2 * len(formats)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(
@@ -283,6 +262,18 @@ def test_layers_of_float8_are_close(dtype: torch.dtype) -> None:
         for row, wanted in zip(seen.flatten(0, 1).float(), expected.flatten(0, 1), strict=True):
             assert (row - wanted).norm() <= 0.06 * wanted.norm()
         assert torch.equal(rounded.tail(x.to(dtype), 48), seen[..., 48:])
+    assert {name for name, _ in rounded.named_buffers()} == {"weight", "scales"}  # which go where the layer goes
+    assert {tensor.device.type for tensor in rounded.to_empty(device="meta").buffers()} == {"meta"}
+
+
+def test_layers_that_no_kernel_takes_stay_as_they_are() -> None:
+    form = layer_form(CPU, torch.float32, "fp8")
+    assert form is not None
+    for inputs, outputs, rounded in ((96, 80, True), (90, 80, False), (96, 84, False)):
+        layer = Linear(inputs, outputs).requires_grad_(False)
+        assert isinstance(form("fc1", layer), Float8Linear) is is_rounded("fc1", layer, "fp8") is rounded
+    assert is_rounded("fc1", Linear(90, 84), "int8")
+    assert not is_rounded("model.text.lm_head", Linear(96, 80), "fp8")
 
 
 def test_a_model_loads_in_float8_where_a_gpu_multiplies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +313,14 @@ def test_float8_needs_a_gpu_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) 
             "is too old or too new for this PyTorch",
         ),
         (
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "has no memory left to begin with",
+        ),
+        (
+            "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx(…)`",
+            "Choose another dtype with DATAVISOR_VLM_DTYPE",
+        ),
+        (
             "CUDA error: unknown error\nCUDA kernel errors might be",
             r"does not work \(CUDA error: unknown error\)\. Look",
         ),
@@ -354,3 +353,16 @@ def test_a_gpu_that_is_lost_is_told(error: RuntimeError, plain: Tagger, monkeypa
         EngineError, match=r"The GPU stopped working \(.*\)\. What was committed is kept.* resume the run"
     ):
         plain.score([random_image(64, 64)], DEFAULT_VOCABULARY)
+
+
+@pytest.mark.parametrize("library", ["CUBLAS", "CUDNN"])
+def test_what_a_gpu_has_no_kernel_for_is_no_lost_gpu(
+    library: str, plain: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> torch.Tensor:
+        raise RuntimeError(f"{library} error: {library}_STATUS_NOT_SUPPORTED when calling it")
+
+    monkeypatch.setattr(plain, "_image_tokens", fails)
+    with pytest.raises(EngineError, match=r"no kernel for this number format .* Choose another dtype") as told:
+        plain.score([random_image(64, 64)], DEFAULT_VOCABULARY)
+    assert not isinstance(told.value, DeviceLost)

@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_a_vocabulary_equals_its_dimensions_alone(tagger: Tagger, images: list[I
         alone = tagger.score(images[:1], DEFAULT_VOCABULARY.only((name,)))[0][name]
         assert whole[name].probabilities == pytest.approx(alone.probabilities, rel=1e-5)
         assert whole[name].mass == pytest.approx(alone.mass, rel=1e-5)
+
+
+def test_questions_with_one_key_are_answered_alike(tagger: Tagger, images: list[Image.Image]) -> None:
+    (tidy,) = OVERLAPPING
+    untidy = replace(tidy, question=f" \n{QUESTION} ", wordings=(f"{QUESTION} Really?\n",))
+    tidy = replace(tidy, wordings=(f"{QUESTION} Really?",))
+    assert untidy.asked == tidy.asked
+    expected, seen = (tagger.score(images[:1], Vocabulary((each,))) for each in (tidy, untidy))
+    assert flat(seen) == flat(expected)
+    assert tagger.answer(images[:1], f" {QUESTION}\n", 3) == tagger.answer(images[:1], QUESTION, 3)
 
 
 def test_prepared_images_score_like_images(tagger: Tagger, images: list[Image.Image]) -> None:
@@ -352,6 +363,7 @@ def test_full_memory_halves_the_batch(
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), EngineError),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), EngineError),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), EngineError),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), EngineError),
         (RuntimeError("something else"), RuntimeError),
     ],
 )

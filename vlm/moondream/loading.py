@@ -24,8 +24,9 @@ from .devices import (
 )
 from .errors import ModelUnavailable
 from .hub import MODEL, PINNED, REVISION, LoadProgress, Progress, fetch, identity, verify
-from .linear import NEVER_QUANTIZED, Linear, Rounding, layer_form, number_format
+from .linear import Linear, Rounding, is_rounded, layer_form, number_format
 from .modeling import MoondreamForTagging
+from .passes import IMAGES, down_to
 from .tagger import Tagger, check_detail
 
 __all__ = ["MODEL", "REVISION", "LoadProgress", "Progress", "load_tagger"]
@@ -129,8 +130,9 @@ def held_in(parameter: torch.Tensor, device: torch.device, dtype: torch.dtype, s
 def _auto_batch_size(config: MoondreamConfig, device: torch.device, dtype: torch.dtype) -> int:
     """Choose how many images share a pass: what fits in half of the free memory, at most 32.
 
-    On a CPU the widest activations of all of them should fit in a cache: alone, an image of the published size takes a
-    tenth less time than one of four. Small models gain a little from four.
+    Under CUDA passes through the decoder have such a size, so that none is padded. On a CPU the widest activations of all
+    of them should fit in a cache: alone, an image of the published size takes a tenth less time than one of four. Small
+    models gain a little from four.
     """
     text, vision = config.text, config.vision
     positions = vision.grid**2 + TREE_POSITIONS
@@ -139,7 +141,8 @@ def _auto_batch_size(config: MoondreamConfig, device: torch.device, dtype: torch
     if device.type == "mps":  # whose attention writes its scores to memory, and its weights again
         per_image += 2 * text.n_heads * positions * positions * dtype.itemsize
     free = free_memory(device)
-    return max(1, min(most, (free or 2 * per_image) // 2 // per_image))
+    fitting = max(1, min(most, (free or 2 * per_image) // 2 // per_image))
+    return down_to(fitting, IMAGES) if device.type == "cuda" else fitting
 
 
 def bytes_per_image(config: MoondreamConfig, dtype: torch.dtype) -> int:
@@ -213,7 +216,7 @@ def _load_weights(
             }
             sizes = {name: placeholder.numel() * formats[name].itemsize for name, placeholder in wanted.items()}
             if rounding:
-                sizes |= {name: wanted[name].numel() for name in _rounded_weights(model)}
+                sizes |= {name: wanted[name].numel() for name in _rounded_weights(model, rounding)}
             total, done = sum(sizes.values()), 0
             _check_room(total + bytes_per_image(config, dtype), device, number_format(dtype, rounding))
             for name, placeholder in wanted.items():
@@ -264,10 +267,10 @@ def _check_room(needed: int, device: torch.device, form: str) -> None:
         )
 
 
-def _rounded_weights(model: MoondreamForTagging) -> list[str]:
+def _rounded_weights(model: MoondreamForTagging, rounding: Rounding) -> list[str]:
     """Return the names of the weights that are kept as bytes, whole numbers or floats."""
-    layers = (name for name, module in model.named_modules() if isinstance(module, Linear))
-    return [f"{name}.weight" for name in layers if not name.endswith(NEVER_QUANTIZED)]
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, Linear))
+    return [f"{name}.weight" for name, layer in layers if is_rounded(name, layer, rounding)]
 
 
 def _misfit(path: Path, verb: str, names: list[str]) -> ModelUnavailable:

@@ -121,6 +121,13 @@ class Attention(nn.Module):
         queries, keys = self.n_heads, self.n_heads + self.n_kv_heads
         return heads[:, :queries], heads[:, queries:keys], heads[:, keys:]
 
+    def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`split` with queries and keys turned by their positions' angles, both in one go."""
+        heads = self._heads(self.qkv(x))
+        queries, keys = self.n_heads, self.n_heads + self.n_kv_heads
+        both = rotate(heads[:, :keys], cos, sin)
+        return both[:, :queries], both[:, queries:], heads[:, keys:]
+
     def key_value(self, x: Tensor) -> KeyValue:
         """Map (n, t, d) to key and value only, each (n, n_kv_heads, t, head_dim)."""
         key, value = self._heads(self.qkv.tail(x, self.n_heads * self.head_dim)).chunk(2, dim=1)
@@ -279,11 +286,11 @@ class TextDecoder(nn.Module):
         *blocks, last = self.layers
         for block in blocks:
             normed = block.ln(x)
-            query, key, value = block.attn.split(normed)
-            # A value is a view into the whole product, which would stay in memory with it.
-            key, value = rotate(key, cos, sin), value.contiguous()
+            query, key, value = block.attn.turned(normed, cos, sin)
+            # They are views into the whole product, which would stay in memory with them.
+            key, value = (part.clone(memory_format=torch.contiguous_format) for part in (key, value))
             prefix.append((key, value))
-            seen = attend(rotate(query, cos, sin), key, value, exact=block.attn.exact)
+            seen = attend(query, key, value, exact=block.attn.exact)
             x = x + block.attn.merge(seen) + block.mlp(normed)
         key, value = last.attn.key_value(last.ln(x))
         prefix.append((rotate(key, cos, sin), value.contiguous()))
@@ -319,13 +326,11 @@ class TextDecoder(nn.Module):
         branch: list[KeyValue] = []
         for layer, block in enumerate(self.layers):
             normed = block.ln(x)
-            query, key, value = block.attn.split(normed)
-            key = rotate(key, cos, sin)
+            query, key, value = block.attn.turned(normed, cos, sin)
             if past is not None:
                 key = torch.cat([past[layer][0], key], dim=2)
                 value = torch.cat([past[layer][1], value], dim=2)
             branch.append((key, value))
-            query = rotate(query, cos, sin)
             if layer == len(self.blocks) - 1:
                 # Only the selected outputs are read, so only they pass through the last layer.
                 x, normed, query, mask = x[:, select], normed[:, select], query[:, :, select], mask[select]

@@ -55,7 +55,8 @@ class _OnItsWay:
         if tensor.device.type == "cuda":
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Who waits for it sleeps: the cores are wanted by the threads that decode what comes next.
+            self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._done.record(torch.cuda.current_stream(tensor.device))
         else:
             self._host = tensor  # an Apple GPU waits where it is copied
@@ -241,8 +242,11 @@ class Tagger:
         return self._batched(images, detail, lambda batch: self._generate(tree, batch, max_new_tokens))
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the token ids of a question; the suffix stands twice, as in upstream's code and training."""
-        return [*self._tokens.query_prefix, *self._encode(question), *self._tokens.query_suffix * 2]
+        """Return the token ids of a question; the suffix stands twice, as in upstream's code and training.
+
+        Blanks around a question do not count, as they do not in its key, nor in upstream's serving code.
+        """
+        return [*self._tokens.query_prefix, *self._encode(question.strip()), *self._tokens.query_suffix * 2]
 
     def close(self) -> None:
         """Give the weights' memory back. The tagger cannot be used afterwards."""
@@ -425,11 +429,11 @@ def check_detail(detail: str) -> None:
 
 @contextmanager
 def _telling_what_is_lost() -> Iterator[None]:
-    """Say in a sentence that the device stopped working."""
+    """Say in a sentence that the device stopped working, or has no kernel for what was asked of it."""
     try:
         yield
     except RuntimeError as error:
-        if (told := devices.lost(error)) is not None:
+        if (told := devices.not_supported(error) or devices.lost(error)) is not None:
             raise told from error
         raise
 
