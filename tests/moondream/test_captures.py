@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vlm.moondream import passes
+from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.loading import _auto_batch_size, bytes_per_image
 from vlm.moondream.passes import CROPS, IMAGES, MOST_PADDING, Passes, down_to, fitting
 
@@ -31,7 +32,7 @@ def test_rows_go_through_few_sizes() -> None:
 
 def test_batches_have_the_size_of_a_pass() -> None:
     assert [down_to(count, IMAGES) for count in (1, 3, 31, 32, 500)] == [1, 2, 16, 32, 128]
-    config = random_model().config
+    config: MoondreamConfig = random_model().config  # type: ignore[assignment]
     room = 2 * 21 * bytes_per_image(config, torch.bfloat16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vlm.moondream.loading.free_memory", lambda _: room)

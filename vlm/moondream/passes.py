@@ -33,7 +33,8 @@ def fitting(count: int, sizes: Sequence[int]) -> list[int]:
     Args:
         sizes: what there is, in ascending order.
     """
-    parts, left = [], count
+    parts: list[int] = []
+    left = count
     while left:
         enough = next((size for size in sizes if size >= left), None)
         below = down_to(left, sizes)
