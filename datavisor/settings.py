@@ -103,6 +103,17 @@ def folders(name: str, default: list[Path]) -> list[Path]:
     return [resolved(name, part) for part in text(name).split(os.pathsep) if part] or default
 
 
+def needs(why: str, module: str, extra: str, package: str) -> None:
+    """Stop the start where the library is not installed that a setting asks for."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"{why}, and the library for it cannot be loaded ({error}). Install it: pip install 'datavisor[{extra}]', or in a "
+            f"checkout: pip install '{package}'."
+        ) from error
+
+
 def home() -> list[Path]:
     """Return the user's home folder, if there is one: a user that the system does not know, in a container say, has none."""
     try:
@@ -325,16 +336,12 @@ if ENGINE == "datavisor.sqlite":
         "init_command": "PRAGMA synchronous=NORMAL",
     }
 else:
-    try:
-        import_module("psycopg")
-    except ImportError as error:
-        raise ImproperlyConfigured(
-            f"DATABASE_URL names PostgreSQL, whose driver cannot be loaded ({error}). Install it: pip install "
-            "'datavisor[postgres]', or in a checkout: pip install 'psycopg[binary]'."
-        ) from error
+    needs("DATABASE_URL names PostgreSQL", "psycopg", "postgres", "psycopg[binary]")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = text("DATAVISOR_REDIS_URL")
+if REDIS_URL:
+    needs("DATAVISOR_REDIS_URL is set", "channels_redis", "redis", "channels-redis")
 CHANNEL_LAYERS: dict[str, Any] = {
     "default": (
         {

@@ -64,6 +64,7 @@ def test_the_reference_is_up_to_date() -> None:
 def test_commands_in_examples_exist_with_their_options(name: str) -> None:
     lines = re.findall(r"(?:manage\.py|datavisor) ([a-z_]+)((?: [^\n`|]*)?)", DOCUMENTS[name])
     known = commands() | {"migrate", "createsuperuser", "changepassword", "collectstatic", "makemigrations", "check"}
+    known |= {"dumpdata", "loaddata", "shell"}
     for command, rest in lines:
         if command in commands():
             asked = set(re.findall(r"(?<!\S)(--[a-z-]+)", rest.split("#")[0]))

@@ -25,7 +25,7 @@ import vlm
 from tests.images import make_images
 from tests.test_jobs import worker_of
 from vlm import services
-from vlm.errors import DatabaseUnusable, Refusal
+from vlm.errors import DatabaseFull, DatabaseUnusable, Refusal
 from vlm.models import Dataset, Dimension, TaggingRun
 from vlm.process import sample_store
 from vlm.routing import websocket_urlpatterns
@@ -258,3 +258,22 @@ def test_a_thumbnail_cache_that_takes_no_writes(
     ):
         answer = admin.get(address)
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/webp")  # made, if not kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        ("database or disk is full", DatabaseFull, "Make room"),
+        ('could not extend file "base/5/1": No space left on device\nHINT:  Check free disk space.', DatabaseFull, "Make room"),
+        ("database is locked", DatabaseUnusable, "“migrate”"),
+        ('relation "vlm_dataset" does not exist\nLINE 1: SELECT', DatabaseUnusable, "“migrate”"),
+        ("connection failed: connection to server on socket “x” failed: No such file", DatabaseUnusable, "once its server runs"),
+        ("terminating connection due to administrator command\nSSL connection has been closed", DatabaseUnusable, "once its server runs"),
+        ("FATAL:  the database system is starting up", DatabaseUnusable, "once its server runs"),
+    ],
+)  # fmt: skip
+def test_what_a_database_says_becomes_what_to_do(said: str, kind: type[Refusal], told: str) -> None:
+    refusal = DatabaseUnusable.of(OperationalError(said))
+    assert type(refusal) is kind
+    assert told in refusal.message
+    assert "\n" not in refusal.message

@@ -249,6 +249,13 @@ def test_a_bad_value_says_what_to_write(tmp_path: Path, name: str, value: str, c
     assert complaint in refused.stderr
 
 
+def test_a_library_that_is_not_there_is_named(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['channels_redis'] = None; from datavisor import settings"
+    refused = run(tmp_path, without, DATAVISOR_REDIS_URL="redis://localhost:6379/0")
+    assert refused.returncode != 0
+    assert "pip install 'datavisor[redis]'" in refused.stderr
+
+
 def test_a_command_ends_with_the_sentence_alone(tmp_path: Path) -> None:
     for command in ("check", "quickstart"):
         refused = subprocess.run(

@@ -5,6 +5,7 @@ import json
 import secrets
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from PIL import Image
 from tests.servers.nginx import NAME, Nginx, program
 from tests.serving import MB, Daphne, Wire
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(program() is None, reason="nginx is not installed (Debian: apt-get install nginx-light)"),
+]
 
 PICTURES = 4
 IMPORT = """
@@ -59,8 +63,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
 
 @pytest.fixture(scope="module")
 def nginx(server: Daphne, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    if program() is None:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
     nginx = Nginx(tmp_path_factory.mktemp("nginx"), server.port)
     checked = nginx.check()
     assert checked.returncode == 0, checked.stderr
@@ -133,6 +135,26 @@ def test_a_body_above_the_limit_is_refused(nginx: Nginx) -> None:
     wire.socket.sendall(head.encode())
     assert wire.answer()[0] == 413
     wire.close()
+
+
+def test_of_two_servers_either_answers(server: Daphne, tmp_path: Path) -> None:
+    """They are asked in turn, whoever was logged in by which; when one goes, the other answers for both."""
+    second = server.beside()
+    second.start()
+    nginx = Nginx(tmp_path, server.port, second.port)
+    nginx.start()
+    wire = Wire(nginx.port, NAME, tls=nginx.tls)
+    try:
+        assert wire.log_in() == 302
+        assert [wire.ask("GET", "/")[0] for _ in range(6)] == [200] * 6
+        second.kill()
+        assert [wire.ask("GET", "/")[0] for _ in range(6)] == [200] * 6
+        assert wire.post("/datasets/1/tags", {"tag": "tunnel", "action": "add", "ids": 1}, Origin=wire.origin)[0] == 302
+        assert 'id="live' in wire.listen("/ws/datasets/1/progress/").hear()
+    finally:
+        wire.close()
+        nginx.stop()
+        second.stop()
 
 
 def test_the_visitor_is_who_called_nginx_whatever_he_says(server: Daphne, nginx: Nginx) -> None:

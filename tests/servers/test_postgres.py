@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,6 +168,102 @@ print(Dataset.objects.get().changes)
 def test_transactions_take_turns(postgres: Postgres, tmp_path: Path) -> None:
     done = run(TURNS, tmp_path, postgres.create("turns"))
     assert (done.stdout, done.returncode) == ("100\n", 0), done.stderr
+
+
+WAITS = (
+    SETUP
+    + """
+import threading
+from django.core.management import call_command
+from django.db import OperationalError, connections, transaction
+from datavisor.postgres import base
+from vlm.models import Dataset
+call_command("migrate", verbosity=0)
+base.BEGIN = base.BEGIN.replace("30s", "50ms")
+entered, leave = threading.Event(), threading.Event()
+
+def hold():
+    with transaction.atomic():
+        entered.set()
+        leave.wait()
+    connections.close_all()
+
+holder = threading.Thread(target=hold)
+holder.start()
+entered.wait()
+try:
+    with transaction.atomic():
+        print("two at once")
+except OperationalError as error:
+    print(type(error.__cause__).__name__)
+leave.set()
+holder.join()
+Dataset.objects.create(name="one", root="/one", format="folder")
+connections.close_all()
+print(Dataset.objects.count())
+"""
+)
+
+
+def test_who_waits_too_long_for_a_turn_gives_up_and_can_go_on(postgres: Postgres, tmp_path: Path) -> None:
+    done = run(WAITS, tmp_path, postgres.create("waits"))
+    assert (done.stdout, done.returncode) == ("LockNotAvailable\n1\n", 0), done.stderr
+
+
+# -- coming from SQLite --------------------------------------------------------------------------------------------------
+FURNISH = (
+    SETUP
+    + """
+import sys
+from pathlib import Path
+from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
+from vlm import services
+from vlm.models import Dimension
+from vlm.samples import SampleFilter
+call_command("migrate", verbosity=0)
+Dimension.objects.filter(name="weather").delete()
+ada = User.objects.create_user("ada", password="correct horse 9")
+ada.user_permissions.add(Permission.objects.get(codename="view_dataset"))
+dataset = services.datasets.import_folder(path=Path(sys.argv[1]), name="photos").dataset
+services.tags.add(dataset=dataset, filter=SampleFilter(), tag="kept", user=ada)
+services.datasets.save_view(dataset=dataset, user=ada, name="mine", query="all=kept")
+"""
+)
+THERE = (
+    SETUP
+    + """
+import json
+from django.contrib.auth.models import User
+from vlm import services
+from vlm.models import Dataset, Dimension, SavedView
+from vlm.samples import SampleFilter
+ada = User.objects.get()
+page = services.samples.page(dataset=Dataset.objects.get(), filter=SampleFilter.from_text("all=kept"))
+Dataset.objects.create(name="next", root="/next", format="folder")  # gets a number that is free
+print(json.dumps([
+    ada.check_password("correct horse 9"), ada.has_perm("vlm.view_dataset"), len(page.samples),
+    list(SavedView.objects.values_list("name", "user__username")), Dimension.objects.filter(name="weather").count(),
+]))
+"""
+)
+
+
+def test_what_is_in_sqlite_moves_as_the_documents_say(postgres: Postgres, tmp_path: Path) -> None:
+    _, walk = (ROOT / "docs" / "scaling.md").read_text().split("To move what is in SQLite")
+    lines = [line for line in walk.split("```")[1].splitlines() if line.startswith("python manage.py ")]
+    assert len(lines) == 6
+    data, url = tmp_path / "data", postgres.create("moved")
+    done = run(FURNISH, data, "", str(make_images(tmp_path / "photos", 3)))
+    assert done.returncode == 0, done.stderr
+    for number, line in enumerate(lines):
+        words = shlex.split(line.removeprefix("python manage.py "), comments=True)
+        here = [str(tmp_path / word) if word in ("before-postgres", "all.json") else word for word in words]
+        done = run(COMMAND, data, "" if number < 2 else url, *here)
+        assert done.returncode == 0, done.stderr
+    done = run(THERE, data, url)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, True, 3, [["mine", "ada"]], 0]
 
 
 # -- backups -------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.apps import apps
 from django.conf import settings
 from django.db import connection
 
@@ -71,9 +72,10 @@ def _copy_pages(source: Path, target: Path) -> None:
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------------
 def _own_tables() -> list[str]:
     """Return the tables that are DataVisor's. Others may lie beside them, which are none of its business."""
+    models = apps.get_models(include_auto_created=True, include_swapped=True)
     with connection.cursor() as cursor:
         there = set(connection.introspection.table_names(cursor))
-    return sorted(there & {*connection.introspection.django_table_names(), "django_migrations"})
+    return sorted(there & {*(model._meta.db_table for model in models), "django_migrations"})
 
 
 def _dump(target: Path) -> None:
