@@ -219,6 +219,10 @@ class Crew:
         self._more = bool(found)
         return Batch(found) if found else None
 
+    def turn(self) -> None:
+        """Hear what workers have to say outside of a run: those that are late, for instance, when they come up."""
+        self._turn(TICK_SECONDS)
+
     # -- hearing -----------------------------------------------------------------------------------------------------------
     def _turn(self, seconds: float) -> list[Result]:
         """Wait for whatever comes next, and see to it; returns the results that came."""

@@ -98,8 +98,11 @@ class _Failed:
 
 
 @contextmanager
-def cluster(workers: Workers, outfit: Outfit) -> Iterator[RayTransport]:
+def cluster(workers: Workers, outfit: Outfit, *, kind: type[Worker] = Worker) -> Iterator[RayTransport]:
     """Yield workers, which end with the block. They are called, and have no model yet.
+
+    Args:
+        kind: of worker; benchmarks have others.
 
     Raises:
         WorkersUnavailable: there is no Ray, no such cluster, or nothing in it for a worker.
@@ -109,7 +112,7 @@ def cluster(workers: Workers, outfit: Outfit) -> Iterator[RayTransport]:
     actors: dict[str, Any] = {}
     try:
         share = _share(ray, workers, outfit)
-        actor = ray.remote(Worker).options(
+        actor = ray.remote(kind).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             max_restarts=-1,
