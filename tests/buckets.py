@@ -76,7 +76,7 @@ class BucketServer:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "TMPDIR": str(self.folder)},
             )
         wait_for(self._is_ready, "an S3 server that takes what it is given")
 

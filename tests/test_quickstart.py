@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from huggingface_hub import constants
+from obstore.store import MemoryStore
 
 from tests.checkpoints import make_checkpoint
 from tests.children import PATIENCE, environment, finish, python
@@ -25,6 +27,7 @@ from tests.images import make_images
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.management.commands.quickstart import chosen_model, free_port, shown_host
 from vlm.models import Dataset, TaggingRun
+from vlm.roots import objects
 
 
 class Home:
@@ -163,6 +166,28 @@ def test_without_serving(
     assert "Password" not in capsys.readouterr().out
     assert list(Dataset.objects.values_list("name", "sample_count")) == [("photos", 4), ("photos 2", 1)]
     assert User.objects.filter(is_superuser=True).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_images_in_a_bucket(
+    in_process: Path,
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bucket = MemoryStore()
+    for path in make_images(tmp_path / "photos", 2).iterdir():
+        obstore.put(bucket, path.name, path.read_bytes())
+    monkeypatch.setattr(objects, "open_store", lambda url: bucket)
+    asked = {"model": str(checkpoint), "no_serve": True, "no_progress": True}
+    for url in ("s3://photos/street", "s3://Photos/street/"):
+        call_command("quickstart", data=url, **asked)
+    assert list(Dataset.objects.values_list("name", "root")) == [("street", "s3://photos/street")]
+    assert TaggingRun.objects.get().tagged == 2
+    assert capsys.readouterr().out.endswith("\nNothing is left to tag.\n")
+    with pytest.raises(CommandError, match="Images are not read from “http://”"):
+        call_command("quickstart", data="http://example.org/photos", **asked)
 
 
 @pytest.mark.django_db(transaction=True)
