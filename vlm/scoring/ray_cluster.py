@@ -191,8 +191,9 @@ def _share(ray: Any, workers: Workers, outfit: Outfit) -> Share:
     Raises:
         WorkersUnavailable: there is nothing to divide, or less than was asked for.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = [(int(node.get("GPU", 0)), int(node.get("CPU", 0))) for node in nodes if node.get("GPU", 0) >= 1]
+    # A node without a CPU, as the head beside the server may be, is for no worker, whatever else it has.
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    gpus = [(int(node["GPU"]), int(node["CPU"])) for node in nodes if node.get("GPU", 0) >= 1]
     if gpus and outfit.device not in ("cpu", "mps"):
         there = sum(number for number, _ in gpus)
         if workers.count > there:
@@ -201,7 +202,7 @@ def _share(ray: Any, workers: Workers, outfit: Outfit) -> Share:
                 "DATAVISOR_VLM_DEVICE to cpu."
             )
         return Share(workers.count or there, max(1, min(cpus // number for number, cpus in gpus)), 1)
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    cpus = [int(node["CPU"]) for node in nodes]
     if not cpus:
         raise WorkersUnavailable(
             "The Ray cluster has no node with a CPU or a GPU for a worker. Start one on each machine that is to work: ray start "

@@ -1,0 +1,77 @@
+"""What of a cluster each worker gets, and what Ray is told: without Ray."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vlm.scoring import ray_cluster
+from vlm.scoring.errors import WorkersUnavailable
+from vlm.scoring.places import Workers
+from vlm.scoring.ray_cluster import Share
+from vlm.scoring.worker import Outfit
+
+HEAD: dict[str, float] = {"memory": 1.0}
+
+
+def share(workers: str, *nodes: dict[str, float], device: str = "auto", lost: int = 0) -> Share:
+    there = [{"Alive": True, "Resources": node} for node in nodes] + [
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}} for _ in range(lost)
+    ]
+    ray: Any = SimpleNamespace(nodes=lambda: there)
+    return ray_cluster._share(ray, Workers.parse(workers), Outfit("m", "", device, "auto"))
+
+
+def test_a_worker_for_each_gpu_with_its_part_of_the_cores() -> None:
+    eight, two = {"CPU": 64.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}
+    assert share("local", eight) == Share(8, 8, 1)
+    assert share("local:3", eight) == Share(3, 8, 1)
+    assert share("auto", HEAD, eight, two, {"CPU": 4.0}, lost=2) == Share(10, 4, 1)
+    assert share("auto", {"GPU": 8.0}, two) == Share(2, 4, 1)  # the head beside the server, with no CPU to give
+
+
+def test_without_a_gpu_cores_are_divided() -> None:
+    assert share("local", {"CPU": 8.0}) == Share(1, 8, 0)
+    assert share("local:4", {"CPU": 8.0}) == Share(4, 2, 0)
+    assert share("local:4", {"CPU": 4.0, "GPU": 1.0}, device="cpu") == Share(4, 1, 0)
+    assert share("ray://head:10001", HEAD, {"CPU": 16.0}, {"CPU": 8.0}) == Share(2, 8, 0)
+
+
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(WorkersUnavailable, match=r"3 workers are asked for, one per GPU, and there are 2\."):
+        share("local:3", {"CPU": 8.0, "GPU": 2.0})
+    with pytest.raises(WorkersUnavailable, match=r"ray start --address=HEAD:PORT\."):
+        share("auto", HEAD, {"GPU": 2.0}, lost=1)
+
+
+def test_a_cluster_of_ones_own_has_a_token_and_tells_nobody_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr("vlm.scoring.ray_cluster.os.environ", environment)
+    monkeypatch.setitem(__import__("sys").modules, "ray", SimpleNamespace())
+    ray_cluster.load(Workers.parse("local"))
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    token = environment["RAY_AUTH_TOKEN"]
+    assert len(token) == 64
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "1"}  # the user's own words stand
+    ray_cluster.load(Workers.parse("local"))
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_USAGE_STATS_ENABLED"]) == ("disabled", "1")
+    environment.clear()
+    ray_cluster.load(Workers.parse("auto"))
+    assert "RAY_AUTH_TOKEN" not in environment  # the cluster's is where Ray looks for it
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_with_what_ray_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise ConnectionError("ray client connection timeout\nwith a stack below")
+
+    ray: Any = SimpleNamespace(init=init, shutdown=lambda: None)
+    monkeypatch.setattr(ray_cluster, "load", lambda _: ray)
+    with (
+        pytest.raises(
+            WorkersUnavailable, match=r"at ray://head:10001 can be used \(ray client connection timeout\)"
+        ) as told,
+        ray_cluster.cluster(Workers.parse("ray://head:10001"), Outfit("m", "", "auto", "auto")),
+    ):
+        pass
+    assert "~/.ray/auth_token" in told.value.message
