@@ -4,65 +4,55 @@
 
 It needs PyTorch, transformers, tokenizers, safetensors and Pillow, and no Django. First comes parity: the engine on this
 device against recorded outputs of the reference implementation, without which no speed means anything. Then the batch
-sizes one after another (1, 8, 32 and 64 on a GPU), how many launches a pass takes and how long the GPU idles between them,
-and, where a GPU multiplies float8, the same in that format with how far its logits are from the plain ones.
+sizes one after another (1, 8, 32 and 64 on a GPU), how many launches some batches take and how long the GPU idles between
+them, and, where a GPU multiplies float8, the same in that format with how far its logits are from the plain ones. Each part
+is a line of JSON as soon as it is known, so that a limit on time loses nothing.
 
-On a CPU this takes the memory of two models, 8 to 12 GB, of which the report counts the engine's alone.
+On a CPU this takes the memory of two models, 8 to 12 GB, of which the report counts the engine's alone. Images are cut into
+crops beforehand on both sides; ``benchmarks.prepare`` measures that, and ``benchmarks.pipeline`` a run with all there is to it.
 
 Both sides use the same weights, device and number format in the same run. The engine holds them as it does those of the
 published file: in bfloat16 where it computes in float32, in the order that suits the CPU, or rounded to bytes (int8,
 against a baseline in the format of the rest). The baseline is how the model is commonly run: one image at a time, every
-crop encoded, the image and then each question prefilled and two tokens decoded against a cache of 2,048 slots. Engine and
-baseline take turns for some rounds, and figures are medians over the rounds, as machines are busy by moods. Speed does
-not depend on the weights' values, and nothing here says anything about accuracy.
+crop encoded, the image and then each question prefilled and two tokens decoded against a cache of 2,048 slots. On a CPU
+engine and baseline take turns for some rounds, and figures are medians over the rounds, as machines are busy by moods. On an
+accelerator the baseline is measured once per size of picture, and the engine has two batches in flight, as a run does. Speed
+does not depend on the weights' values, and nothing here says anything about accuracy.
 """
 
 import argparse
 import json
-import platform
-import resource
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from torch import Tensor
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlm.moondream import Tagger, load_tagger
+from benchmarks.device import forget, machine, matmul_rate, peak_memory, score_in_flight, seconds, watched
+from benchmarks.parity import TOLERANCES, parity
+from benchmarks.sequential import Sequential
+from vlm.moondream import PreparedImage, Tagger
 from vlm.moondream.configuration import MoondreamConfig
 from vlm.moondream.crops import Detail, overlap_crops
-from vlm.moondream.devices import (
-    computes_fused,
-    cpu_computes_bfloat16,
-    gpu_multiplies_float8,
-    resolve_device,
-    resolve_dtype,
-)
-from vlm.moondream.linear import Form, Linear, Rounding, layer_form, round_to_float8
+from vlm.moondream.devices import computes_fused, gpu_multiplies_float8, resolve_device, resolve_dtype
+from vlm.moondream.linear import Form, Linear, Rounding, layer_form
 from vlm.moondream.loading import PATCH_MULTIPLE, ROUNDINGS, held_in
-from vlm.moondream.modeling import CropLayout, KeyValue, MoondreamForTagging, rotate
+from vlm.moondream.modeling import CropLayout, MoondreamForTagging
 from vlm.moondream.scores import spellings
 from vlm.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 
-CACHE_SLOTS = 2048
-DECODED_TOKENS = 2
-VECTORS = Path(__file__).parent.parent / "tests" / "data" / "moondream2-vectors"
-TOLERANCE = 1e-4  # of float32 against the reference; exact kernels are within 1e-5, a wrong position is 4e-3 away
 BATCH_SIZES = (1, 8, 32, 64)  # on a GPU
+BATCHES = 4  # at least, of a case and round on an accelerator, which has two of them at once
+DIFFERENT = 16  # pictures, which come again where more are wanted; the baseline has no more
 REPEATS = 3  # of the questions on their own, which take a second
 
 
@@ -151,88 +141,7 @@ def random_image(case: Case, seed: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-# -- the baseline ------------------------------------------------------------------------------------------------------
-class Sequential:
-    """One image at a time, one question at a time."""
-
-    def __init__(self, model: MoondreamForTagging, tagger: Tagger) -> None:
-        self.vision, self.text, self.bos = model.model.vision, model.model.text, model.config.tokens.bos_id
-        self.tagger = tagger
-        weight, dims = self.text.post_ln.weight, self.text.dims
-        shape = (1, dims.n_kv_heads, CACHE_SLOTS, dims.head_dim)
-        self.caches: list[KeyValue] = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(dims.n_layers)]
-        self.prefix = model.config.vision.tokens + 1
-        mask = torch.ones(CACHE_SLOTS, CACHE_SLOTS, dtype=torch.bool, device=weight.device).tril()
-        mask[: self.prefix, : self.prefix] = True
-        self.mask = mask[None, None]
-
-    def encode(self, image: Image.Image) -> None:
-        """Encode every crop and put the image into the caches."""
-        crops, tiling = overlap_crops(image)
-        x = self.vision.patch_emb(self.vision.patches(torch.from_numpy(crops).to(self.text.wte.device)))
-        x = x + self.vision.pos_emb
-        for block in self.vision.blocks:
-            x = x + block.attn.merge(F.scaled_dot_product_attention(*block.attn.split(block.ln1(x))))
-            x = x + block.mlp(block.ln2(x))
-        layout = CropLayout(0, tuple(range(1, len(crops))), tiling)
-        tokens = self.vision.project(self.vision.post_ln(x), [layout])
-        bos = self.text.embed(torch.tensor([[self.bos]], device=tokens.device))
-        self.run(torch.cat([bos, tokens], dim=1), 0)
-
-    def ask(self, question: str) -> None:
-        """Prefill the question and decode two tokens, in place of whatever followed the image before."""
-        ids = torch.tensor([self.tagger.prompt_ids(question)], device=self.text.wte.device)
-        position = self.prefix
-        for _ in range(1 + DECODED_TOKENS):
-            hidden = self.run(self.text.embed(ids), position)
-            position += ids.shape[1]
-            ids = self.text.logits(hidden[:, -1:]).argmax(-1)
-
-    def run(self, x: Tensor, position: int) -> Tensor:
-        """Run tokens (1, t, dim) through all layers, attending to every slot of the caches."""
-        end = position + x.shape[1]
-        cos, sin = self.text.rotary(torch.arange(position, end, device=x.device))
-        mask = self.mask[:, :, position:end]
-        for block, (keys, values) in zip(self.text.layers, self.caches, strict=True):
-            normed = block.ln(x)
-            query, key, value = block.attn.split(normed)
-            keys[:, :, position:end], values[:, :, position:end] = rotate(key, cos, sin), value
-            seen = F.scaled_dot_product_attention(
-                rotate(query, cos, sin), keys, values, attn_mask=mask, enable_gqa=query.shape[1] != keys.shape[1]
-            )
-            x = x + block.attn.merge(seen) + block.mlp(normed)
-        return x
-
-
 # -- measuring ---------------------------------------------------------------------------------------------------------
-def seconds(device: torch.device, run: Callable[[], object]) -> float:
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-
-    wait()
-    start = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - start
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, rounding: Rounding = "") -> float:
-    """Return what a big square product reaches, in FLOP/s (of bytes: as many operations): the best of three."""
-    slow = device.type == "cpu" and dtype != torch.float32 and not cpu_computes_bfloat16()
-    size = 1024 if slow else 4096 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device).mul_(32).to(torch.int8 if rounding == "int8" else dtype)
-    if rounding == "fp8":
-        levels, scales = round_to_float8(a)
-        product = lambda: torch._scaled_mm(levels, levels.t(), scale_a=scales, scale_b=scales.t(), out_dtype=dtype)  # noqa: E731
-    else:
-        product = lambda: (torch._int_mm if rounding else torch.mm)(a, a)  # noqa: E731
-    product()
-    return 2 * size**3 / min(seconds(device, product) for _ in range(3))
-
-
 def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
     """Count the matrix products of the engine's pass over one image, on a model without memory."""
     tree = tagger._vocabulary_tree(vocabulary).tree
@@ -253,95 +162,89 @@ def engine_flop(crops: int, tagger: Tagger, vocabulary: Vocabulary) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held so far: on the GPU if there is one, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+class Baseline:
+    """The baseline's seconds and the logits of plain layers, in the same number format.
 
+    A CPU is busy by moods: there they are measured when they are asked for, in each round, right behind the engine, by a
+    model that stays. On an accelerator :meth:`measure_once` does so before the engine comes, so that the memory is all
+    the engine's, and minutes on it are not spent on the baseline again and again.
 
-def machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
-    bfloat16 = "bfloat16 in hardware" if cpu_computes_bfloat16() else "bfloat16 emulated, and slow"
-    return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}"
-
-
-def parity(device: torch.device, dtype: str, *, most: int | None = None) -> float:
-    """Return how far first-token logits are from the reference implementation's, rms, relative: the worst of all.
-
-    Args:
-        most: pictures at most; ``None`` for all.
+    Attributes:
+        in_memory: whether a model of it is there.
     """
-    expected = json.loads((VECTORS / "expected.json").read_text())
-    recorded = load_file(VECTORS / "expected.safetensors")
-    tagger = load_tagger(str(VECTORS), device=str(device), dtype=dtype, batch_size=6)
-    pictures = [Image.open(VECTORS / record["file"]).convert("RGB") for record in expected["images"][:most]]
-    worst = 0.0
-    for name, question in expected["prompts"].items():
-        for index, row in enumerate(tagger.first_token_logits(pictures, question).cpu()):
-            wanted = recorded[f"image{index}.{name}.first_token_logits"]
-            worst = max(worst, float((row - wanted).norm() / wanted.norm()))
-    tagger.close()
-    return worst
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, vocabulary: Vocabulary) -> None:
+        self._device, self._dtype, self._vocabulary = device, dtype, vocabulary
+        self._model: tuple[Sequential, Tagger] | None = None
+        self._seconds: dict[tuple[int, int, int], tuple[float, float]] = {}
+        self._logits: dict[Case, Tensor] = {}
+
+    @property
+    def in_memory(self) -> bool:
+        return self._model is not None
+
+    def measure_once(self, cases: Sequence[Case], images: int) -> None:
+        """Measure what will be asked for, each size twice, of which the first time chooses kernels and finds memory."""
+        for case in cases:
+            self.seconds(case, 1, turn=-1)
+            self.seconds(case, images, turn=0)
+            self.logits(case)
+        _, tagger = self._loaded()
+        self._model = None
+        tagger.close()
+
+    def seconds(self, case: Case, images: int, turn: int) -> tuple[float, float]:
+        """Return seconds per image, and how many of them go to the questions; once per size and turn."""
+        key = (case.width, case.height, turn)
+        if key not in self._seconds:
+            sequential, _ = self._loaded()
+            cut = [overlap_crops(random_image(case, seed)) for seed in range(min(images, DIFFERENT))]
+            with torch.inference_mode():
+                self._seconds[key] = sequential.measure(cut, self._vocabulary)
+        return self._seconds[key]
+
+    def logits(self, case: Case) -> Tensor:
+        """Return the first-token logits of a case's first picture, on the host."""
+        if case not in self._logits:
+            self._logits[case] = first_logits(self._loaded()[1], case, self._vocabulary)
+        return self._logits[case]
+
+    def _loaded(self) -> tuple[Sequential, Tagger]:
+        if self._model is None:
+            plain = random_model(self._device, self._dtype).to(self._dtype)  # type: ignore[call-arg]
+            tagger = new_tagger(plain, self._vocabulary, batch_size=1)
+            self._model = Sequential(plain, tagger.prompt_ids), tagger
+        return self._model
 
 
-def launches_and_gaps(device: torch.device, run: Callable[[], object]) -> dict[str, float] | None:
-    """Return how often a GPU is launched in one go, and for how much of its time nothing runs on it."""
-    if device.type != "cuda":
-        return None
-    run()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        took = seconds(device, run)
-    events = list(seen.events() or [])
-    busy, end = 0.0, 0.0
-    for event in sorted((e for e in events if e.device_type == DeviceType.CUDA), key=lambda e: e.time_range.start):
-        busy += max(0.0, event.time_range.end - max(end, event.time_range.start))
-        end = max(end, event.time_range.end)
-    return {
-        "kernels": sum(event.device_type == DeviceType.CUDA for event in events),
-        "kernel_launches": sum("LaunchKernel" in event.name for event in events),
-        "graph_launches": sum("GraphLaunch" in event.name for event in events),
-        "seconds": took,
-        "idle_share": max(0.0, 1 - busy / 1e6 / took),
-    }
+def new_tagger(model: MoondreamForTagging, vocabulary: Vocabulary, batch_size: int) -> Tagger:
+    names = stand_in_tokenizer(vocabulary)
+    return Tagger(model, names, model_id="random", revision="random", batch_size=batch_size)
+
+
+def first_logits(tagger: Tagger, case: Case, vocabulary: Vocabulary) -> Tensor:
+    return tagger.first_token_logits([random_image(case, 0)], vocabulary.dimensions[0].question, case.detail).cpu()
+
+
+def prepared(tagger: Tagger, case: Case, images: int) -> list[PreparedImage]:
+    """Return so many images, cut into crops: that is a matter of the CPU's cores, and measured elsewhere."""
+    different = [tagger.prepare(random_image(case, seed), case.detail) for seed in range(min(images, DIFFERENT))]
+    return [different[index % DIFFERENT] for index in range(images)]
 
 
 def measure_engine(
-    tagger: Tagger, pictures: list[Image.Image], vocabulary: Vocabulary, detail: Detail
+    tagger: Tagger, images: Sequence[PreparedImage], vocabulary: Vocabulary, detail: Detail
 ) -> tuple[float, float]:
-    """Return seconds per image, and how many of them go to the questions."""
+    """Return seconds per image, and how many of them go to the questions, which are not captured when they are alone."""
     device, weight = tagger._weight.device, tagger._weight
-    whole = seconds(device, lambda: tagger.score(pictures, vocabulary, detail))
-    images = min(len(pictures), tagger.batch_size)
+    whole = seconds(device, lambda: score_in_flight(tagger, images, vocabulary, detail))
+    together = min(len(images), tagger.batch_size)
     # What an image's keys and values hold makes no difference to the time.
-    prefix = tagger._model.prefill(weight.new_zeros(images, tagger._prefix_length - 1, weight.shape[0]))
+    prefix = tagger._model.prefill(weight.new_zeros(together, tagger._prefix_length - 1, weight.shape[0]))
     tree = tagger._vocabulary_tree(vocabulary).tree
     ask = lambda: tagger._extend(tree, prefix, tree.readers)  # noqa: E731
     ask()
-    return whole / len(pictures), median(seconds(device, ask) for _ in range(REPEATS)) / images
-
-
-def measure_baseline(baseline: Sequential, pictures: list[Image.Image], vocabulary: Vocabulary) -> tuple[float, float]:
-    """Return seconds per image, and how many of them go to the questions."""
-    device = baseline.text.wte.device
-    encoding = asking = 0.0
-    baseline.ask(vocabulary.dimensions[0].question)
-    for picture in pictures:
-        encoding += seconds(device, lambda image=picture: baseline.encode(image))  # type: ignore[misc]
-        for dimension in vocabulary:
-            asking += seconds(device, lambda question=dimension.question: baseline.ask(question))  # type: ignore[misc]
-    return (encoding + asking) / len(pictures), asking / len(pictures)
-
-
-def disagreement(tagger: Tagger, plain: MoondreamForTagging, pictures: list[Image.Image], detail: Detail) -> float:
-    """Return how far the engine's logits are from those of plain layers in the same format: rms, relative."""
-    reference = Tagger(plain, tagger._tokenizer, model_id="random", revision="random", batch_size=1)
-    question = DEFAULT_VOCABULARY.dimensions[0].question
-    logits, expected = (each.first_token_logits(pictures, question, detail) for each in (tagger, reference))
-    return float((logits - expected).norm() / expected.norm())
+    return whole / len(images), median(seconds(device, ask) for _ in range(REPEATS)) / together
 
 
 def summarised(case: str, crops: int, flop: int, rounds: Sequence[Round]) -> Measurement:
@@ -383,54 +286,53 @@ def measure(
     batch_size: int,
     rounds: int,
     rounding: Rounding = "",
+    baseline: Baseline | None = None,
 ) -> dict[str, Any]:
-    """Measure the cases one after another, round after round, with the baseline right behind the engine."""
-    vocabulary = DEFAULT_VOCABULARY
-    form = layer_form(device, dtype, rounding)
-    model = random_model(device, dtype, form)
+    """Measure the cases one after another, round after round.
+
+    Args:
+        images: per case and round, at least; full batches are made of them.
+        baseline: what was measured before; ``None`` to have it take turns with the engine.
+    """
+    vocabulary, in_turns = DEFAULT_VOCABULARY, baseline is None
+    baseline = baseline or Baseline(device, dtype, vocabulary)
+    forget(device)
+    model = random_model(device, dtype, layer_form(device, dtype, rounding))
     if computes_fused(device):
         model.model.vision.align_patches(PATCH_MULTIPLE)
-    tagger = Tagger(model, stand_in_tokenizer(vocabulary), model_id="random", revision="random", batch_size=batch_size)
-    baseline: Sequential | None = None
+    tagger = new_tagger(model, vocabulary, batch_size)
+    images = batch_size * max(1 if device.type == "cpu" else BATCHES, -(-images // batch_size))
     measured: dict[Case, list[Round]] = {case: [] for case in cases}
+    crops: dict[Case, int] = {}
     peak, away = 0, 0.0
     with torch.inference_mode():
-        if device.type != "cpu":
-            # The first products of a shape take longer there: kernels are chosen, and memory is found.
-            for case in cases:
-                tagger.score([random_image(case, seed) for seed in range(batch_size)], vocabulary, case.detail)
         for number in range(rounds):
-            baselines: dict[tuple[int, int], tuple[float, float]] = {}
             for case in cases:
-                pictures = [random_image(case, seed) for seed in range(images)]
+                ready = prepared(tagger, case, images)
+                crops[case] = len(ready[0].crops)
+                if device.type != "cpu" and not number:
+                    # The first pass of a shape takes longer there, as kernels are chosen, and the second, which is captured.
+                    score_in_flight(tagger, ready[: 2 * batch_size], vocabulary, case.detail)
                 before = matmul_rate(device, dtype, rounding)
-                engine, engine_questions = measure_engine(tagger, pictures, vocabulary, case.detail)
+                engine, engine_questions = measure_engine(tagger, ready, vocabulary, case.detail)
                 rate = (before + matmul_rate(device, dtype, rounding)) / 2
-                if baseline is None:  # neither its weights nor its caches are the engine's memory
+                if not baseline.in_memory:  # neither its weights nor its caches are the engine's memory
                     peak = peak_memory(device)
-                    plain = model
-                    if form or dtype == torch.float32:
-                        plain = random_model(device, dtype).to(dtype)  # type: ignore[call-arg]
-                    baseline = Sequential(plain, tagger)
-                    if device.type != "cpu":
-                        for warm in cases:
-                            measure_baseline(baseline, [random_image(warm, 0)], vocabulary)
-                    away = disagreement(tagger, plain, pictures[:1], case.detail)
-                size = case.width, case.height
-                if size not in baselines:
-                    baselines[size] = measure_baseline(baseline, pictures, vocabulary)
-                measured[case].append(Round(engine, engine_questions, *baselines[size], rate))
+                if not number and case is cases[0]:
+                    expected = baseline.logits(case)
+                    away = float((first_logits(tagger, case, vocabulary) - expected).norm() / expected.norm())
+                beside = baseline.seconds(case, images, turn=number if in_turns else 0)
+                measured[case].append(Round(engine, engine_questions, *beside, rate))
                 print(
-                    f"round {number + 1} of {rounds}: {case.name}, {engine:.2f} s an image", file=sys.stderr, flush=True
+                    f"round {number + 1} of {rounds}: {case.name}, {engine:.3f} s an image", file=sys.stderr, flush=True
                 )
-        one_go = [random_image(cases[0], seed) for seed in range(batch_size)]
-        gaps = launches_and_gaps(device, lambda: tagger.score(one_go, vocabulary, cases[0].detail))
+        ready = prepared(tagger, cases[0], BATCHES * batch_size)
+        _, gaps = watched(device, lambda: score_in_flight(tagger, ready, vocabulary, cases[0].detail))
     results = []
     for case, each in measured.items():
-        crops = len(tagger.prepare(random_image(case, 0), case.detail).crops)
-        results.append(summarised(case.name, crops, engine_flop(crops, tagger, vocabulary), each))
+        results.append(summarised(case.name, crops[case], engine_flop(crops[case], tagger, vocabulary), each))
         print(describe(results[-1]), file=sys.stderr, flush=True)
-    return {
+    figures = {
         "machine": machine(device),
         "torch": torch.__version__,
         "device": str(device),
@@ -445,6 +347,43 @@ def measure(
         "launches_and_gaps": gaps,
         "measurements": [asdict(result) for result in results],
     }
+    tagger.close()
+    return figures
+
+
+def report(
+    device: torch.device,
+    dtype: torch.dtype,
+    rounding: Rounding,
+    cases: Sequence[Case],
+    images: int,
+    rounds: int,
+    batch_sizes: Sequence[int],
+    tell: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Measure one thing after another, and tell each as soon as it is known.
+
+    Raises:
+        SystemExit: the engine does not compute what the reference does.
+    """
+    for name in dict.fromkeys(("float32", str(dtype).removeprefix("torch."))):
+        distance = parity(device, name)
+        tell("parity", {"dtype": name, **asdict(distance)})
+        if not distance.within(TOLERANCES[name]):
+            sys.exit(
+                f"The engine does not compute what the reference does on this device in {name}: it is {distance} away, and "
+                f"{TOLERANCES[name]} is the most. Its speed means nothing."
+            )
+    baseline = None
+    if device.type != "cpu":
+        baseline = Baseline(device, dtype, DEFAULT_VOCABULARY)
+        baseline.measure_once(cases, images)
+    formats: list[Rounding] = [rounding]
+    if not rounding and device.type == "cuda" and gpu_multiplies_float8(device):
+        formats.append("fp8")
+    for kind in formats:
+        for size in batch_sizes:
+            tell("batch", measure(device, dtype, cases, images, size, rounds, kind, baseline))
 
 
 def main() -> None:
@@ -459,7 +398,11 @@ def main() -> None:
         "--batch-sizes", nargs="+", type=int, help="images per pass; 1 on a CPU, else 1, 8, 32 and 64, unless told"
     )
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES], help="which sizes to measure")
-    parser.add_argument("--json", action="store_true", help="write the whole report as JSON to stdout")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="write each part of the report to stdout as a line of JSON, when it is known",
+    )
     arguments = parser.parse_args()
     cases = [case for case in CASES if case.name in arguments.cases]
     device = resolve_device(arguments.device)
@@ -468,25 +411,20 @@ def main() -> None:
     batch_sizes = arguments.batch_sizes or ([1] if on_cpu else list(BATCH_SIZES))
     if not cases or min(images, arguments.rounds, *batch_sizes) < 1:
         parser.error(f"Nothing to measure. There are the cases {', '.join(case.name for case in CASES)}.")
-    dtype = resolve_dtype(arguments.dtype, device)
-    rounding = ROUNDINGS.get(arguments.dtype, "")
-    formats = dict.fromkeys(("float32", str(dtype).removeprefix("torch.")))
-    report: dict[str, Any] = {"parity": {name: parity(device, name) for name in formats}}
-    print(f"away from the reference: {report['parity']}", file=sys.stderr, flush=True)
-    if report["parity"]["float32"] > TOLERANCE:
-        sys.exit("The engine does not compute what the reference does on this device: its speed means nothing.")
 
-    def measured(batch_size: int, rounding: Rounding) -> dict[str, Any]:
-        return measure(device, dtype, cases, max(images, batch_size), batch_size, arguments.rounds, rounding)
+    def tell(part: str, figures: dict[str, Any]) -> None:
+        if arguments.json:
+            print(json.dumps({"part": part, **figures}), flush=True)
+        elif part == "batch":
+            print(
+                f"{figures['machine']}; {figures['dtype']}; random weights; peak {figures['peak_memory_gb']:.1f} GB",
+                flush=True,
+            )
+        else:
+            print(f"away from the reference: {figures}", flush=True)
 
-    report["batches"] = [measured(size, rounding) for size in batch_sizes]
-    if not rounding and device.type == "cuda" and gpu_multiplies_float8(device):
-        report["fp8"] = [measured(size, "fp8") for size in batch_sizes]
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        for part in report["batches"]:
-            print(f"{part['machine']}; {part['dtype']}; random weights; peak {part['peak_memory_gb']:.1f} GB")
+    dtype, rounding = resolve_dtype(arguments.dtype, device), ROUNDINGS.get(arguments.dtype, "")
+    report(device, dtype, rounding, cases, images, arguments.rounds, batch_sizes, tell)
 
 
 if __name__ == "__main__":
