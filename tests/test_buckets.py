@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
 from tests.buckets import BUCKET, KEY, SECRET, BucketServer, Doorway, bucket, bucket_server, doorway  # noqa: F401  (fixtures)
+from tests.children import wait_for
 from tests.formats.material import coco, write_json
 from tests.images import make_images
 from vlm import services
@@ -267,6 +269,11 @@ def test_a_bucket_away_for_a_while_fails_no_image(
 
         def bring_back() -> None:
             assert waits.wait(60)
+            # Whoever looks at the run is told what it waits for.
+            wait_for(
+                lambda: "nobody answers there" in TaggingRun.objects.get().error, "the run to say what it waits for"
+            )
+            connections.close_all()
             doorway.open()
 
         helper = threading.Thread(target=bring_back)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import pickle
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ import pytest
 from obstore.store import MemoryStore
 from PIL import Image
 
+from tests.children import ROOT
 from tests.hostile_store import Answer, listing, refusal, store_that
 from tests.images import make_images
 from vlm.errors import RootAway, RootRefused
 from vlm.formats import ImportFailed, scan
 from vlm.formats.object_files import ObjectFiles
 from vlm.imaging import ImageUnreadable, file_digest, header
-from vlm.roots import GivenUp, LocalRoot, ObjectRoot, ObjectURL, Patience, objects, root_of
+from vlm.roots import GivenUp, LocalRoot, ObjectRoot, ObjectURL, Patience, objects, root_of, waiting
 
 SECRET = "a-secret-that-nobody-may-read"
 
@@ -354,6 +356,24 @@ def test_one_listing_answers_for_all_images(bucket: MemoryStore, monkeypatch: py
     assert {record.content_key.partition("-")[0] for record in records} == {"1"}
 
 
+def test_a_listing_takes_no_memory_for_its_keys() -> None:
+    """In a process of its own: a quarter of a million names alone would take more than all of this may."""
+    code = (
+        "from pathlib import Path; from itertools import islice\n"
+        "from vlm.formats.object_files import Listing; from vlm.roots.objects import Listed\n"
+        "memory = lambda what: int(Path('/proc/self/status').read_text().partition(what)[2].split()[0]) // 1024\n"
+        "before = memory('VmRSS:'); name = 'a folder/of images/{:03}/{:050}.jpg'.format\n"
+        "made = (Listed(name(n // 1000, n), n, 'etag', 0.0) for n in range(250_000))\n"
+        "listing = Listing(iter(lambda: list(islice(made, 5000)), []))\n"
+        "found = sum(1 for folder in range(250) for _ in listing.entries(f'a folder/of images/{folder:03}'))\n"
+        "print(memory('VmHWM:') - before, found, listing.status(name(77, 77_123)).size)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    megabytes, *found = map(int, out.stdout.split())
+    assert found == [250_000, 77_123]
+    assert megabytes < 40
+
+
 def test_empty_objects_in_place_of_folders_are_no_files(bucket: MemoryStore) -> None:
     for key in ("train", "train/a.jpg", "empty"):
         obstore.put(bucket, key, b"x" if key.endswith(".jpg") else b"")
@@ -395,19 +415,32 @@ class Flaky:
             raise RootAway("It is away.")
 
 
-def test_what_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    root = Flaky(6)
-    patiently = Patience(root, stop=threading.Event(), seconds=1000, pause=0.001)  # type: ignore[arg-type]
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.001)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_away_is_waited_for() -> None:
+    root, told = Flaky(6), list[str]()
+    patiently = Patience(root, stop=threading.Event(), seconds=1000, tell=told.append)  # type: ignore[arg-type]
     assert patiently(root.read) == "read"
-    assert [record.message for record in caplog.records if "Waiting" in record.message] == [
-        "It is away. Waiting for it."
-    ]
+    assert patiently(root.read) == "read"
+    assert told == ["It is away. Waiting for it.", ""]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_waiting_has_an_end() -> None:
     root = Flaky(10**9)
     with pytest.raises(RootAway, match="It was away for"):
-        Patience(root, stop=threading.Event(), seconds=0.01, pause=0.001)(root.read)  # type: ignore[arg-type]
+        Patience(root, stop=threading.Event(), seconds=0.01)(root.read)  # type: ignore[arg-type]
+
+
+def test_who_has_no_time_waits_for_nothing() -> None:
+    root = Flaky(10**9)
+    with pytest.raises(RootAway, match=r"It is away\.$"):
+        Patience(root, stop=threading.Event(), seconds=0)(root.read)  # type: ignore[arg-type]
+    assert root.asked == 1
 
 
 def test_a_stop_ends_the_waiting() -> None:
@@ -417,7 +450,8 @@ def test_a_stop_ends_the_waiting() -> None:
         Patience(root, stop=stop, seconds=1000)(root.read)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_one_file_that_cannot_be_got_holds_nobody_up() -> None:
     root = Flaky(10**9, answers=True)
     with pytest.raises(ImageUnreadable, match="though others can"):
-        Patience(root, stop=threading.Event(), seconds=1000, pause=0.001)(root.read)  # type: ignore[arg-type]
+        Patience(root, stop=threading.Event(), seconds=1000)(root.read)  # type: ignore[arg-type]

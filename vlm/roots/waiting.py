@@ -30,11 +30,18 @@ class Patience:
     Args:
         stop: set to wait no more.
         seconds: how long the place may be away at a stretch.
-        pause: before the first new try; it doubles up to ``LONGEST_PAUSE``.
+        tell: called with what is waited for, and with an empty text once it answers, by whichever thread noticed it.
     """
 
-    def __init__(self, root: Root, *, stop: threading.Event, seconds: float, pause: float = FIRST_PAUSE) -> None:
-        self._root, self._stop, self._seconds, self._pause = root, stop, seconds, pause
+    def __init__(
+        self,
+        root: Root,
+        *,
+        stop: threading.Event,
+        seconds: float,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._root, self._stop, self._seconds, self._tell = root, stop, seconds, tell
         self._lock = threading.Lock()
         self._since: float | None = None  # monotonic time since which nobody got an answer
 
@@ -46,7 +53,7 @@ class Patience:
             ImageUnreadable: by ``read``; or the place answers, and this file cannot be got again and again.
             RootAway: the place was away for longer than ``seconds``.
         """
-        pause, tries = self._pause, 0
+        pause, tries = FIRST_PAUSE, 0
         while True:
             try:
                 found = read()
@@ -63,15 +70,17 @@ class Patience:
     def _missed(self, away: RootAway, tries: int) -> None:
         if tries >= TRIES and self._answers():
             raise ImageUnreadable(f"It could not be got in {tries} tries, though others can: {away}") from None
+        if not self._seconds:
+            raise away
+        now = time.monotonic()
         with self._lock:
-            now = time.monotonic()
-            if self._since is None:
-                self._since = now
-                logger.warning("%s Waiting for it.", away)
-            if now - self._since >= self._seconds:
-                raise RootAway(
-                    f"{away} It was away for {_said(now - self._since)}; try again when it is back."
-                ) from None
+            first = self._since is None
+            since = self._since = now if self._since is None else self._since
+        if now - since >= self._seconds:
+            raise RootAway(f"{away} It was away for {_said(now - since)}; try again when it is back.") from None
+        if first:
+            logger.warning("%s Waiting for it.", away)
+            self._tell(f"{away} Waiting for it.")
 
     def _answers(self) -> bool:
         try:
@@ -82,11 +91,13 @@ class Patience:
         return True
 
     def _reached(self) -> None:
-        if self._since is not None:
-            with self._lock:
-                if self._since is not None:
-                    logger.warning("%s answers again.", self._root)
-                self._since = None
+        if self._since is None:
+            return
+        with self._lock:
+            again, self._since = self._since is not None, None
+        if again:
+            logger.warning("%s answers again.", self._root)
+            self._tell("")
 
 
 def _said(seconds: float) -> str:

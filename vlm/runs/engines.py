@@ -31,6 +31,7 @@ def engine_of(
     loading: Callable[[], None],
     progress: Callable[[LoadProgress], None],
     tell: Callable[[list[WorkerState]], None],
+    away: Callable[[str], None],
 ) -> Iterator[Engine]:
     """Yield what scores a run's samples, with a model at hand.
 
@@ -39,6 +40,7 @@ def engine_of(
         loading: called before a model is loaded.
         progress: called with what this process downloads and loads.
         tell: called with how the run's workers are, whenever that has changed.
+        away: called with what the threads of this process wait for, and an empty text once it is there again.
 
     Raises:
         ModelUnavailable: with what to do about it.
@@ -47,7 +49,7 @@ def engine_of(
     workers = Workers.parse(run.workers)
     if workers.kind == "here":
         with keeper.use(spec, waiting=waiting, loading=loading, progress=progress) as tagger:
-            yield Local(tagger)
+            yield Local(tagger, away)
         return
     ray_cluster.load(workers)
     jobs.stop_first()  # Ray's own end would come before the last batch's

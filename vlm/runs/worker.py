@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from vlm import jobs
 from vlm.datasets import finding
-from vlm.errors import Refusal
+from vlm.errors import Refusal, RootAway
 from vlm.models import TaggingRun
 from vlm.moondream import ModelUnavailable
 from vlm.process import sample_store
@@ -85,7 +85,9 @@ def _execute(run: TaggingRun, stop: threading.Event, waited: Callable[[str, floa
             if halt.is_set() and isinstance(cause, (ModelUnavailable, StoreBusy, WorkersLost)):
                 halted, cause = True, None
             else:
-                logger.error("Run %s failed: %s", run.pk, problem, exc_info=not isinstance(cause, ModelUnavailable))
+                logger.error(
+                    "Run %s failed: %s", run.pk, problem, exc_info=not isinstance(cause, (ModelUnavailable, RootAway))
+                )
                 unforeseen = f"The model failed: {problem or type(problem).__name__}. The server's log has the details."
                 status, error = Status.FAILED, cause.message if cause is not None else unforeseen
     if halted and _own(run).filter(status=Status.CANCELLING).exists():
@@ -134,9 +136,15 @@ def _work(run: TaggingRun, halt: threading.Event, waited: Callable[[str, float],
         _tell(run, crew=[state.to_json() for state in states])
         notify(run.dataset_id)
 
+    def tell_away(why: str) -> None:
+        """Show what is waited for where an error would stand; the run's end writes over it. A thread that decodes calls this."""
+        _tell(run, error=why)
+        connections.close_all()
+        notify(run.dataset_id)
+
     spec = scope.spec(run)
     check()
-    with engine_of(run, spec, waiting=check, loading=loading, progress=tell, tell=tell_crew) as engine:
+    with engine_of(run, spec, waiting=check, loading=loading, progress=tell, tell=tell_crew, away=tell_away) as engine:
         job = scope.job(run, halt)
         with store.read(stop=halt) as cursor:
             job = replace(job, calibrations=for_job(cursor, job, dtype=engine.dtype, detail=run.detail))

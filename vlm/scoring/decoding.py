@@ -44,19 +44,26 @@ Box: TypeAlias = "queue.Queue[Decoded | RootAway | GivenUp]"
 
 @contextmanager
 def decoded_ahead(
-    samples: Iterator[Pending], job: Asking, tagger: Tagger, stop: threading.Event
+    samples: Iterator[Pending],
+    job: Asking,
+    tagger: Tagger,
+    stop: threading.Event,
+    away: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Iterator[Decoded]]:
     """Decode ``samples`` in threads while the model works; yields them in order, a bounded number ahead.
 
     While their root is away the threads wait; once ``stop`` is set, what waits is left out, and all behind it. ``RootAway`` comes
     in the place of the first sample that was waited for too long.
 
+    Args:
+        away: told what is waited for, in whichever thread; see :class:`~vlm.roots.Patience`.
+
     Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
     """
     decoders = decode_threads(tagger.device)
     ahead = 2 * max(1, tagger.batch_size) + decoders
     tasks: queue.Queue[tuple[Pending, Box] | None] = queue.Queue()
-    patiently = Patience(job.root, stop=stop, seconds=job.root_wait)
+    patiently = Patience(job.root, stop=stop, seconds=job.root_wait, tell=away)
 
     def work() -> None:
         while (task := tasks.get()) is not None:

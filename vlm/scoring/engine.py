@@ -56,10 +56,14 @@ class Engine(Protocol):
 
 
 class Local:
-    """The model of this process. While it works, threads decode the images that come next."""
+    """The model of this process. While it works, threads decode the images that come next.
 
-    def __init__(self, tagger: Tagger) -> None:
-        self._tagger = tagger
+    Args:
+        away: told what those threads wait for, and an empty text once it is there again.
+    """
+
+    def __init__(self, tagger: Tagger, away: Callable[[str], None] = lambda _: None) -> None:
+        self._tagger, self._away = tagger, away
 
     @property
     def revision(self) -> str:
@@ -87,7 +91,7 @@ class Local:
         """
         tagger, more = self._tagger, True
         in_flight: deque[Asked] = deque()
-        with batches_of(job.batch_size, tagger), decoded_ahead(samples, job, tagger, stop) as images:
+        with batches_of(job.batch_size, tagger), decoded_ahead(samples, job, tagger, stop, self._away) as images:
             while True:
                 while more and not stop.is_set() and len(in_flight) < tagger.in_flight:
                     with timed("decode", waited):

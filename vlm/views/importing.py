@@ -86,6 +86,7 @@ def _asking(request: Request, *, status: int = 200, **more: Any) -> HttpResponse
     asked = request.POST or request.GET
     values: dict[str, Any] = {
         "roots": [*settings.IMPORT_ROOTS, *settings.IMPORT_URLS],
+        "has_urls": bool(settings.IMPORT_URLS),
         "formats": asked_choices(),
         "asked": asked,
         "name": request.POST.get("name", ""),
