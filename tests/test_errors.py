@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import MultipleObjectsReturned, ObjectDoesNotExist
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -187,6 +187,12 @@ def test_a_database_that_is_away(dataset: Dataset, admin: Client, monkeypatch: p
     answer = admin.get(reverse("dataset", args=[dataset.pk]))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(DatabaseUnusable.retry_after))
     assert "database is locked" in answer.content.decode()
+
+
+def test_what_does_not_fit_the_database(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services.samples, "page", breaks(DataError("value too long for type character varying(60)")))
+    answer = admin.get(reverse("dataset", args=[dataset.pk]), headers={"accept": "application/json"})
+    assert (answer.status_code, "does not fit the database: value too long" in answer.json()["error"]) == (400, True)
 
 
 # -- faults of the last release ------------------------------------------------------------------------------------------

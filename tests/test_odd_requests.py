@@ -124,3 +124,10 @@ def test_a_table_of_another_encoding_is_called_no_text(dataset: Dataset, admin: 
     table = SimpleUploadedFile("t.csv", "file,score\n001.png,1\n".encode("utf-32"))
     answer = admin.post(reverse("columns", args=[dataset.pk]), {"file": table}, headers=JSON)
     assert (answer.status_code, "no text" in answer.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("path", ["apitoken/a%00/change/", "dataset/?q=a%00", "word/99999999999999999999/change/"])
+def test_what_no_database_holds_is_not_found_there(db: None, admin: Client, path: str) -> None:  # noqa: F811
+    """SQLite looks and finds nothing; PostgreSQL refuses to look."""
+    for headers in ({}, JSON):
+        assert admin.get(f"/admin/vlm/{path}", headers=headers).status_code < 500  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ FILES = (
     "tests/test_binding.py",
     "tests/test_migrations.py",
     "tests/test_watching.py",
+    "tests/test_odd_requests.py",
     "tests/page/test_live.py",
 )
 SETUP = "import django; django.setup()\n"
