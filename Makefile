@@ -7,14 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast browser lint lint-script reference lock screenshots clean
+.PHONY: help setup run test test-fast test-servers browser lint lint-script reference lock screenshots clean
 
 help:
 	@echo "make run                      set up, import the bundled photographs, tag them, serve"
 	@echo "make run DATA=/path/to/images MODEL=vikhyatk/moondream2"
 	@echo "                              the same with your images and the real model (3.9 GB, fetched once)"
 	@echo "make setup                    only the set-up"
-	@echo "make test                     everything, the browser included"
+	@echo "make test                     everything that needs no other servers, the browser included"
+	@echo "make test-servers             with PostgreSQL, Redis, nginx, an S3 server and clusters of Ray, those that are installed"
 	@echo "make test-fast                what needs neither a browser nor other processes, for daily work"
 	@echo "make lint                     linters and types"
 	@echo "make reference                write docs/reference.md from the code"
@@ -24,15 +25,18 @@ setup: $(VENV)/run.done
 run: $(VENV)/run.done
 	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
-# Two processes of pytest, each with its own data and database; a file's tests stay together, so a browser's server does,
-# and tests/conftest.py says which files come first.
+# Three processes of pytest, since much of a test with a browser is waiting, each with its own data and database. A file's
+# tests stay together, so a browser's server does, and tests/conftest.py says which files come first.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: browser $(VENV)/dev.done
-	$(BIN)/python -m pytest $(SPREAD) $(PYTEST)
+	$(BIN)/python -m pytest $(SPREAD) -m "not servers" $(PYTEST)
+
+test-servers: $(VENV)/dev.done
+	$(BIN)/python -m pytest $(SPREAD) -m servers $(PYTEST)
 
 test-fast: $(VENV)/dev.done
-	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not processes" $(PYTEST)
+	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not processes and not servers" $(PYTEST)
 
 # In front of the set-up, which takes minutes; it needs nothing but Python.
 browser: | $(BIN)/python

@@ -14,10 +14,11 @@ from tests.database import kept
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
 BROWSER_SECONDS = 600
+OTHERS = {"postgres", "redis", "bucket_server"}  # fixtures that start servers of other makers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that drive a browser, and begin with the files that take longest.
+    """Mark the tests that drive a browser or start others' servers, and begin with the files that take longest.
 
     Where tests are spread over processes, a file's stay together; one that takes minutes and came last would keep a process
     busy while the others have nothing left to do.
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(BROWSER_SECONDS))
+        if (
+            "servers" in item.path.parts
+            or item.get_closest_marker("ray")
+            or OTHERS & {*getattr(item, "fixturenames", ())}
+        ):
+            item.add_marker(pytest.mark.servers)
     long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in long)
 
