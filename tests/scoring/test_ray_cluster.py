@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from vlm.scoring import ray_cluster
-from vlm.scoring.errors import WorkersUnavailable
+from vlm.scoring.errors import WorkerLost, WorkerRefused, WorkersUnavailable
 from vlm.scoring.places import Workers
-from vlm.scoring.ray_cluster import Share
+from vlm.scoring.ray_cluster import RayTransport, Share
 from vlm.scoring.worker import Outfit
 
 HEAD: dict[str, float] = {"memory": 1.0}
@@ -75,3 +75,30 @@ def test_a_cluster_that_cannot_be_reached_is_told_with_what_ray_does_not_tell(mo
     ):
         pass
     assert "~/.ray/auth_token" in told.value.message
+
+
+class Trouble(Exception):
+    """Stands in for what Ray raises."""
+
+
+def raised(error: Exception) -> Exception:
+    def get(_: object) -> None:
+        raise error
+
+    ray: Any = SimpleNamespace(get=get, exceptions=SimpleNamespace(RayTaskError=KeyError))
+    with pytest.raises((WorkerLost, WorkerRefused)) as told:
+        RayTransport(ray, {}).result("call")
+    return told.value
+
+
+def test_what_ray_tells_of_a_dead_worker_is_a_line() -> None:
+    lost = raised(Trouble("\x1b[36mThe actor\x1b[39m died.\n  File x, line 1\nSee https://docs"))
+    assert (type(lost), str(lost)) == (WorkerLost, "The actor died.")
+    assert str(raised(Trouble())) == "Trouble"
+
+
+def test_a_worker_that_cannot_even_be_made_is_refused_with_the_reason() -> None:
+    said = "The actor died because of an error raised in its creation task, ray::Worker\n ...\nModuleNotFoundError: No module named 'vlm'\n"
+    refused = raised(Trouble(said))
+    assert isinstance(refused, WorkerRefused)
+    assert "It could not be started (ModuleNotFoundError: No module named 'vlm'). Install DataVisor" in str(refused)

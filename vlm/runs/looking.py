@@ -9,6 +9,7 @@ from typing import Any
 
 from datavisor import __version__
 from vlm import jobs
+from vlm.moondream import EngineError
 from vlm.process import ModelSpec
 from vlm.runs.engines import outfit
 from vlm.scoring import ray_cluster
@@ -82,6 +83,8 @@ def _of(transport: Transport, name: str, hello: Hashable, looked: Hashable, root
         return _seen(name, transport.result(hello), transport.result(looked), root)
     except WorkerLost as lost:
         return Seen(name, problems=(f"It died: {lost}",))
+    except EngineError as error:
+        return Seen(name, problems=(error.message,))
 
 
 def _seen(name: str, hello: Hello, looked: Looked, root: str) -> Seen:

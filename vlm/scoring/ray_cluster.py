@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,8 +16,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from datavisor import __version__
 from vlm.scoring.crew import IN_FLIGHT, Call
-from vlm.scoring.errors import WorkerLost, WorkersUnavailable
+from vlm.scoring.errors import WorkerLost, WorkerRefused, WorkersUnavailable
 from vlm.scoring.places import Workers
 from vlm.scoring.worker import Outfit, Worker
 
@@ -28,6 +30,9 @@ OBJECT_STORE = (
 )  # bytes, the least that Ray takes in good grace: ids go out, and answers of half a kilobyte come back
 CALLS = IN_FLIGHT + 1  # at once: batches, and whether it lives
 LOOPBACK = "127.0.0.1"
+UNBORN = "creation task"  # by which Ray tells of an actor that could not even be made
+MOST_SAID = 200  # characters
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Ray asks these of the environment. Who is on a network with it runs any code on it without a token; nothing is told to anybody; and
 # what it prints of a worker that died does not get into a command's JSON: the crew says that in the log.
 ALWAYS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -83,6 +88,11 @@ class RayTransport:
         except self._ray.exceptions.RayTaskError as error:  # what the worker itself raised
             raise error.cause from error
         except Exception as error:
+            if UNBORN in str(error):  # Ray will not try again
+                raise WorkerRefused(
+                    f"It could not be started ({_lines(error)[-1]}). Install DataVisor {__version__} with datavisor[ray] on every machine "
+                    "of the cluster."
+                ) from error
             raise WorkerLost(_first_line(error)) from error
 
     def restart(self, name: str) -> None:
@@ -215,5 +225,10 @@ def _share(ray: Any, workers: Workers, outfit: Outfit) -> Share:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return what an error of Ray says in its first line, which is followed by traces and advice."""
+    return _lines(error)[0][:MOST_SAID]
+
+
+def _lines(error: BaseException) -> list[str]:
+    plain = _COLOURS.sub("", str(error))
+    return [line.strip() for line in plain.splitlines() if line.strip()] or [type(error).__name__]
