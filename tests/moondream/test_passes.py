@@ -359,8 +359,11 @@ def test_a_gpu_that_is_lost_is_told(error: RuntimeError, plain: Tagger, monkeypa
 def test_what_a_gpu_has_no_kernel_for_is_no_lost_gpu(
     library: str, plain: Tagger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    error = RuntimeError(f"{library} error: {library}_STATUS_NOT_SUPPORTED when calling it")
+    assert devices.lost(error) is None
+
     def fails(_: object) -> torch.Tensor:
-        raise RuntimeError(f"{library} error: {library}_STATUS_NOT_SUPPORTED when calling it")
+        raise error
 
     monkeypatch.setattr(plain, "_image_tokens", fails)
     with pytest.raises(EngineError, match=r"no kernel for this number format .* Choose another dtype") as told:
