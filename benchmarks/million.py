@@ -4,6 +4,7 @@ from vlm.samples import Question, SampleStore
 from vlm.samples.checking import wrong_totals
 from vlm.samples.deriving import derive, touch
 from vlm.samples.merging import run_begin
+from vlm.samples.tallying import tally
 from vlm.vocabulary import DEFAULT_VOCABULARY
 
 WORDS = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
@@ -26,6 +27,7 @@ def add_samples(store: SampleStore, dataset_id: int, count: int) -> None:
             """,
             [dataset_id, count],
         ).fetchall()
+        tally(cursor, dataset_id)
 
 
 def questions() -> list[Question]:

@@ -3,6 +3,8 @@
 ``python -m benchmarks.store --samples 1000000 --json`` makes a COCO JSON, imports it, lets a pretended run answer about a
 share of the samples, and measures pages, filters, facets and merges. The baseline in the same process is one
 ``UPDATE … list_distinct(list_concat(…))`` per sample.
+
+``--store FILE`` measures a store that is filled in SQL and kept, without an import and a second run, for ten million samples, say.
 """
 
 import argparse
@@ -13,11 +15,13 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.million import WORDS, add_samples, answer_samples, questions
-from benchmarks.report import machine, median_ms, show
+from benchmarks.report import cpu_ms, machine, median_ms, show
 from vlm.formats.coco import scan_coco
 from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, distributions, where
 from vlm.samples.asking import question_ids
@@ -31,11 +35,13 @@ from vlm.samples.insights import Sorting
 from vlm.samples.merging import merge_batch
 from vlm.samples.ordering import page_cursor
 from vlm.samples.progress import Wanted, pending, pending_count, run_counts
-from vlm.samples.reading import samples_page
+from vlm.samples.reading import dataset_stats, samples_page
 from vlm.samples.trust import flips
 from vlm.statistics.tables import cross
 
 BATCH = 256
+AHEAD = 4096  # samples that a fast run reads together
+SIZED = 49_152  # samples whose answers are written to see how much room they take
 UNDONE = 100_000  # samples of the bulk edit that is taken back
 SLICE = 200_000  # samples of the data set whose facets are counted
 
@@ -88,9 +94,42 @@ def ids_of(cursor: Cursor, dataset_id: int, limit: int, after: int = -1) -> list
 
 def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
     chance = random.Random(11)
-    store = SampleStore(folder / "samples.duckdb", memory_limit="2GB", threads=os.cpu_count() or 2)
+    store = opened(folder / "samples.duckdb")
     figures: dict[str, Any] = {"machine": machine(), "samples": samples}
+    figures |= measure_import(store, folder, samples)
+    answered = answer_samples(store, 1, 1, answered / samples)
+    figures |= measure_pages(store, samples)
+    figures |= measure_undo(store, min(UNDONE, samples))
+    figures |= measure_merging(store, answered, chance)
+    figures |= measure_comparing(store, answered / samples)
+    store.close()
+    figures["file, MB"] = round((folder / "samples.duckdb").stat().st_size / 1e6)
+    return figures
 
+
+def measure_kept(path: Path, samples: int, answered: int) -> dict[str, Any]:
+    """Measure the store at ``path``, which is filled first where nothing is there."""
+    chance = random.Random(11)
+    figures: dict[str, Any] = {"machine": machine(), "samples": samples}
+    is_new = not path.exists()
+    store = opened(path)
+    if is_new:
+        add_samples(store, 1, samples)
+        answer_samples(store, 1, 1, answered / samples)
+    figures |= measure_pages(store, samples)
+    figures |= measure_merging(store, answered, chance)
+    figures |= measure_size(store, answered, chance)
+    store.close()
+    figures["file, MB"] = round(path.stat().st_size / 1e6)
+    return figures
+
+
+def opened(path: Path) -> SampleStore:
+    return SampleStore(path, memory_limit="2GB", threads=os.cpu_count() or 2)
+
+
+def measure_import(store: SampleStore, folder: Path, samples: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
     start = time.perf_counter()
     write_coco(folder, samples)
     made = time.perf_counter() - start
@@ -105,11 +144,16 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
     figures["import: reading and staging, s"] = round(read, 1)
     figures["import: store's writer held, s"] = round(seconds - read, 1)
     figures["import: peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return figures
 
-    part = min(SLICE, samples)
-    answered = answer_samples(store, 1, 1, answered / samples)
-    add_samples(store, 2, part)  # a second data set of 200,000, beside the big one
-    answer_samples(store, 2, 2, 1)
+
+def measure_pages(store: SampleStore, samples: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    with store.read() as cursor:
+        there = bool(ids_of(cursor, 2, 1))
+    if not there:
+        add_samples(store, 2, min(SLICE, samples))  # a second data set of 200,000, beside the big one
+        answer_samples(store, 2, 2, 1)
     with store.write() as cursor:
         tags_add(cursor, dataset_id=1, target=("s.dataset_id = 1 and s.id % 100 = 0", []), tag="mine", dimension=None)
 
@@ -141,14 +185,18 @@ def measure(folder: Path, samples: int, answered: int) -> dict[str, Any]:
         figures["facets of 200,000, one tag chosen, ms"] = median_ms(
             lambda: facets(cursor, 2, SampleFilter(all_of=("dark",)), WORDS), repeat=5
         )
-        figures["facets of the whole, ms"] = median_ms(lambda: facets(cursor, 1, everything, WORDS), repeat=5)
+        for name, chosen in (
+            ("of the whole", everything),
+            ("of the whole, one tag chosen", SampleFilter(all_of=("dark",))),
+            ("of the whole, one camera chosen", SampleFilter(cameras=("Camera 7",))),
+            ("of a part of the file name", SampleFilter(text="12345")),
+            ("of a part of nearly every file name", SampleFilter(text="1")),
+        ):
+            figures[f"facets {name}, ms"] = median_ms(lambda: facets(cursor, 1, chosen, WORDS), repeat=5)  # noqa: B023
+            figures[f"facets {name}, CPU ms"] = cpu_ms(lambda: facets(cursor, 1, chosen, WORDS), repeat=3)  # noqa: B023
+        figures["figures of a data set, ms"] = median_ms(lambda: dataset_stats(cursor, [1]))
         figures |= measure_asking(cursor)
         figures |= measure_distributions(cursor)
-    figures |= measure_undo(store, min(UNDONE, samples))
-    figures |= measure_merging(store, answered, chance)
-    figures |= measure_comparing(store, answered / samples)
-    store.close()
-    figures["file, MB"] = round((folder / "samples.duckdb").stat().st_size / 1e6)
     return figures
 
 
@@ -164,11 +212,13 @@ def measure_asking(cursor: Cursor) -> dict[str, Any]:
         def count(missing: Wanted = missing) -> int:
             return pending_count(cursor, missing, run_id=3)
 
-        def page(missing: Wanted = missing) -> Any:
-            return pending(cursor, missing, run_id=3, after=-1, limit=BATCH)
+        def page(missing: Wanted = missing, limit: int = BATCH) -> Any:
+            return pending(cursor, missing, run_id=3, after=-1, limit=limit)
 
         figures[f"what lacks an answer, counted: {name}, ms"] = median_ms(count)
         figures[f"what lacks an answer, the next 256: {name}, ms"] = median_ms(page)
+        figures[f"what lacks an answer, the next {AHEAD:,}: {name}, ms"] = median_ms(partial(page, limit=AHEAD))
+        figures[f"what lacks an answer, the next {AHEAD:,}: {name}, CPU ms"] = cpu_ms(partial(page, limit=AHEAD))
     figures["a run's counts, ms"] = median_ms(lambda: run_counts(cursor, 1))
     return figures
 
@@ -230,6 +280,30 @@ def measure_undo(store: SampleStore, samples: int) -> dict[str, Any]:
     }
 
 
+def measure_size(store: SampleStore, answered: int, chance: random.Random) -> dict[str, Any]:
+    """Answer samples with probabilities that no two share, which compress as little as a model's, and see how the file grows."""
+    with store.read() as cursor:
+        ids = ids_of(cursor, 1, SIZED, after=answered + BATCH * 12)
+    store.close()
+    before, start = store.path.stat().st_size, time.perf_counter()
+    for place in range(0, len(ids), AHEAD):
+        made = []
+        for result in results(ids[place : place + AHEAD], 9, chance):
+            answers = []
+            for answer in result.answers:
+                weights = [chance.expovariate(1) for _ in answer.words]
+                answers.append(replace(answer, probabilities=tuple(weight / sum(weights) for weight in weights)))
+            made.append(replace(result, answers=tuple(answers)))
+        with store.write() as cursor:
+            merge_batch(cursor, dataset_id=1, run_id=9, results=made)
+    took = time.perf_counter() - start
+    store.close()
+    return {
+        f"merging {AHEAD:,} a commit, samples/s": round(len(ids) / took),
+        "file, bytes per answered sample": round((store.path.stat().st_size - before) / len(ids)),
+    }
+
+
 def measure_merging(store: SampleStore, answered: int, chance: random.Random) -> dict[str, Any]:
     with store.read() as cursor:
         ids = ids_of(cursor, 1, BATCH * 12, after=answered)
@@ -267,8 +341,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--answered", type=int, help="samples with answers (default: three quarters)")
+    parser.add_argument(
+        "--store", type=Path, metavar="FILE", help="measure this store, filled in SQL where it is not there"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.store is not None:
+        answered = options.answered or options.samples * 3 // 4
+        show(measure_kept(options.store, options.samples, answered), as_json=options.json)
+        return
     with tempfile.TemporaryDirectory(prefix="datavisor-benchmark-") as folder:
         answered = options.answered or options.samples * 3 // 4
         show(measure(Path(folder), options.samples, answered), as_json=options.json)

@@ -9,15 +9,19 @@ from .ingest import dataset_delete
 from .merging import apply_thresholds, revert_run
 from .reading import REJECTED
 from .schema import DATASET_TABLES, SAMPLE_TABLES
+from .tallying import wrong_tallies
 
 STEP = 50_000  # samples that are checked together
 
 
 @dataclass(slots=True)
 class Report:
-    """What a check found; ids of at most a hundred samples that differ, and runs whose kept totals are not their rows'.
+    """What a check found; ids of at most a hundred samples that differ.
 
-    ``between`` says how many of what are not as the other database says.
+    Attributes:
+        totals: runs whose kept totals are not what their rows say.
+        tallies: data sets whose kept counts are not what their samples say.
+        between: how many of what are not as the other database says.
     """
 
     samples: int = 0
@@ -25,11 +29,12 @@ class Report:
     examples: list[int] = field(default_factory=list)
     orphans: dict[str, int] = field(default_factory=dict)
     totals: list[int] = field(default_factory=list)
+    tallies: list[int] = field(default_factory=list)
     between: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_sound(self) -> bool:
-        return not self.differing and not self.orphans and not self.totals and not self.between
+        return not (self.differing or self.orphans or self.totals or self.tallies or self.between)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ def check_store(cursor: Cursor, *, datasets: Collection[int], repair: bool = Fal
         _check_range(cursor, low + 1, high, report, repair)
         low = high
     report.totals = wrong_totals(cursor, repair)
+    report.tallies = wrong_tallies(cursor, repair=repair)
     orphans: dict[int, None] = {}
     for table in DATASET_TABLES:
         rows = cursor.execute(

@@ -73,7 +73,6 @@ WITHOUT = {  # what a sample may lack beside words of a dimension (``lacking``) 
     "own tag": "len(list_filter(s.tags, lambda tag: not list_contains(?::varchar[], tag))) = 0",
     "measure": f"s.id not in (select sample_id from measures where dataset_id = ? and {near('sample_id')})",
 }
-MEGAPIXELS = "(s.width::double * s.height / 1e6)"
 # Of a mark ``m`` and its sample ``s``: a contradiction that the tag has outlived, and nobody decided to be right.
 STANDING = """(m.kind <> 'contradiction' or (list_contains(s.tags, m.word) and not exists (select 1 from labels l
     where l.dataset_id = s.dataset_id and l.sample_id = s.id and l.ended_by is null and l.word = m.word)))"""

@@ -8,6 +8,7 @@ Whoever writes the ledger or the answers chooses the samples by :func:`touch`, w
 
 from .conditions import Condition
 from .database import Cursor
+from .tallying import DERIVED, tallied
 
 STEP = 100_000  # samples that are derived together
 
@@ -51,7 +52,8 @@ def derive(cursor: Cursor, *, check_current: bool = False) -> None:
             part = {"low": low, "high": high}
             if check_current:
                 cursor.execute(CURRENT, part).fetchall()
-            cursor.execute(DERIVE, part).fetchall()
+            with tallied(cursor, DERIVED, (TOUCHED, part)):
+                cursor.execute(DERIVE, part).fetchall()
         low = high + 1
 
 
@@ -72,6 +74,7 @@ def in_touch(alias: str) -> str:
     return f"{alias}.sample_id between $low and $high and {alias}.sample_id in (select id from touched)"
 
 
+TOUCHED = "s.id between $low and $high and s.id in (select id from touched)"
 IN_TOUCH = "sample_id between $low and $high and sample_id in (select id from touched)"
 
 CURRENT = f"""

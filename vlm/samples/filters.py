@@ -14,7 +14,7 @@ from . import conditions
 from .conditions import SOURCES, STATES, WITHOUT, Check, Chosen, Condition, Words
 from .errors import FilterError
 from .names import search_key
-from .ranges import Span, said_bytes, said_range, said_times, span_of, span_of_bytes, span_of_times
+from .ranges import MEGAPIXELS, Span, said_bytes, said_range, said_times, span_of, span_of_bytes, span_of_times
 
 MAX_IDS = 10_000
 MAX_PARTS = 100  # values of all parts together, ids apart
@@ -181,7 +181,7 @@ class SampleFilter:
     )
     widths: tuple[str, ...] = ranges("width", "s.width", span_of, "{} pixels wide", "640..1920", dear=True)
     heights: tuple[str, ...] = ranges("height", "s.height", span_of, "{} pixels high", "..480", dear=True)
-    megapixels: tuple[str, ...] = ranges("megapixels", conditions.MEGAPIXELS, span_of, "{} megapixels", "2..8")
+    megapixels: tuple[str, ...] = ranges("megapixels", MEGAPIXELS, span_of, "{} megapixels", "2..8")
     file_sizes: tuple[str, ...] = ranges(
         "filesize", "s.bytes", span_of_bytes, "file of {}", "500kB..2MB", said=said_bytes
     )

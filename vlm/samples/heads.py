@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from .database import Cursor, number
 from .records import Head
+from .tallying import READ, tallied
 
 _UNREAD = "s.dataset_id = ? and s.camera is null and not s.missing"
 
@@ -31,19 +32,21 @@ def heads_keep(cursor: Cursor, *, dataset_id: int, heads: Mapping[int, Head]) ->
     if not heads:
         return
     sizes = [head.size or (None, None) for head in heads.values()]
-    cursor.execute(
-        "update samples s set width = coalesce(s.width, h.width), height = coalesce(s.height, h.height), taken = h.taken, "
-        "camera = h.camera from (select unnest(?::bigint[]) as id, unnest(?::integer[]) as width, unnest(?::integer[]) as height, "
-        "unnest(?::timestamp[]) as taken, unnest(?::varchar[]) as camera) h "
-        "where s.dataset_id = ? and s.id between ? and ? and s.id = h.id",
-        [
-            list(heads),
-            [width for width, _ in sizes],
-            [height for _, height in sizes],
-            [head.taken for head in heads.values()],
-            [head.camera for head in heads.values()],
-            dataset_id,
-            min(heads),
-            max(heads),
-        ],
-    ).fetchall()
+    span = [min(heads), max(heads)]
+    those = "s.dataset_id = ? and s.id between ? and ? and s.id in (select unnest(?::bigint[]))"
+    with tallied(cursor, READ, (those, [dataset_id, *span, list(heads)])):
+        cursor.execute(
+            "update samples s set width = coalesce(s.width, h.width), height = coalesce(s.height, h.height), taken = h.taken, "
+            "camera = h.camera from (select unnest(?::bigint[]) as id, unnest(?::integer[]) as width, "
+            "unnest(?::integer[]) as height, unnest(?::timestamp[]) as taken, unnest(?::varchar[]) as camera) h "
+            "where s.dataset_id = ? and s.id between ? and ? and s.id = h.id",
+            [
+                list(heads),
+                [width for width, _ in sizes],
+                [height for _, height in sizes],
+                [head.taken for head in heads.values()],
+                [head.camera for head in heads.values()],
+                dataset_id,
+                *span,
+            ],
+        ).fetchall()

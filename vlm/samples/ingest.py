@@ -20,6 +20,7 @@ from .errors import StoreError, StoreReadOnly
 from .names import search_key, sort_key
 from .records import COMMAND, Edit, Importable, Imported, Records
 from .schema import DATASET_TABLES
+from .tallying import tally
 
 CHUNK = 4096  # rows between two reports
 STAGING = "import-"  # begins the name of a folder that holds what an import has read so far
@@ -221,6 +222,7 @@ class _Import:
         done.missing = self._number("select count(*) from samples where dataset_id = $dataset and missing")
         done.total = self._number("select count(*) from samples where dataset_id = $dataset")
         self._annotate()
+        tally(self._cursor, self._dataset_id)
         for table in ("arriving", "hashed"):
             self._cursor.execute(f"drop table {table}").fetchall()
         changed(self._cursor, self._dataset_id)

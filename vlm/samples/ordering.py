@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .conditions import MEASURES, MEGAPIXELS, Words
+from .conditions import MEASURES, Words
 from .database import Cursor, literal
 from .errors import FilterError
 from .orders import CONTRADICTING, ORDERS, parts_of
+from .ranges import MEGAPIXELS
 
 NO_NUMBER, NO_WORD = 1e300, "\U0010ffff"  # samples without a value come last, whichever way
 MAX_CURSOR = 8000  # characters

@@ -8,6 +8,10 @@ from typing import Any
 
 Span = Callable[[str], tuple[Any, Any] | None]  # a range's text → its bounds, which both belong to it
 
+MEGAPIXELS = "(s.width::double * s.height / 1e6)"  # of a sample ``s``
+MEGAPIXEL_RANGES = ("..<0.5", "0.5..<2", "2..<8", "8..<24", "24..")
+FILE_SIZE_RANGES = ("..<100kB", "100kB..<1MB", "1MB..<5MB", "5MB..<20MB", "20MB..")
+
 _RANGE = re.compile(r"(?P<low>[-+.0-9e]*?)\.\.(?P<below><?)(?P<high>[-+.0-9e]*)", re.IGNORECASE)
 _BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]?)B?", re.ASCII)
 _UNSPACED = re.compile(r"(\d)([kMGT]?B|[kMGT])", re.ASCII)

@@ -11,6 +11,7 @@ from .history import with_givers
 from .ordering import key_of, page_cursor, unpack
 from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, Raw, SampleDetail, SampleRow, Tag
 from .sharing import shared_from
+from .tallying import tallies
 
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 REJECTED = "rejected by a user"
@@ -167,8 +168,8 @@ def users_tags(cursor: Cursor, dataset_id: int) -> dict[str, int]:
 def tag_suggestions(cursor: Cursor, dataset_id: int, prefix: str, limit: int) -> list[str]:
     """Return the data set's most frequent tags that begin like ``prefix``, in any case."""
     rows = cursor.execute(
-        "select tag from (select unnest(tags) as tag from samples where dataset_id = ?) "
-        "where starts_with(lower(tag), lower(?)) group by tag order by count(*) desc, tag limit ?",
+        "select value from tallies where dataset_id = ? and facet = 'tag' and number > 0 "
+        "and starts_with(lower(value), lower(?)) order by number desc, value limit ?",
         [dataset_id, prefix, limit],
     ).fetchall()
     return [row[0] for row in rows]
@@ -377,10 +378,9 @@ def samples_held(cursor: Cursor) -> int:
 
 
 def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
-    rows = cursor.execute(
-        "select dataset_id, count(*), count(*) filter (len(tags) > 0), count(*) filter (missing) from samples "
-        "where dataset_id in (select unnest(?::bigint[])) group by 1",
-        [list(dataset_ids)],
-    ).fetchall()
-    found = {row[0]: DatasetStats(row[1], row[2], row[3]) for row in rows}
-    return {dataset_id: found.get(dataset_id, DatasetStats(0, 0, 0)) for dataset_id in dataset_ids}
+    def stats(dataset_id: int) -> DatasetStats:
+        kept = tallies(cursor, dataset_id, "all", "state")
+        total, states = kept["all"].get("", 0), kept["state"]
+        return DatasetStats(total, total - states.get("untagged", 0), states.get("missing", 0))
+
+    return {dataset_id: stats(dataset_id) for dataset_id in dataset_ids}

@@ -34,7 +34,7 @@ def tag_counts(cursor: Cursor, tags: Sequence[str]) -> dict[str, int]:
     if not tags:
         return {}
     rows = cursor.execute(
-        "select tag, count(*) from (select unnest(tags) as tag from samples) where tag in (select unnest(?::varchar[])) "
+        "select value, sum(number)::bigint from tallies where facet = 'tag' and number > 0 and value in (select unnest(?::varchar[])) "
         "group by 1",
         [list(tags)],
     ).fetchall()

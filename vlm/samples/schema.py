@@ -12,6 +12,7 @@ import duckdb
 
 from .errors import StoreCorrupt
 from .names import search_key, sort_key
+from .tallying import tally
 
 VERSION_1 = """
     create sequence sample_ids;
@@ -210,6 +211,12 @@ VERSION_10 = """
     alter table run_totals add column shared bigint default 0;       -- of the processed samples, how many took another's answer
 """
 
+VERSION_11 = """
+    create table tallies (               -- how many samples of a data set have which value of a facet; see tallying
+        dataset_id bigint not null, facet varchar not null, value varchar not null, number bigint not null
+    );
+"""
+
 # Tables that belong to a data set, and to its samples; of runs; and those whose rows edits begin and end.
 SAMPLE_TABLES = (
     *("annotations", "sample_tags", "rejections", "answers", "run_samples"),
@@ -218,6 +225,7 @@ SAMPLE_TABLES = (
 DATASET_TABLES = (
     *("samples", *SAMPLE_TABLES),
     *("edits", "run_totals", "run_claims", "runs_to_adopt", "columns", "dataset_revisions", "findings", "calibrations"),
+    "tallies",
 )
 RUN_TABLES = ("sample_tags", "answers", "run_samples", "run_totals", "run_claims", "runs_to_adopt", "shares")
 EDITED_TABLES = ("sample_tags", "rejections", "labels")
@@ -239,6 +247,12 @@ def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()
 
 
+def _tally(connection: duckdb.DuckDBPyConnection) -> None:
+    """Count the samples of every data set."""
+    for (dataset_id,) in connection.execute("select distinct dataset_id from samples").fetchall():
+        tally(connection, dataset_id)
+
+
 Step = str | Callable[[duckdb.DuckDBPyConnection], None]
 
 # One entry per version, each of one or more steps. Only ever append.
@@ -253,6 +267,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
     (VERSION_8,),
     (VERSION_9,),
     (VERSION_10,),
+    (VERSION_11, _tally),
 ]
 
 

@@ -26,6 +26,8 @@ class Command(DoorCommand):
         self.stdout.write(f"{report.samples:,} images checked, {report.differing:,} differ from the ledger.")
         if report.examples:
             self.stdout.write(f"Samples: {', '.join(map(str, report.examples))}")
+        if report.tallies:
+            self.stdout.write(f"Data sets whose kept counts are wrong: {', '.join(map(str, report.tallies))}.")
         for table, count in report.orphans.items():
             self.stdout.write(f"{count:,} rows of {table} belong to nothing.")
         for what, count in report.between.items():
