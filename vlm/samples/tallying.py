@@ -6,6 +6,7 @@ before and after; an import, which goes through all of them, lets :func:`tally` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from .ranges import FILE_SIZE_RANGES, MEGAPIXEL_RANGES, MEGAPIXELS, Span, span_o
 if TYPE_CHECKING:
     from .conditions import Condition
     from .database import Cursor
+
+Named = tuple[str, dict[str, Any]]  # a condition whose parameters have names
 
 BYTES = "s.bytes"
 
@@ -36,14 +39,13 @@ _FLAGS = {
     ("source", "user"): "s.user_count > 0",
     ("source", "model"): "len(s.tags) > s.user_count",
 }
-_VALUES = {
-    "tag": ("unnest(s.tags)", "true"),
-    "split": ("s.split", "s.split <> ''"),
-    "category": ("unnest(s.categories)", "true"),
-    "camera": ("s.camera", "s.camera <> ''"),
-    "year": ("lpad(date_part('year', s.taken)::varchar, 4, '0')", "s.taken is not null"),
-    "megapixels": (f"({place(MEGAPIXELS, MEGAPIXEL_RANGES, span_of)})::varchar", f"{MEGAPIXELS} is not null"),
-    "bytes": (f"({place(BYTES, FILE_SIZE_RANGES, span_of_bytes)})::varchar", f"{BYTES} is not null"),
+_LISTS = {"tag": "s.tags", "category": "s.categories"}
+_VALUES = {  # null where there is none
+    "split": "nullif(s.split, '')",
+    "camera": "nullif(s.camera, '')",
+    "year": "lpad(date_part('year', s.taken)::varchar, 4, '0')",
+    "megapixels": f"({place(MEGAPIXELS, MEGAPIXEL_RANGES, span_of)})::varchar",
+    "bytes": f"({place(BYTES, FILE_SIZE_RANGES, span_of_bytes)})::varchar",
 }
 DERIVED = ("tag", "state", "source")  # what ``deriving`` writes,
 READ = ("camera", "year", "megapixels")  # and what the heads of files say
@@ -55,9 +57,9 @@ _WHOLE = "\nunion all ".join(
         f"select unnest({['all', *(facet for facet, _ in _names)]}) as facet, unnest({['', *(value for _, value in _names)]}) as value, "
         f"unnest(counts) as number from (select [{_COUNTS}] as counts from samples s where s.dataset_id = $dataset)",
         *(
-            f"select '{facet}', value, count(*) from (select {value} as value from samples s where s.dataset_id = $dataset and {having}) "
+            f"select '{facet}', value, count(*) from (select {value} as value from samples s where s.dataset_id = $dataset) "
             "where value <> '' group by value"
-            for facet, (value, having) in _VALUES.items()
+            for facet, value in [*((facet, f"unnest({of})") for facet, of in _LISTS.items()), *_VALUES.items()]
         ),
     ]
 )
@@ -71,28 +73,25 @@ def tally(cursor: Cursor, dataset_id: int) -> None:
 
 
 @contextmanager
-def tallied(cursor: Cursor, facets: Sequence[str], target: Condition | tuple[str, dict[str, Any]]) -> Iterator[None]:
+def tallied(cursor: Cursor, facets: Sequence[str], target: Condition | Named) -> Iterator[None]:
     """Bring the tallies of some facets up to date with what is done within the block to the samples of ``target``.
 
     The condition on ``samples s`` must mean the same samples at the end as at the beginning.
     """
-    cursor.execute(
-        "create or replace temp table tally_changes (dataset_id bigint, facet varchar, value varchar, number bigint)"
-    ).fetchall()
-    _count(cursor, facets, target, -1)
+    before = _count(cursor, facets, target)
     yield
-    _count(cursor, facets, target, 1)
-    cursor.execute(
-        "create or replace temp table tally_changes as select dataset_id, facet, value, sum(number)::bigint as number from tally_changes "
-        "group by all having sum(number) <> 0"
-    ).fetchall()
-    matching = "c.dataset_id = t.dataset_id and c.facet = t.facet and c.value = t.value"
-    cursor.execute(
-        f"update tallies t set number = t.number + c.number from tally_changes c where {matching}"
-    ).fetchall()
-    cursor.execute(
-        f"insert into tallies select * from tally_changes c where not exists (select 1 from tallies t where {matching})"
-    ).fetchall()
+    changes = _count(cursor, facets, target)
+    changes.subtract(before)
+    rows = [(*key, number) for key, number in changes.items() if number]
+    if rows:
+        cursor.execute(
+            "merge into tallies t using (select unnest(?::bigint[]) as dataset_id, unnest(?::varchar[]) as facet, "
+            "unnest(?::varchar[]) as value, unnest(?::bigint[]) as number) c "
+            "on c.dataset_id = t.dataset_id and c.facet = t.facet and c.value = t.value "
+            "when matched then update set number = t.number + c.number "
+            "when not matched then insert values (c.dataset_id, c.facet, c.value, c.number)",
+            [[row[place] for row in rows] for place in range(4)],
+        ).fetchall()
 
 
 def tallies(cursor: Cursor, dataset_id: int, *facets: str) -> dict[str, dict[str, int]]:
@@ -126,20 +125,28 @@ def wrong_tallies(cursor: Cursor, *, repair: bool = False) -> list[int]:
     return wrong
 
 
-def _count(cursor: Cursor, facets: Sequence[str], target: Condition | tuple[str, dict[str, Any]], sign: int) -> None:
+def _count(cursor: Cursor, facets: Sequence[str], target: Condition | Named) -> Counter[tuple[int, str, str]]:
+    """Return how many of the samples of a condition have which value: (data set, facet, value) → number.
+
+    Samples are counted by all that they hold, of which there are few; that is taken apart here.
+    """
     condition, values = target
-    parts = [
-        f"select s.dataset_id, '{facet}' as facet, {value} as value from these s where {having}"
-        for facet, (value, having) in _VALUES.items()
-        if facet in facets
-    ]
-    parts += [
-        f"select s.dataset_id, '{facet}' as facet, '{value}' as value from these s where {having}"
-        for (facet, value), having in _FLAGS.items()
-        if facet in facets
-    ]
-    cursor.execute(
-        f"insert into tally_changes with these as materialized (select s.* from samples s where {condition}) "
-        f"select dataset_id, facet, value, {sign} * count(*) from ({' union all '.join(parts)}) where value <> '' group by all",
-        values,
-    ).fetchall()
+    flags = [(name, having) for name, having in _FLAGS.items() if name[0] in facets]
+    lists = [(facet, column) for facet, column in _LISTS.items() if facet in facets]
+    single = [(facet, value) for facet, value in _VALUES.items() if facet in facets]
+    columns = ", ".join(sql for _, sql in [*flags, *lists, *single])
+    found: Counter[tuple[int, str, str]] = Counter()
+    for dataset_id, number, *row in cursor.execute(
+        f"select s.dataset_id, count(*), {columns} from samples s where {condition} group by all", values
+    ).fetchall():
+        held = iter(row)
+        for (facet, value), _ in flags:
+            if next(held):
+                found[dataset_id, facet, value] += number
+        for facet, _ in lists:
+            for value in next(held):
+                found[dataset_id, facet, value] += number
+        for facet, _ in single:
+            if (value := next(held)) is not None:
+                found[dataset_id, facet, value] += number
+    return found
