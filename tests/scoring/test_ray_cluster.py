@@ -77,6 +77,26 @@ def test_a_cluster_that_cannot_be_reached_is_told_with_what_ray_does_not_tell(mo
     assert "~/.ray/auth_token" in told.value.message
 
 
+@pytest.mark.parametrize(("failures", "connected"), [(1, True), (2, False)])
+def test_a_client_whose_server_starts_slowly_asks_again_once(
+    monkeypatch: pytest.MonkeyPatch, failures: int, connected: bool
+) -> None:
+    waiting = [ConnectionError("Initialization failure from server:")] * failures
+
+    def init(*_: object, **__: object) -> None:
+        if waiting:
+            raise waiting.pop()
+
+    ray: Any = SimpleNamespace(init=init, shutdown=lambda: None, nodes=lambda: [])
+    monkeypatch.setattr(ray_cluster, "load", lambda _: ray)
+    with (
+        pytest.raises(WorkersUnavailable) as told,
+        ray_cluster.cluster(Workers.parse("ray://head:10001"), Outfit("m", "", "auto", "auto")),
+    ):
+        pass
+    assert ("has no node with a CPU" in told.value.message) is connected
+
+
 class Trouble(Exception):
     """Stands in for what Ray raises."""
 

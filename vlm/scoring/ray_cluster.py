@@ -31,6 +31,7 @@ OBJECT_STORE = (
 CALLS = IN_FLIGHT + 1  # at once: batches, and whether it lives
 LOOPBACK = "127.0.0.1"
 UNBORN = "creation task"  # by which Ray tells of an actor that could not even be made
+SLOW = "Initialization failure"  # of a client's own server
 MOST_SAID = 200  # characters
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Ray asks these of the environment. Who is on a network with it runs any code on it without a token; nothing is told to anybody; and
@@ -179,20 +180,26 @@ def _connect(ray: Any, workers: Workers) -> None:
     else:
         start = partial(ray.init, workers.address or "auto", **usual)
     try:
-        start()
+        _patiently(start)
     except Exception as error:
-        where = (
-            "on this machine"
-            if workers.kind == "local"
-            else f"at {workers.address}"
-            if workers.address
-            else "that this machine is in"
+        where = {"local": "on this machine", "auto": "that this machine is in"}.get(
+            workers.kind, f"at {workers.address}"
         )
         raise WorkersUnavailable(
             f"No Ray cluster {where} can be used ({_first_line(error)}). Look whether it runs (ray status), whether both sides have the "
             "same Ray and Python, and whether this process has the cluster's token (~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or "
             "RAY_AUTH_TOKEN): Ray tells of a wrong one as of a connection that fails."
         ) from error
+
+
+def _patiently(start: Callable[[], Any]) -> None:
+    """Connect; twice where the cluster was asked for its first client, whose server a busy machine may start too slowly."""
+    try:
+        start()
+    except ConnectionError as error:
+        if SLOW not in str(error):
+            raise
+        start()
 
 
 def _share(ray: Any, workers: Workers, outfit: Outfit) -> Share:
