@@ -23,6 +23,7 @@ from vlm.formats import ImportFailed, scan
 from vlm.formats.object_files import ObjectFiles
 from vlm.imaging import ImageUnreadable, file_digest, header
 from vlm.roots import GivenUp, LocalRoot, ObjectRoot, ObjectURL, Patience, objects, root_of, waiting
+from vlm.scoring.worker import sees
 
 SECRET = "a-secret-that-nobody-may-read"
 
@@ -265,6 +266,23 @@ def test_a_root_travels_without_credentials() -> None:
     content = pickle.dumps(root)
     assert SECRET.encode() not in content
     assert pickle.loads(content) == root
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_worker_says_whether_it_may_read_a_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that is refused does not fit; one that gets no answer may wait for it, as a run here does."""
+    assert (sees(str(tmp_path)), sees(str(tmp_path / "none"))) == (True, False)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    for answer, may in (
+        (listing("street/a.jpg"), True),
+        (refusal(403, "AccessDenied"), False),
+        (refusal(503, "SlowDown"), True),
+    ):
+        with store_that(lambda path, said=answer: said) as endpoint:  # type: ignore[misc]
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            assert sees("s3://photos/street") is may
+    away = pickle.loads(pickle.dumps(RootAway("It is away.")))
+    assert (type(away), away.message) == (RootAway, "It is away.")
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,8 @@ _FAR = 1e9  # pixels; beyond it a number is no coordinate
 TASK = re.compile(r"^(?:instances|person_keypoints|keypoints|densepose|stuff|captions|image_info)_(.+)$", re.IGNORECASE)
 
 
-class _Found(NamedTuple):
-    """An image that a JSON lists, and the file that it is."""
-
-    path: str
-    key: str
-    image: Listed
-    split: str
-    annotations: tuple[Annotation, ...]
-    source: str  # the JSON
+# An image that a JSON lists, and the file that it is: path, key of its content, entry, split, annotations, the JSON.
+_Found: TypeAlias = tuple[str, str, Listed, str, tuple[Annotation, ...], str]
 
 
 class Reading:
@@ -61,7 +54,7 @@ class Reading:
                 text = f"Boxes that are none (negative, endless or no numbers), left out: {lookup.broken_boxes:,}."
                 self._report(spool.path, text)
 
-    def _found(self) -> Iterator["_Found"]:
+    def _found(self) -> Iterator[_Found]:
         for spool in self._spools:
             for reason in spool.refused:
                 self._report(spool.path, reason)
@@ -71,7 +64,7 @@ class Reading:
         if any(self._missing):
             yield from self._elsewhere()
 
-    def _listed(self, spool: Spool) -> Iterator["_Found"]:
+    def _listed(self, spool: Spool) -> Iterator[_Found]:
         """Yield the images that lie where the JSON says."""
         bases, split = image_folders(self._files, spool.path)
         missing: array[int] = array("q")
@@ -100,9 +93,9 @@ class Reading:
                 )
                 continue
             self._seen.add(hash(path))
-            yield self._with_split(path, key, image, split, annotations, spool.path)
+            yield path, key, image, split or self._split_in(path.rpartition("/")[0]), annotations, spool.path
 
-    def _elsewhere(self) -> Iterator["_Found"]:
+    def _elsewhere(self) -> Iterator[_Found]:
         """Yield the images whose written paths lead nowhere, but end like one file."""
         elsewhere = Elsewhere(self._files, (image[1] for _, _, image, _ in self._not_found()))
         claims: dict[str, int] = {}  # hash of the name that claims a file, 0 where different ones do
@@ -134,7 +127,8 @@ class Reading:
                 self._report(written, str(refused))
                 continue
             self._seen.add(hash(path))
-            yield self._with_split(path, key, image, self._splits[index], annotations, spool.path)
+            split = self._splits[index] or self._split_in(path.rpartition("/")[0])
+            yield path, key, image, split, annotations, spool.path
 
     def _not_found(self) -> Iterator[tuple[int, Spool, Listed, tuple[Annotation, ...]]]:
         for index, (spool, missing) in enumerate(zip(self._spools, self._missing, strict=True)):
@@ -166,26 +160,21 @@ class Reading:
                 place += 1
             spool.images.seek(position)
 
-    def _with_split(
-        self, path: str, key: str, image: Listed, split: str, annotations: tuple[Annotation, ...], source: str
-    ) -> "_Found":
-        return _Found(path, key, image, split or self._split_in(path.rpartition("/")[0]), annotations, source)
-
-    def _record(self, found: "_Found") -> SampleRecord:
+    def _record(self, found: _Found) -> SampleRecord:
         """Return the record of an image; this looks at its head, and is called in threads where that takes long."""
-        external_id, name, width, height = found.image
-        width, height, annotations = turn(self._files, found.path, width, height, found.annotations)
+        path, key, (external_id, name, width, height), split, annotations, source = found
+        width, height, annotations = turn(self._files, path, width, height, annotations)
         return SampleRecord(
-            path=found.path,
+            path=path,
             file_name=name,
-            split=found.split,
+            split=split,
             width=width,
             height=height,
             categories=distinct_categories(annotations),
             annotations=annotations,
-            content_key=found.key,
+            content_key=key,
             external_id=printable(external_id),
-            source_file=found.source,
+            source_file=source,
         )
 
     def _split_in(self, folder: str) -> str:

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TextIO, TypeVar
+from typing import NamedTuple, TextIO, TypeAlias, TypeVar
 
 from vlm.formats.matching import best, fold, name_of, readings
 from vlm.formats.records import ReportSkip, is_unicode
@@ -99,11 +99,8 @@ class Status(NamedTuple):
 FOLDER, FILE, LINKED_FOLDER, OTHER = "folder", "file", "link to a folder", "other"
 
 
-class Entry(NamedTuple):
-    """What lies in a folder: ``kind`` is ``FOLDER``, ``FILE``, ``LINKED_FOLDER`` or ``OTHER`` (a pipe, a link that leads nowhere)."""
-
-    name: str
-    kind: str
+# What lies in a folder: its name, and ``FOLDER``, ``FILE``, ``LINKED_FOLDER`` or ``OTHER`` (a pipe, a link that leads nowhere).
+Entry: TypeAlias = tuple[str, str]
 
 
 class Files(ABC):

@@ -62,7 +62,7 @@ class LocalFiles(Files):
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             raise Refused(f"The folder cannot be read ({error.strerror}).") from error
-        return (Entry(entry.name, _kind(entry)) for entry in found)
+        return ((entry.name, _kind(entry)) for entry in found)
 
     def is_folder(self, path: str) -> bool:
         full = self._prefix + path
@@ -101,10 +101,12 @@ class LocalFiles(Files):
 
 def _kind(entry: "os.DirEntry[str]") -> str:
     """Tell what an entry is; one that leads round in circles leads to nothing."""
+    if entry.is_file(follow_symlinks=False):
+        return FILE
     if entry.is_dir(follow_symlinks=False):
         return FOLDER
     try:
-        if entry.is_symlink() and entry.is_dir():
+        if entry.is_dir():
             return LINKED_FOLDER
         return FILE if entry.is_file() else OTHER
     except OSError:

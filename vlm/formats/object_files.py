@@ -154,7 +154,7 @@ class Listing:
             "select name, ? from files where folder = ? union all select name, ? from folders where parent = ? order by 1",
             (FILE, folder, FOLDER, folder),
         )
-        return map(Entry._make, chain.from_iterable(iter(lambda: rows.fetchmany(1000), [])))
+        return chain.from_iterable(iter(lambda: rows.fetchmany(1000), []))
 
     def _one(self, sql: str, *values: str) -> tuple[Any, ...] | None:
         try:
