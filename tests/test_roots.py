@@ -23,7 +23,7 @@ from vlm.formats import ImportFailed, scan
 from vlm.formats.object_files import ObjectFiles
 from vlm.imaging import ImageUnreadable, file_digest, header
 from vlm.roots import GivenUp, LocalRoot, ObjectRoot, ObjectURL, Patience, objects, root_of, waiting
-from vlm.scoring.worker import sees
+from vlm.scoring.worker import unseen
 
 SECRET = "a-secret-that-nobody-may-read"
 
@@ -271,16 +271,18 @@ def test_a_root_travels_without_credentials() -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_worker_says_whether_it_may_read_a_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One that is refused does not fit; one that gets no answer may wait for it, as a run here does."""
-    assert (sees(str(tmp_path)), sees(str(tmp_path / "none"))) == (True, False)
+    assert unseen(str(tmp_path)) == ""
+    assert "no folder" in unseen(str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    for answer, may in (
-        (listing("street/a.jpg"), True),
-        (refusal(403, "AccessDenied"), False),
-        (refusal(503, "SlowDown"), True),
+    for answer, why in (
+        (listing("street/a.jpg"), ""),
+        (refusal(403, "AccessDenied"), "refuses the credentials"),
+        (refusal(503, "SlowDown"), ""),
     ):
         with store_that(lambda path, said=answer: said) as endpoint:  # type: ignore[misc]
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-            assert sees("s3://photos/street") is may
+            told = unseen("s3://photos/street")
+            assert (bool(told), why in told) == (bool(why), True)
     away = pickle.loads(pickle.dumps(RootAway("It is away.")))
     assert (type(away), away.message) == (RootAway, "It is away.")
 
