@@ -10,7 +10,7 @@ import pytest_django
 from django.test import TransactionTestCase
 
 from tests.brake import Brake, braked
-from tests.database import kept
+from tests.database import cut_off, kept
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
 BROWSER_SECONDS = 600
@@ -55,6 +55,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: pytest_django.Djan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: put_back())
         yield
+    with django_db_blocker.unblock():
+        cut_off()
 
 
 @pytest.fixture(scope="session")

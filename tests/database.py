@@ -27,6 +27,16 @@ def kept() -> Callable[[], None]:
     return _kept_sqlite() if connection.vendor == "sqlite" else _kept_postgres()
 
 
+def cut_off() -> None:
+    """End the connections of threads that are left of a test; a PostgreSQL database that somebody is connected to stays."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+
+
 def _kept_sqlite() -> Callable[[], None]:
     fresh = sqlite3.connect(":memory:", check_same_thread=False)
     connection.connection.backup(fresh)

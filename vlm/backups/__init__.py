@@ -123,13 +123,15 @@ def restore(*, folder: Path) -> tuple[Backup, Path]:
                     shutil.copyfile(folder / name, store.with_name(store.name + name.removeprefix(STORE)))
             kind.out(aside / kind.file)
             kind.into(folder / kind.file)
-    except FAILURES as error:
+    except BaseException as error:
         with suppress(OSError):
             (aside / kind.file).unlink(missing_ok=True)
             aside.rmdir()  # not if anything else is left in it
-        raise BackupFailed(
-            f"{folder} could not be put back: {_said(error)} Samples and database are as they were."
-        ) from error
+        if isinstance(error, FAILURES):
+            raise BackupFailed(
+                f"{folder} could not be put back: {_said(error)} Samples and database are as they were."
+            ) from error
+        raise
     connections.close_all()
     call_command("migrate", interactive=False, verbosity=0)  # it may be of an older release
     return backup, aside
