@@ -243,6 +243,48 @@ def test_one_object_that_is_denied_is_that_object_s_affair(monkeypatch: pytest.M
             root_of("s3://photos/street").read("a.jpg")
 
 
+@pytest.mark.parametrize(
+    ("url", "endpoint", "variables", "asked"),
+    [
+        ("gs://photos/street", "GOOGLE_BASE_URL", {"GOOGLE_SKIP_SIGNATURE": "true"}, "/photos/street%2Fa%20b%2Ejpg"),
+        (
+            "az://photos/street",
+            "AZURE_STORAGE_ENDPOINT",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "tests", "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"},
+            "/photos/street/a%20b.jpg",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_the_other_stores_are_asked_and_understood_alike(
+    url: str, endpoint: str, variables: dict[str, str], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in: what is asked for, and what becomes of errors."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    paths: list[str] = []
+    answers: list[Answer] = [(200, b"abc"), refusal(404, "X"), refusal(503, "X")]
+
+    def answer(path: str) -> Answer:
+        paths.append(path)
+        return answers.pop(0)
+
+    with store_that(answer) as where:
+        monkeypatch.setenv(endpoint, where)
+        root = root_of(url)
+        assert root.read("a b.jpg") == b"abc"
+        with pytest.raises(ImageUnreadable, match="not there"):
+            root.read("a b.jpg")
+        with pytest.raises(RootAway, match="answers with 503"):
+            root.read("a b.jpg")
+    assert paths == 3 * [asked]
+
+
+def test_an_environment_that_is_not_enough_is_told() -> None:
+    with pytest.raises(RootRefused, match=r"az:// \(AZURE_…\) is not enough"):
+        root_of("az://photos/street").probe()
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_bucket_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with store_that(lambda path: refusal(404, "NoSuchBucket")) as endpoint:

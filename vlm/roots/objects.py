@@ -37,7 +37,7 @@ RETRIES = {
 }
 TIMEOUTS = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "5m"}
 # Beginnings of the names of the variables in which credentials and endpoints stand.
-_VARIABLES = ("AWS_", "GOOGLE_", "AZURE_")
+_VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL",),
@@ -315,7 +315,7 @@ def open_store(url: ObjectURL) -> "ObjectStore":
     Raises:
         RootRefused: obstore is not installed, or the environment lacks what such a store needs.
     """
-    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES)))
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES[url.scheme])))
     return _opened(url, environment)
 
 
@@ -329,9 +329,9 @@ def _opened(url: ObjectURL, environment: tuple[tuple[str, str], ...]) -> "Object
     try:
         opened: ObjectStore = kind(url.bucket, prefix=url.prefix or None, client_options=options, retry_config=RETRIES)
     except Exception:  # noqa: BLE001 - whatever it dislikes stands in the environment, and may hold a secret
-        names = ", ".join(f"{prefix}…" for prefix in _VARIABLES)
         raise RootRefused(
-            f"What the environment says of {url.scheme}:// cannot be used ({names}). Check credentials and endpoint."
+            f"What the environment says of {url.scheme}:// ({_VARIABLES[url.scheme]}…) is not enough, or cannot be used. Check account, "
+            "credentials and endpoint."
         ) from None
     return opened
 
