@@ -232,3 +232,17 @@ def test_of_two_starts_at_once_one_wins(home: Home) -> None:
     ended = {child.wait(): errors for child in both for _, errors in [finish(child)]}
     assert sorted(ended) == [0, 2]
     assert "is active" in ended[2]
+
+
+LATER = """
+import atexit
+from vlm import jobs
+atexit.register(print, "what was registered later", flush=True)
+jobs.stop_first()
+jobs.launch("job", lambda stop: stop.wait() and print("the job", flush=True))
+"""
+
+
+def test_jobs_end_before_what_they_work_with(home: Home) -> None:
+    """A library that is imported for a run, as Ray is, registers its own end after that of jobs."""
+    assert home.python(LATER).splitlines() == ["the job", "what was registered later"]
