@@ -498,6 +498,20 @@ def test_waiting_has_an_end() -> None:
         Patience(root, stop=threading.Event(), seconds=0.01)(root.read)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_that_a_file_is_gone_is_an_answer() -> None:
+    root, told = Flaky(1), list[str]()
+    patiently = Patience(root, stop=threading.Event(), seconds=1000, tell=told.append)  # type: ignore[arg-type]
+
+    def gone() -> str:
+        root.read()
+        raise ImageUnreadable("It is gone.")
+
+    with pytest.raises(ImageUnreadable, match="It is gone"):
+        patiently(gone)
+    assert told == ["It is away. Waiting for it.", ""]
+
+
 def test_who_has_no_time_waits_for_nothing() -> None:
     root = Flaky(10**9)
     with pytest.raises(RootAway, match=r"It is away\.$"):

@@ -13,7 +13,9 @@ from vlm.roots.base import Root
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds
-TRIES = 4  # of one file that cannot be got while its place answers
+TRIES = (
+    8  # of one file that cannot be got while its place answers: a store that is asked too much refuses some for a while
+)
 
 Read = TypeVar("Read")
 
@@ -60,6 +62,9 @@ class Patience:
             except RootAway as away:
                 tries += 1
                 self._missed(away, tries)
+            except ImageUnreadable:
+                self._reached()  # that one file is at fault was an answer, too
+                raise
             else:
                 self._reached()
                 return found
