@@ -11,7 +11,6 @@ from .history import with_givers
 from .ordering import key_of, page_cursor, unpack
 from .records import Annotation, Answer, DatasetStats, EditRow, KeptLabel, Page, Raw, SampleDetail, SampleRow, Tag
 from .sharing import shared_from
-from .tallying import tallies
 
 EDIT_COLUMNS = "id, dataset_id, user_id, user_name, way, action, tag, value, dimension, samples, created, undone_by"
 REJECTED = "rejected by a user"
@@ -378,9 +377,11 @@ def samples_held(cursor: Cursor) -> int:
 
 
 def dataset_stats(cursor: Cursor, dataset_ids: Sequence[int]) -> dict[int, DatasetStats]:
-    def stats(dataset_id: int) -> DatasetStats:
-        kept = tallies(cursor, dataset_id, "all", "state")
-        total, states = kept["all"].get("", 0), kept["state"]
-        return DatasetStats(total, total - states.get("untagged", 0), states.get("missing", 0))
-
-    return {dataset_id: stats(dataset_id) for dataset_id in dataset_ids}
+    rows = cursor.execute(
+        "select dataset_id, coalesce(max(number) filter (facet = 'all'), 0), "
+        "coalesce(max(number) filter (value = 'untagged'), 0), coalesce(max(number) filter (value = 'missing'), 0) from tallies "
+        "where dataset_id in (select unnest(?::bigint[])) and facet in ('all', 'state') group by 1",
+        [list(dataset_ids)],
+    ).fetchall()
+    found = {row[0]: DatasetStats(row[1], row[1] - row[2], row[3]) for row in rows}
+    return {dataset_id: found.get(dataset_id, DatasetStats(0, 0, 0)) for dataset_id in dataset_ids}
