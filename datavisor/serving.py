@@ -2,7 +2,8 @@
 
 Daphne reads the whole body of a request first and asks the application afterwards, believes the first entry of
 ``X-Forwarded-For`` when it is started with ``--proxy-headers``, and stops looking after its connections for good when an
-application fails in the middle of an answer. Its class for requests is replaced by one that does not.
+application fails in the middle of an answer. Its class for requests is replaced by one that does not, and that for websockets by
+one that can be closed with every code that pages understand.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 from daphne import http_protocol
 from daphne.http_protocol import WebRequest
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet import reactor
 
 from datavisor.guards import too_long
@@ -74,6 +76,18 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]  # daphne ships no types
         later.callLater(DRAIN_SECONDS, transport.abortConnection)  # does nothing if it is closed by then
 
 
+class PoliteSocket(WebSocketProtocol):  # type: ignore[misc]
+    """A websocket that can be closed with “try again later”, which daphne itself cannot say: that would be a failure instead."""
+
+    TRY_AGAIN = 1013  # a code of the standard's own, which autobahn keeps from applications
+
+    def serverClose(self, code: int | None = None) -> None:  # noqa: N802
+        if code == self.TRY_AGAIN:
+            self.sendCloseFrame(code=code)
+        else:
+            super().serverClose(code)
+
+
 def when_serving(start: Callable[[], None]) -> None:
     """Have ``start`` called when daphne serves; whoever only imports the application, as tests do, starts nothing."""
     later: Any = reactor
@@ -81,6 +95,7 @@ def when_serving(start: Callable[[], None]) -> None:
 
 
 def guard_daphne(limit: int) -> None:
-    """Have daphne make ``BoundedRequest`` of every request from now on."""
+    """Have daphne make ``BoundedRequest`` of every request from now on, and ``PoliteSocket`` of every websocket."""
     BoundedRequest.limit = limit
     http_protocol.WebRequest = BoundedRequest
+    WebSocketFactory.protocol = PoliteSocket
