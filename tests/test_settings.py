@@ -237,6 +237,7 @@ def test_a_key_file_comes_from_outside(tmp_path: Path) -> None:
         ("DATAVISOR_DATA_DIR", "/dev/null/data", "Set DATAVISOR_DATA_DIR"),
         ("DATAVISOR_TIME_ZONE", "Mars/X", "write a name like Europe/Vienna"),
         ("DATAVISOR_VLM_DEVICE", "gpu", "must be auto, cpu, mps, cuda or cuda:1"),
+        ("DATAVISOR_WORKERS", "local:x", "names no workers: write here, local"),
         ("DATAVISOR_SECRET_KEY_FILE", "/nowhere", "DATAVISOR_SECRET_KEY_FILE names a file that cannot be read"),
         ("DATABASE_URL", "what", "DATABASE_URL cannot be read; write it like postgres"),
         ("DATABASE_URL", "foo://x", "DATABASE_URL cannot be read; write it like postgres"),

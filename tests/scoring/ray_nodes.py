@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class Nodes:
         }
         (self.folder / "home").mkdir()
         self._holder = python(
-            "-m", "tests.scoring.ray_nodes", env=os.environ | self.environment, stdin=subprocess.PIPE, stderr=None
+            "-m",
+            "tests.scoring.ray_nodes",
+            env=uncounted(os.environ) | self.environment,
+            stdin=subprocess.PIPE,
+            stderr=None,
         )
         self.environment["RAY_ADDRESS"] = self._heard()["address"]
         self.nodes = [self.add() for _ in range(count)]
@@ -74,6 +79,11 @@ class Nodes:
             if line.startswith("{"):  # Ray says a thing or two besides
                 return dict(json.loads(line))
         raise AssertionError("The process that holds the cluster has ended.")
+
+
+def uncounted(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables without those by which Ray's own processes would count which of their lines are run."""
+    return {name: value for name, value in variables.items() if not name.startswith("COVERAGE_")}
 
 
 def processes(folder: Path) -> set[int]:
