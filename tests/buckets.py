@@ -91,10 +91,13 @@ class BucketServer:
             return False
 
     def stop(self) -> None:
-        """Kill it: told to end, it waits for its peers, of which it has none. What was put is in its files."""
+        """Kill it: told to end, it did not within minutes. Its folder goes with the tests."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)
+        for port in self.ports.values():  # sockets that it makes there wherever its folder is
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
     def store(self, bucket: str) -> S3Store:
         return S3Store(
