@@ -104,9 +104,9 @@ def test_a_run_is_waited_for_cancelled_and_resumed(server: Server, token: str, f
         run.wait(timeout=0)
     server.brake.wait_until_reached()
     run.cancel()
-    server.brake.release()
     with pytest.raises(Refused, match="cancelled"):
         run.wait()
+    server.brake.release()
     assert run.resume().wait()["processed"] == 3
 
 

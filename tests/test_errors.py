@@ -39,6 +39,7 @@ NEVER_LEAVE_THEIR_ROOM = {
     "Ambiguous",
     "NotKept",
     "GivenUp",
+    "WorkerLost",
     "_GivenUp",
     "_Previewed",
 }

@@ -48,6 +48,9 @@ def test_each_worker_is_seen_as_it_comes_goes_and_works(visitor: Visitor, folder
     expect(rows.nth(0)).to_have_text(re.compile(r"1\s*gpu-a\s*cuda:0\s*at work\s*1,200\s*48\.6/s\s*0\s*10:11:12 UTC"))
     expect(rows.nth(1)).to_contain_text("gone")
     expect(rows.nth(1).get_by_title("The node died.")).to_be_visible()  # so it was not closed under the reader's hands
+    crew(server, folder, AT_WORK, down, model="another", device="2 of ray")  # the whole strip is drawn anew
+    expect(page.locator("#live [title=another]")).to_be_attached()
+    expect(rows.nth(1).get_by_title("The node died.")).to_be_visible()
     assert unreloaded(page)
     crew(server, folder, AT_WORK, down, status="cancelled")
     expect(page.locator("#live-says")).to_have_text("Cancelled")

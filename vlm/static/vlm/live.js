@@ -8,11 +8,18 @@ const title = document.title;
 let before = null;
 let changes = null;
 let opened = 0;
+let unfolded = [];
 
 const runNow = () => {
   const live = $("#live");
   return { run: live?.dataset.run ?? "", active: live?.hasAttribute("data-active") ?? false };
 };
+
+// What is unfolded in the strip stays so, whoever draws it anew.
+function noteUnfolded() { unfolded = $$("#live details[id][open]").map((details) => details.id); }
+function unfold() {
+  for (const id of unfolded) { const details = document.getElementById(id); if (details) details.open = true; }
+}
 
 function placeTags() {
   for (const fresh of $$("#live-cells > [data-tags]")) {
@@ -95,7 +102,9 @@ document.addEventListener("htmx:wsClose", (event) => {
   }
 });
 
+document.addEventListener("htmx:wsBeforeMessage", noteUnfolded);
 document.addEventListener("htmx:wsAfterMessage", () => {
+  unfold();
   placeTags();
   noticeChange();
   noticeRun();
@@ -119,7 +128,11 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (!unasked(event.detail.elt)) take("click");
 });
 
-document.addEventListener("htmx:afterSwap", noticeRun);
+document.addEventListener("htmx:beforeSwap", noteUnfolded);
+document.addEventListener("htmx:afterSwap", () => {
+  unfold();
+  noticeRun();
+});
 
 function begin() {
   htmx.config.wsReconnectDelay = () => RETRY_MS * (0.5 + Math.random());
