@@ -14,7 +14,7 @@ from typing import Any
 
 from django.apps import AppConfig
 
-from tests.children import wait_for
+from tests.children import PATIENCE, wait_for
 
 VARIABLE = "TESTS_BRAKE"
 LOOK_SECONDS = 0.02
@@ -36,10 +36,10 @@ class Brake:
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def wait_until_reached(self) -> None:
+    def wait_until_reached(self, seconds: float = PATIENCE) -> None:
         """Wait until a run stands still because it has used up what was allowed."""
         token = json.loads(self.path.read_text())["token"]
-        wait_for(lambda: _read(_mark(self.path)) == token, "A run that reaches its brake")
+        wait_for(lambda: _read(_mark(self.path)) == token, "A run that reaches its brake", seconds)
 
 
 class Lining:

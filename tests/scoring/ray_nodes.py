@@ -39,6 +39,7 @@ class Nodes:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_worker_niceness": "0",  # else whatever else the machine does comes before the workers
         }
         (self.folder / "home").mkdir()
         self._holder = python(

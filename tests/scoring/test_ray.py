@@ -21,7 +21,9 @@ from tests.images import make_images
 from tests.scoring.ray_nodes import Nodes, end_all, processes, uncounted
 from tests.workshop import Forked, fork
 
-pytestmark = [pytest.mark.processes, pytest.mark.ray]
+# Each worker that comes up reads PyTorch anew, several at a time, and Ray's own processes besides.
+LONG = 800.0  # seconds
+pytestmark = [pytest.mark.processes, pytest.mark.ray, pytest.mark.timeout(LONG + 100)]
 
 IMAGES = 48
 KILLS = 10
@@ -64,12 +66,12 @@ class Home:
 
     def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         child = self.start("manage.py", *arguments, **variables)
-        out, errors = finish(child)
+        out, errors = finish(child, LONG)
         return subprocess.CompletedProcess(arguments, child.wait(), out, errors)
 
     def answers(self, run: int) -> list[list[object]]:
         child = self.start("-c", f"import django; django.setup()\n{READ % run}")
-        out, errors = finish(child)
+        out, errors = finish(child, LONG)
         assert child.returncode == 0, errors
         return list(json.loads(out))
 
@@ -112,7 +114,7 @@ def test_ten_deaths_at_random_change_no_answer(home: Home) -> None:
     )
     killed = 0
     for number in range(KILLS):
-        home.brake.wait_until_reached()
+        home.brake.wait_until_reached(LONG)
         if number in (3, 7):
             home.nodes.kill(home.nodes.nodes.pop(chance.randrange(2)))
             home.nodes.nodes.append(home.nodes.add())
@@ -120,9 +122,9 @@ def test_ten_deaths_at_random_change_no_answer(home: Home) -> None:
             at_work = [worker for worker in home.crew() if worker["state"] == "ready"]
             killed += kill(chance.choice(at_work)["pid"])
         home.brake.allow(chance.randint(2, 4))
-    home.brake.wait_until_reached()
+    home.brake.wait_until_reached(LONG)
     home.brake.release()
-    out, errors = finish(child)
+    out, errors = finish(child, LONG)
     told = json.loads(out)
     assert (told["status"], told["processed"], told["failed"]) == ("completed", IMAGES, 0), errors
     assert home.answers(told["run"]) == home.expected
@@ -142,13 +144,13 @@ def kill(pid: int) -> bool:
 def test_a_driver_that_is_killed_takes_its_workers_along_and_its_run_goes_on_elsewhere(home: Home) -> None:
     home.brake.allow(4)
     child = home.start("manage.py", "autotag", "photos", "--scope", "all", "--workers", "auto", "--no-progress")
-    home.brake.wait_until_reached()
+    home.brake.wait_until_reached(LONG)
     workers = [worker["pid"] for worker in home.crew() if worker["pid"]]
     assert workers
     child.kill()
     child.wait()
     home.brake.release()
-    wait_for(lambda: not set(workers) & processes(home.nodes.folder), "The end of the workers")
+    wait_for(lambda: not set(workers) & processes(home.nodes.folder), "The end of the workers", LONG)
     done = home.manage("autotag", "photos", "--resume", "--workers", "here", "--json")
     told = json.loads(done.stdout)
     assert (told["status"], told["processed"], told["failed"]) == ("completed", IMAGES, 0), done.stderr
@@ -173,8 +175,8 @@ def test_a_server_that_stops_interrupts_its_run_and_keeps_what_was_at_hand(home:
     home.brake.allow(3)
     child = fork("-c", SERVER, env=home.environment, stdin=True)
     home.children.append(child)
-    home.brake.wait_until_reached()
-    finish(child)  # which closes its input
+    home.brake.wait_until_reached(LONG)
+    finish(child, LONG)  # which closes its input
     run = home.last_run()
     assert run["status"] == "interrupted"
     assert "Resume to go on" in run["error"]
@@ -186,12 +188,17 @@ def test_workers_of_this_machine_need_no_home(home: Home) -> None:
     """Nothing of the test's cluster is told to it: its settings are the product's own."""
     own = {name: value for name, value in uncounted(home.environment).items() if not name.startswith("RAY_")}
     folder = Path(tempfile.mkdtemp(prefix="dv-ray-"))
-    own |= {"HOME": "/dev/null/home", "RAY_TMPDIR": str(folder), "RAY_memory_monitor_refresh_ms": "0"}
+    own |= {
+        "HOME": "/dev/null/home",
+        "RAY_TMPDIR": str(folder),
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_worker_niceness": "0",
+    }
     command = ("manage.py", "autotag", "photos", "--scope", "all", "--limit", "5", "--workers", "local:2", "--json")
     try:
         child = fork(*command, env=own)
         home.children.append(child)
-        out, errors = finish(child)
+        out, errors = finish(child, LONG)
         told = json.loads(out)
         assert (told["status"], told["processed"], len(told["crew"])) == ("completed", 5, 2), errors
     finally:
