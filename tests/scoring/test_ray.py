@@ -120,7 +120,8 @@ def test_ten_deaths_at_random_change_no_answer(home: Home) -> None:
             home.nodes.nodes.append(home.nodes.add())
         else:
             at_work = [worker for worker in home.crew() if worker["state"] == "ready"]
-            killed += kill(chance.choice(at_work)["pid"])
+            if at_work:  # else both are on their way back
+                killed += kill(chance.choice(at_work)["pid"])
         home.brake.allow(chance.randint(2, 4))
     home.brake.wait_until_reached(LONG)
     home.brake.release()
