@@ -21,6 +21,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
     folder = tmp_path_factory.mktemp("serving")
     server = Daphne(folder, DATAVISOR_PROXIES="1", DATAVISOR_IMPORT_ROOTS=str(folder))
     server.start("--proxy-headers")
+    first = Wire(server)  # from here on it has loaded what it needs, and its memory tells what requests take
+    assert first.ask("GET", "/accounts/login/")[0] == 200
+    first.close()
     yield server
     server.stop()
 
