@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from .errors import FilterError
 from .ranges import Span, said_range, span_of
 from .schema import EDITED_TABLES
+from .tallying import FLAGS
 
 
 class Sureness(Protocol):
@@ -181,16 +182,11 @@ def without(names: Sequence[str], chosen: Chosen) -> Condition:
 
 
 def state(state: str, _: Chosen) -> Condition:
-    return {
-        "untagged": "len(s.tags) = 0",
-        "discarded": "s.discarded > 0",
-        "missing": "s.missing",
-        "failed": "s.failed",
-    }[state], []
+    return FLAGS["state", state], []
 
 
 def source(source: str, _: Chosen) -> Condition:
-    return ("s.user_count > 0" if source == "user" else "len(s.tags) > s.user_count"), []
+    return FLAGS["source", source], []
 
 
 def sure(chosen: Chosen) -> Condition | None:

@@ -10,9 +10,8 @@ from .database import Cursor, literal
 from .filters import SampleFilter, where
 from .ranges import FILE_SIZE_RANGES, MEGAPIXEL_RANGES, MEGAPIXELS, Span, span_of, span_of_bytes
 from .records import Count, DimensionFacet, Facets
-from .tallying import BYTES, place, tallies
+from .tallying import BYTES, COUNTS, FACETS, place, tallies
 
-KEPT = ("all", "tag", "state", "source", "split", "category", "camera", "year", "megapixels", "bytes")
 MAX_FACET = 200  # distinct user tags, splits, categories or cameras that are listed
 
 
@@ -96,7 +95,7 @@ class _Counter:
         if self._source != "samples" or not chosen.is_empty:
             return None
         if "kept" not in self._known:
-            self._known["kept"] = tallies(self._cursor, self._dataset_id, *KEPT)
+            self._known["kept"] = tallies(self._cursor, self._dataset_id, *FACETS)
         kept: dict[str, dict[str, int]] = self._known["kept"]
         return kept
 
@@ -115,12 +114,7 @@ class _Counter:
                 (kept["source"].get(s, 0) for s in SOURCES),
             )
             return (kept["all"].get("", 0), *states, *sources)
-        (row,) = self._rows(
-            "select count(*), count(*) filter (len(s.tags) = 0), count(*) filter (s.discarded > 0), "
-            "count(*) filter (s.missing), count(*) filter (s.failed), count(*) filter (s.user_count > 0), "
-            "count(*) filter (len(s.tags) > s.user_count) from SAMPLES",
-            chosen,
-        )
+        (row,) = self._rows(f"select {COUNTS} from SAMPLES", chosen)
         return row
 
     def values(self, column: str, facet: str, chosen: SampleFilter) -> tuple[Count, ...]:

@@ -31,7 +31,7 @@ def place(value: str, among: Sequence[str], span: Span) -> str:
 
 
 # Facet → the values that a sample ``s`` has of it, and which samples have one.
-_FLAGS = {
+FLAGS = {
     ("state", "untagged"): "len(s.tags) = 0",
     ("state", "discarded"): "s.discarded > 0",
     ("state", "missing"): "s.missing",
@@ -50,12 +50,15 @@ _VALUES = {  # null where there is none
 DERIVED = ("tag", "state", "source")  # what ``deriving`` writes,
 READ = ("camera", "year", "megapixels")  # and what the heads of files say
 
-_names, _conditions = list(_FLAGS), list(_FLAGS.values())
-_COUNTS = ", ".join(["count(*)", *(f"count(*) filter ({condition})" for condition in _conditions)])
+FACETS = ("all", *dict.fromkeys(facet for facet, _ in FLAGS), *_LISTS, *_VALUES)
+
+_names, _conditions = list(FLAGS), list(FLAGS.values())
+# How many samples ``s`` there are, then how many in each state, then of each source.
+COUNTS = ", ".join(["count(*)", *(f"count(*) filter ({condition})" for condition in _conditions)])
 _WHOLE = "\nunion all ".join(
     [
         f"select unnest({['all', *(facet for facet, _ in _names)]}) as facet, unnest({['', *(value for _, value in _names)]}) as value, "
-        f"unnest(counts) as number from (select [{_COUNTS}] as counts from samples s where s.dataset_id = $dataset)",
+        f"unnest(counts) as number from (select [{COUNTS}] as counts from samples s where s.dataset_id = $dataset)",
         *(
             f"select '{facet}', value, count(*) from (select {value} as value from samples s where s.dataset_id = $dataset) "
             "where value <> '' group by value"
@@ -131,7 +134,7 @@ def _count(cursor: Cursor, facets: Sequence[str], target: Condition | Named) -> 
     Samples are counted by all that they hold, of which there are few; that is taken apart here.
     """
     condition, values = target
-    flags = [(name, having) for name, having in _FLAGS.items() if name[0] in facets]
+    flags = [(name, having) for name, having in FLAGS.items() if name[0] in facets]
     lists = [(facet, column) for facet, column in _LISTS.items() if facet in facets]
     single = [(facet, value) for facet, value in _VALUES.items() if facet in facets]
     columns = ", ".join(sql for _, sql in [*flags, *lists, *single])
