@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from datavisor import __version__
 from vlm.errors import Refusal
 from vlm.samples import archive
+from vlm.samples.database import digest_of
 
 NAME, ROWS = "manifest.json", "rows.json"
 FORMAT, VERSION = "DataVisor archive", 1
@@ -101,7 +101,7 @@ def look(folder: Path) -> Manifest:
 
 def described(path: Path, rows: int) -> File:
     """Return what a manifest says of a file."""
-    return File(rows, path.stat().st_size, _digest(path))
+    return File(rows, path.stat().st_size, digest_of(path))
 
 
 def made(*, datasets: tuple[str, ...], samples: int, runs: int, files: Mapping[str, File], when: datetime) -> Manifest:
@@ -132,9 +132,4 @@ def _whole(value: object) -> int:
 
 
 def _is_whole(path: Path, file: File) -> bool:
-    return not path.is_symlink() and path.stat().st_size == file.bytes and _digest(path) == file.sha256
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return not path.is_symlink() and path.stat().st_size == file.bytes and digest_of(path) == file.sha256

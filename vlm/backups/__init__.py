@@ -7,7 +7,6 @@ is copied.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -30,7 +29,7 @@ from vlm.models import Dataset, TaggingRun
 from vlm.process import sample_store
 from vlm.runs.state import active
 from vlm.samples import reading
-from vlm.samples.database import copy_files
+from vlm.samples.database import copy_files, digest_of
 
 STORE, MANIFEST = "samples.duckdb", "backup.json"
 DATABASES = frozenset(kind.file for kind in KINDS.values())
@@ -152,7 +151,7 @@ def _copy_into(folder: Path) -> Backup:
         Dataset.objects.count(),
         TaggingRun.objects.count(),
         held,
-        {name: _digest(folder / name) for name in names},
+        {name: digest_of(folder / name) for name in names},
     )
     noted: dict[str, Any] = asdict(backup) | {"made": backup.made.isoformat()}
     del noted["folder"]
@@ -192,9 +191,4 @@ def _is_whole(path: Path, digest: str) -> bool:
     place, mark = BEGINS.get(path.name, (0, b""))
     with path.open("rb") as file:
         begins = file.read(place + len(mark))[place:] == mark
-    return begins and not path.is_symlink() and _digest(path) == digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return begins and not path.is_symlink() and digest_of(path) == digest

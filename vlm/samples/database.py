@@ -6,6 +6,7 @@ operating system drops both locks when their process dies. Within a process one 
 of work, and one writer at a time: DuckDB loses an update silently when two transactions update the same row.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -373,6 +374,12 @@ def explained(error: duckdb.Error, path: Path) -> Exception:
     if "Could not set lock" in text:
         return StoreHeld(f"{path.name} is open in a program that does not hand it over. Close that program.")
     return error
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a copied file, by which it is known again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def literal(text: str) -> str:
