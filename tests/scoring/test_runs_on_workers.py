@@ -87,6 +87,15 @@ def execute(run: TaggingRun, stop: threading.Event | None = None) -> TaggingRun:
     return services.runs.execute(run_id=run.pk, stop=stop or threading.Event())
 
 
+def begun(run: TaggingRun, brake: Brake, images: int, stop: threading.Event | None = None) -> threading.Thread:
+    """Begin a run, and return its thread once it stands still after so many images."""
+    brake.allow(images)
+    thread = threading.Thread(target=lambda: execute(run, stop))
+    thread.start()
+    brake.wait_until_reached()
+    return thread
+
+
 def said(run: TaggingRun) -> list[tuple[Any, ...]]:
     """Return all that a run answered."""
     with sample_store().read() as cursor:
@@ -141,10 +150,7 @@ def test_a_cancelled_run_goes_on_where_it_had_worked_or_elsewhere(
     dataset: Dataset, cluster: Cluster, brake: Brake
 ) -> None:
     run = create(dataset)
-    brake.allow(2)
-    thread = threading.Thread(target=lambda: execute(run))
-    thread.start()
-    brake.wait_until_reached()
+    thread = begun(run, brake, 2)
     assert services.runs.cancel(run=run)
     thread.join(PATIENCE)
     brake.release()
@@ -168,10 +174,7 @@ def test_a_stopping_process_interrupts_it_even_if_its_workers_are_gone(
     dataset: Dataset, cluster: Cluster, brake: Brake
 ) -> None:
     run, stop = create(dataset), threading.Event()
-    brake.allow(2)
-    thread = threading.Thread(target=lambda: execute(run, stop))
-    thread.start()
-    brake.wait_until_reached()
+    thread = begun(run, brake, 2, stop)
     assert cluster.transport is not None
     for name in cluster.transport.names:  # as Ray's own end does
         cluster.transport.kill(name)
@@ -186,10 +189,7 @@ def test_workers_that_are_gone_for_minutes_fail_the_run_which_can_be_resumed(
     dataset: Dataset, cluster: Cluster, brake: Brake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create(dataset)
-    brake.allow(2)
-    thread = threading.Thread(target=lambda: execute(run))
-    thread.start()
-    brake.wait_until_reached()
+    thread = begun(run, brake, 2)
     assert cluster.transport is not None
     monkeypatch.setattr(Again, "down", 10**6)
     for name in cluster.transport.names:

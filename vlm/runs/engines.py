@@ -51,8 +51,7 @@ def engine_of(
         with keeper.use(spec, waiting=waiting, loading=loading, progress=progress) as tagger:
             yield Local(tagger, away)
         return
-    ray_cluster.load(workers)
-    jobs.stop_first()  # Ray's own end would come before the last batch's
+    prepare(workers)
     with keeper.lent(waiting=waiting):
         loading()
         with ray_cluster.cluster(workers, outfit(spec)) as transport:
@@ -63,6 +62,12 @@ def engine_of(
                 yield crew
             finally:
                 tell([replace(state, state="ended", rate=0.0) for state in crew.states()])
+
+
+def prepare(workers: Workers) -> None:
+    """Import Ray, whose own end of the process would else come before the last batch's. Raises ``WorkersUnavailable``."""
+    ray_cluster.load(workers)
+    jobs.stop_first()
 
 
 def outfit(spec: ModelSpec) -> Outfit:

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datavisor import __version__
-from vlm import jobs
 from vlm.moondream import EngineError
 from vlm.process import ModelSpec
-from vlm.runs.engines import outfit
+from vlm.runs.engines import outfit, prepare
 from vlm.scoring import ray_cluster
 from vlm.scoring.crew import Transport
 from vlm.scoring.errors import WorkerLost
@@ -60,8 +59,7 @@ def look(*, workers: str, root: str, model: str = "", device: str = "") -> list[
     if where.kind == "here":
         worker = Worker(fitted)
         return [_seen("here", worker.hello(root), worker.look(), root)]
-    ray_cluster.load(where)
-    jobs.stop_first()
+    prepare(where)
     with ray_cluster.cluster(where, fitted) as transport:
         calls = {name: (transport.call(name, "hello", root), transport.call(name, "look")) for name in transport.names}
         _wait(transport, [call for pair in calls.values() for call in pair])
@@ -88,11 +86,7 @@ def _of(transport: Transport, name: str, hello: Hashable, looked: Hashable, root
 
 
 def _seen(name: str, hello: Hello, looked: Looked, root: str) -> Seen:
-    problems = []
-    if hello.version != __version__:
-        problems.append(f"It runs DataVisor {hello.version}, and this machine {__version__}.")
-    if hello.unseen:
-        problems.append(f"It does not see the images: {hello.unseen}.")
+    problems = [f"It {why}." for why, _ in hello.misfits(__version__)]
     if looked.model:
         problems.append(f"It has no model: {looked.model}.")
     return Seen(

@@ -298,15 +298,8 @@ class Crew:
 
     def _greeted(self, member: Member, hello: Hello) -> None:
         member.node, member.pid = hello.node, hello.pid
-        if hello.version != __version__:
-            raise WorkerRefused(
-                f"{member.title} runs DataVisor {hello.version}, and this machine {__version__}. Install the same on all of them."
-            )
-        if hello.unseen:
-            raise WorkerRefused(
-                f"{member.title} does not see the images: {hello.unseen}. Mount a folder there under the same path; for a bucket, "
-                "install datavisor[objects] there and set its credentials in the environment."
-            )
+        for why, advice in hello.misfits(__version__):
+            raise WorkerRefused(f"{member.title} {why}. {advice}")
         member.state = "loading"
         self._send(member, partial(self._loaded, member), "load")
 

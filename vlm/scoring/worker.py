@@ -58,6 +58,20 @@ class Hello:
     pid: int
     unseen: str = ""
 
+    def misfits(self, version: str) -> list[tuple[str, str]]:
+        """Return why a run of the release ``version`` does not work with this worker: what is wrong with it, and what to do."""
+        found = []
+        if self.version != version:
+            why = f"runs DataVisor {self.version}, and this machine {version}"
+            found.append((why, "Install the same on all of them."))
+        if self.unseen:
+            advice = (
+                "Mount a folder there under the same path; for a bucket, install datavisor[objects] there and set its credentials in "
+                "the environment."
+            )
+            found.append((f"does not see the images: {self.unseen}", advice))
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
