@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -172,6 +172,11 @@ def header(path: Source) -> tuple[tuple[int, int], dict[int, object]]:
     """
     with _reading(path) as file, _opened(file) as image:
         return _upright_size(image), _exif(image)
+
+
+def open_source(source: Source) -> AbstractContextManager[BinaryIO]:
+    """Open a source to be read byte by byte; the block's end closes it."""
+    return source.open("rb") if isinstance(source, Path) else source
 
 
 def file_digest(path: Source) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from vlm.datasets.places import allowed_place, below_roots, below_urls, import_urls
+from vlm.datasets.places import allowed_folder, below_roots, below_urls, import_urls
 from vlm.formats import ImportFailed
 from vlm.roots import is_url
 
@@ -57,9 +57,7 @@ def listing(*, path: str) -> Listing:
         return Listing("", "", [Entry(place, place, is_folder=True) for place in places], more=False)
     folder, begins = below_roots(typed), ""
     if not _is_folder(folder):
-        above, begins = str(Path(typed).parent), Path(typed).name
-        allowed_place(above)
-        folder = below_roots(above)
+        folder, begins = allowed_folder(str(Path(typed).parent)), Path(typed).name
     try:
         with os.scandir(folder) as found:
             looked_at = list(islice(found, LOOKED_AT + 1))

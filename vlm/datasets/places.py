@@ -18,8 +18,15 @@ def allowed_place(path: str) -> Path | ObjectURL:
     Raises:
         ImportFailed: it does not, cannot be looked at, or there are none.
     """
-    if is_url(path):
-        return below_urls(path)
+    return below_urls(path) if is_url(path) else allowed_folder(path)
+
+
+def allowed_folder(path: str) -> Path:
+    """Return the folder or file that ``path`` names, if it lies below the import roots.
+
+    Raises:
+        ImportFailed: it does not, cannot be looked at, or there are no import roots.
+    """
     folder = below_roots(path)
     try:
         folder.lstat()

@@ -32,7 +32,8 @@ class LocalFiles(Files):
     root: LocalRoot
 
     def __init__(self, root: Path) -> None:
-        super().__init__(LocalRoot(os.path.realpath(root)), prefix=os.path.realpath(root).rstrip("/") + "/")
+        resolved = os.path.realpath(root)
+        super().__init__(LocalRoot(resolved), prefix=resolved.rstrip("/") + "/")
         # Most files of a data set share a few folders; each is resolved once.
         self._folder_is_inside = lru_cache(maxsize=65_536)(self._resolves_inside)
 

@@ -12,7 +12,7 @@ from datavisor.private import as_the_user_wants
 from vlm.errors import Refusal
 from vlm.formats import ExportRow
 from vlm.formats.export import xmp
-from vlm.imaging import ImageUnreadable
+from vlm.imaging import ImageUnreadable, open_source
 from vlm.models import Dataset, words_by_dimension
 from vlm.roots import LocalRoot, root_of
 from vlm.samples import SampleFilter
@@ -79,7 +79,7 @@ def lay_out(
         if not copy and isinstance(source, Path):
             path.symlink_to(source)
             return
-        with source.open("rb") if isinstance(source, Path) else source as file, _new(path) as made:
+        with open_source(source) as file, _new(path) as made:
             shutil.copyfileobj(file, made)
         if isinstance(source, Path):
             shutil.copystat(source, path)

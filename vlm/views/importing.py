@@ -39,7 +39,7 @@ def import_new(request: Request) -> HttpResponse:
         if wants_json(request):
             return JsonResponse(
                 {
-                    "roots": [*map(str, settings.IMPORT_ROOTS), *settings.IMPORT_URLS],
+                    "roots": _roots(),
                     "formats": [name for name, _ in asked_choices()],
                     "recent": [answers.import_state(job) for job in services.datasets.recent_imports(limit=RECENT)],
                 }
@@ -81,11 +81,16 @@ def import_new(request: Request) -> HttpResponse:
     return _asking(request, preview=preview, name=preview.name)
 
 
+def _roots() -> list[str]:
+    """Return the folders and URLs below which the page imports."""
+    return [*map(str, settings.IMPORT_ROOTS), *settings.IMPORT_URLS]
+
+
 def _asking(request: Request, *, status: int = 200, **more: Any) -> HttpResponse:
     """Draw the page as it was filled in, with the folders that lie where the path leads."""
     asked = request.POST or request.GET
     values: dict[str, Any] = {
-        "roots": [*settings.IMPORT_ROOTS, *settings.IMPORT_URLS],
+        "roots": _roots(),
         "has_urls": bool(settings.IMPORT_URLS),
         "formats": asked_choices(),
         "asked": asked,
@@ -106,7 +111,7 @@ def import_folders(request: Request) -> HttpResponse:
     path = request.GET.get("path", "")
     if wants_json(request):
         return JsonResponse(asdict(services.datasets.folders(path=path)))
-    values = {"picked": path if "pick" in request.GET else "", "roots": [*settings.IMPORT_ROOTS, *settings.IMPORT_URLS]}
+    values = {"picked": path if "pick" in request.GET else "", "roots": _roots()}
     return render(request, "vlm/_folders.html", values | _listed(path))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlm.formats.base import CHUNK, ExportContext, ExportFailed, ExportFormat, ExportRow
 from vlm.formats.export.archive import NO_DATE, Lines, Listing, Sink
-from vlm.imaging import ImageUnreadable, Source
+from vlm.imaging import ImageUnreadable, Source, open_source
 
 MOST = 4 << 30  # bytes of pictures in one zip, which is complete on disk before it is sent
 
@@ -27,7 +27,7 @@ def _pictures(rows: Iterable[ExportRow], context: ExportContext) -> Iterator[byt
                         f"These pictures have more than {MOST / 2**30:.0f} GB. Narrow the filter, or lay them out as a folder on the "
                         "machine itself, with “export_images”."
                     )
-                with source.open("rb") if isinstance(source, Path) else source as file:
+                with open_source(source) as file:
                     member = zipfile.ZipInfo(f"images/{row.path}", NO_DATE)
                     with archive.open(member, "w", force_zip64=True) as target:
                         while piece := file.read(CHUNK):
