@@ -58,8 +58,29 @@ def make_photos(folder: Path, count: int, width: int, height: int) -> None:
         Image.fromarray(np.clip(np.asarray(smooth).astype(int) + noise, 0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def resident_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def job_over(photos: Path, *, detail: str, batch: int = 0, limit: int | None = None) -> Job:
+    """Return a job that asks all questions about all samples of the first data set, whose images lie in ``photos``."""
+    words = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
+    return Job(
+        dataset_id=1,
+        run_id=1,
+        root=root_of(str(photos)),
+        worker="",
+        wanted=Wanted(where(1, SampleFilter(), words), dict.fromkeys(DEFAULT_VOCABULARY.names)),
+        questions=(),
+        vocabulary=DEFAULT_VOCABULARY,
+        mode="score",
+        detail=detail,  # type: ignore[arg-type]
+        min_probability=0.5,
+        min_mass=0,
+        batch_size=batch,
+        limit=limit,
+        max_pixels=180_000_000,
+    )
+
+
+def resident_mb(pid: int | str = "self") -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
@@ -85,23 +106,7 @@ def measure(
         done += merged.processed
         memory.append(resident_mb())
 
-    words = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
-    job = Job(
-        dataset_id=1,
-        run_id=1,
-        root=root_of(str(folder / "photos")),
-        worker="",
-        wanted=Wanted(where(1, SampleFilter(), words), dict.fromkeys(DEFAULT_VOCABULARY.names)),
-        questions=(),
-        vocabulary=DEFAULT_VOCABULARY,
-        mode="score",
-        detail=detail,  # type: ignore[arg-type]
-        min_probability=0.5,
-        min_mass=0,
-        batch_size=batch,
-        limit=None,
-        max_pixels=180_000_000,
-    )
+    job = job_over(folder / "photos", detail=detail, batch=batch)
     alone = seconds_alone(tagger, sorted((folder / "photos").iterdir())[:batch], batch, detail) * images
     seconds, gaps = watched(
         torch.device(tagger.device),

@@ -25,16 +25,14 @@ from typing import Any
 os.environ.setdefault("DATAVISOR_DATA_DIR", tempfile.mkdtemp(prefix="datavisor-benchmark-"))
 
 from benchmarks.million import add_samples
-from benchmarks.pipeline import make_photos
+from benchmarks.pipeline import job_over, make_photos, resident_mb
 from benchmarks.report import machine, show
 from benchmarks.scale_workers import Ready, ReadyInLargeBatches, Sleeper
 from vlm.formats import scan
 from vlm.moondream import load_tagger
-from vlm.roots import root_of
 from vlm.runs.loop import tag_samples
-from vlm.samples import Merged, SampleFilter, SampleStore, where
+from vlm.samples import Merged, SampleStore
 from vlm.samples.ingest import import_rows, staged
-from vlm.samples.progress import Wanted
 from vlm.scoring import ray_cluster
 from vlm.scoring.crew import Crew, Terms
 from vlm.scoring.engine import Engine, Local
@@ -66,23 +64,7 @@ def store_in(folder: Path, *, photos: int = 0, names: int = 0) -> Iterator[Sampl
 
 
 def job(folder: Path, limit: int) -> Job:
-    words = {dimension.name: dimension.words for dimension in DEFAULT_VOCABULARY}
-    return Job(
-        dataset_id=1,
-        run_id=1,
-        root=root_of(str(folder / "photos")),
-        worker="",
-        wanted=Wanted(where(1, SampleFilter(), words), dict.fromkeys(DEFAULT_VOCABULARY.names)),
-        questions=(),
-        vocabulary=DEFAULT_VOCABULARY,
-        mode="score",
-        detail="low",
-        min_probability=0.5,
-        min_mass=0,
-        batch_size=0,
-        limit=limit,
-        max_pixels=180_000_000,
-    )
+    return job_over(folder / "photos", detail="low", limit=limit)
 
 
 @contextmanager
@@ -116,11 +98,6 @@ def own_cpu() -> float:
 def cpu_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def measure_cpu(folder: Path, images: int) -> dict[str, Any]:
