@@ -413,9 +413,8 @@ if any(not re.fullmatch(r"(s3|gs|az)://[^/?@:]+(/[^?]*)?", url, re.IGNORECASE) f
     raise ImproperlyConfigured(
         "DATAVISOR_IMPORT_URLS holds what is no URL of a bucket; write s3://BUCKET/PREFIX, gs://… or az://…, with commas between."
     )
-ROOT_WAIT = 60 * at_least(
-    "DATAVISOR_BUCKET_MINUTES", 30, 0
-)  # seconds that a job waits for a bucket that does not answer
+# Seconds that a job waits for a bucket that does not answer.
+ROOT_WAIT = 60 * at_least("DATAVISOR_BUCKET_MINUTES", 30, 0)
 MAX_PIXELS = int(at_least("DATAVISOR_MAX_PIXELS", 180_000_000, 1))
 
 # -- the model --------------------------------------------------------------------------------------------------------

@@ -204,11 +204,9 @@ class Room:
 
 def _identity(state: RunState | None) -> tuple[object, ...]:
     """Return what decides which buttons and words the strip has; the rest are figures."""
-    return (
-        ()
-        if state is None
-        else (state.run, state.status, state.error, state.model, state.reverted, state.waits_for, bool(state.crew))
-    )
+    if state is None:
+        return ()
+    return (state.run, state.status, state.error, state.model, state.reverted, state.waits_for, bool(state.crew))
 
 
 def _look(dataset_id: int, before: Look | None) -> Look:

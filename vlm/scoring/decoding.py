@@ -55,10 +55,10 @@ def decoded_ahead(
     While their root is away the threads wait; once ``stop`` is set, what waits is left out, and all behind it. ``RootAway`` comes
     in the place of the first sample that was waited for too long.
 
+    Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
+
     Args:
         away: told what is waited for, in whichever thread; see :class:`~vlm.roots.Patience`.
-
-    Plain daemon threads on purpose: an executor's refuse work while the interpreter exits, when a run finishes its batch.
     """
     decoders = decode_threads(tagger.device)
     ahead = 2 * max(1, tagger.batch_size) + decoders

@@ -25,9 +25,8 @@ from vlm.scoring.worker import Outfit, Worker
 logger = logging.getLogger(__name__)
 
 MISSING = 'Workers need Ray, which is not installed here. Install it on every machine: pip install "datavisor[ray]".'
-OBJECT_STORE = (
-    100 << 20
-)  # bytes, the least that Ray takes in good grace: ids go out, and answers of half a kilobyte come back
+# Bytes, the least that Ray takes in good grace: ids go out, and answers of half a kilobyte come back.
+OBJECT_STORE = 100 << 20
 CALLS = IN_FLIGHT + 1  # at once: batches, and whether it lives
 LOOPBACK = "127.0.0.1"
 UNBORN = "creation task"  # by which Ray tells of an actor that could not even be made
