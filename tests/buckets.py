@@ -130,7 +130,7 @@ class Doorway:
     """A port in front of the server. While it is shut, whoever comes is refused, and who was inside is thrown out."""
 
     def __init__(self, port: int) -> None:
-        self._behind, self._open = port, list[socket.socket]()
+        self._behind, self._open, self._lock = port, list[socket.socket](), threading.Lock()
         self._listener: socket.socket | None = None
         (self.port,) = _free_ports(1)
         self.open()
@@ -144,13 +144,12 @@ class Doorway:
         threading.Thread(target=self._welcome, args=[self._listener], daemon=True).start()
 
     def shut(self) -> None:
-        listener, self._listener = self._listener, None
-        for one in [listener, *self._open]:
+        with self._lock:
+            listener, self._listener = self._listener, None
+            inside, self._open = self._open, []
+        for one in [listener, *inside]:
             if one is not None:
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                one.close()
-        self._open.clear()
+                _close(one)
 
     def _welcome(self, listener: socket.socket) -> None:
         while listener is self._listener:
@@ -159,7 +158,14 @@ class Doorway:
                 host = socket.create_connection(("127.0.0.1", self._behind))
             except OSError:
                 return
-            self._open += [guest, host]
+            with self._lock:
+                welcome = listener is self._listener
+                if welcome:
+                    self._open += [guest, host]
+            if not welcome:  # it was shut while the guest stood in it
+                _close(guest)
+                _close(host)
+                return
             for one, other in ((guest, host), (host, guest)):
                 threading.Thread(target=self._pass_on, args=[one, other], daemon=True).start()
 
@@ -196,6 +202,13 @@ def doorway(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     monkeypatch.setenv("AWS_ENDPOINT_URL", door.endpoint)
     yield door
     door.shut()
+
+
+def _close(one: socket.socket) -> None:
+    """Close a socket at once, whoever reads from it."""
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
 
 
 def _free_ports(count: int) -> list[int]:
