@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -163,13 +164,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def open_context(browser: Browser, **options: Any) -> BrowserContext:
+    """Open a window of its own, whose clicks wait as long as a busy machine takes."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(1000 * PATIENCE)
+    return context
+
+
 class Visitor:
     """A logged-in browser whose every complaint is kept."""
 
     def __init__(self, server: Server, context: BrowserContext) -> None:
         self.server, self.context = server, context
         self.complaints: list[str] = []
-        self.context.set_default_timeout(1000 * PATIENCE)
 
     def page(self) -> Page:
         page = self.context.new_page()
@@ -220,7 +227,7 @@ def visitor(server: Server, browser: Browser, request: pytest.FixtureRequest) ->
     server.brake.release()
     if not server.is_up:
         server.start()
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context = open_context(browser, viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     visitor = Visitor(server, context)
     yield visitor
     context.close()

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.children import PATIENCE
-from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
+from tests.page.conftest import PASSWORD, Server, Visitor, draw_images, open_context
 from tests.page.test_browser import mark, start, unreloaded
 
 expect.set_options(timeout=1000 * PATIENCE)
@@ -194,7 +194,7 @@ def test_somebody_elses_run_says_whose_it_is_and_why_one_cannot_start_another(
         f"carol = User.objects.create_user('carol', password={PASSWORD!r})\n"
         "carol.user_permissions.add(*Permission.objects.filter(codename__in=['view_dataset', 'autotag_dataset']))\n"
     )
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = open_context(browser, viewport={"width": 1280, "height": 900})
     colleague = context.new_page()
     colleague.goto(address)
     colleague.get_by_label("User name").fill("carol")

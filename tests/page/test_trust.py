@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.children import PATIENCE
-from tests.page.conftest import PASSWORD, Server, Visitor, draw_images
+from tests.page.conftest import PASSWORD, Server, Visitor, draw_images, open_context
 from tests.page.test_browser import start
 
 expect.set_options(timeout=1000 * PATIENCE)
@@ -119,7 +119,7 @@ def test_two_people_review_and_a_promise_is_kept_by_one_click(
         "from django.contrib.auth.models import User\n"
         f"User.objects.create_superuser('bob', password={PASSWORD!r})\n"
     )
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    context = open_context(browser, viewport={"width": 390, "height": 844}, has_touch=True)
     other = context.new_page()
     other.goto(f"{dataset}review?dimension=setting")
     other.get_by_label("User name").fill("bob")
