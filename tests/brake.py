@@ -5,6 +5,7 @@ it waits, at the safe point after a commit, until the test allows more, releases
 """
 
 import json
+import math
 import os
 import secrets
 import threading
@@ -98,6 +99,8 @@ class BrakeConfig(AppConfig):
 
     def ready(self) -> None:
         from vlm.runs import loop, worker
+        from vlm.views import autotag
 
         loop.COMMIT_SECONDS = 0.0
+        autotag.ASK_ABOVE_SECONDS = math.inf  # how long a run stood at the brake says nothing of the next one
         worker.tag_samples = braked(loop.tag_samples, Path(os.environ[VARIABLE]))

@@ -29,6 +29,15 @@ WEIGHTS = ROOT / "tests" / "data" / "moondream2-vectors"
 HOSTILE = "<img src=x onerror=alert(1)> & “quoted”.png"
 PASSWORD = "correct horse 9"
 
+# Messages go away by themselves, unless somebody is reading them, as the tests are, at the pace of the machine.
+READING = """document.addEventListener("DOMContentLoaded", () => {
+    const place = document.querySelector("#messages");
+    if (!place) return;
+    const read = () => { for (const message of place.children) message.dispatchEvent(new Event("pointerenter")); };
+    new MutationObserver(read).observe(place, {childList: true});
+    read();
+});"""
+
 
 def draw_images(folder: Path, count: int, *, size: int = 200, broken: int = 0) -> Path:
     """Fill ``folder`` with ``count`` small pictures and ``broken`` files that are none."""
@@ -178,8 +187,11 @@ class Visitor:
         self.server, self.context = server, context
         self.complaints: list[str] = []
 
-    def page(self) -> Page:
+    def page(self, *, reads: bool = True) -> Page:
+        """Open a page. Where nobody ``reads`` its messages, they go away in their own time."""
         page = self.context.new_page()
+        if reads:
+            page.add_init_script(READING)
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         return page

@@ -14,6 +14,7 @@ COUNT = 40
 
 
 def sound(page: Page) -> None:
+    page.wait_for_load_state()
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "The page is wider than the window."

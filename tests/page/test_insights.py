@@ -59,5 +59,6 @@ def test_scores_come_in_and_lead_to_the_images_that_they_are_about(visitor: Visi
 
 
 def sound(page: Page) -> None:
+    page.wait_for_load_state()
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()

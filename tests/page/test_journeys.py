@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.children import PATIENCE
 from tests.page.conftest import PASSWORD, Server, Visitor, draw_images, open_context
-from tests.page.test_browser import mark, start, unreloaded
+from tests.page.test_browser import mark, repeat, start, unreloaded
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -24,6 +24,12 @@ def tagged(page: Page, tag: str, *places: int) -> None:
     page.locator("#selection").get_by_role("button", name="Add").click()
     expect(page.locator("#messages .success").last).to_contain_text(f"“{tag}” added to")
     expect(page.locator(".cell .tag", has_text=tag)).to_have_count(len(places))
+
+
+def clear(page: Page) -> None:
+    """Take back the selection, and wait until nothing is selected: the form's reset comes first."""
+    page.locator("#selection").get_by_role("button", name="Clear").click()
+    expect(page.locator("[data-selected-count]")).to_have_text("0 selected")
 
 
 def stops_before_the_pictures(page: Page) -> int:
@@ -41,7 +47,7 @@ def test_what_leaves_the_page_is_selected_no_longer_and_an_edit_is_undone(visito
     page = visitor.log_in()
     page.goto(visitor.imported(draw_images(folder, 8)))
     tagged(page, "odd", 0, 1, 2, 3)
-    page.locator("#selection").get_by_role("button", name="Clear").click()
+    clear(page)
     page.locator("#facet-own-tags .word").click()
     expect(page.locator(".cell")).to_have_count(4)
     for place in range(3):
@@ -81,10 +87,11 @@ def test_a_refusal_is_read_where_the_click_was_and_loses_nothing(visitor: Visito
 
 
 def test_a_message_has_its_own_time_and_an_error_stays(visitor: Visitor, folder: Path) -> None:
-    page = visitor.log_in()
-    page.clock.install()
+    visitor.log_in()
+    page = visitor.page(reads=False)
+    page.clock.install(time="2026-01-01")
     page.goto(visitor.imported(draw_images(folder, 2)))
-    page.clock.fast_forward("01:00")  # long after the page was loaded
+    page.clock.pause_at("2026-01-02")  # long after the page was loaded; from here on the test alone lets time pass
     tagged(page, "late", 0)
     done, error = page.locator("#messages .success"), page.locator("#messages .error")
     page.clock.fast_forward(15_000)
@@ -118,11 +125,10 @@ def test_one_comes_back_to_the_picture_one_left(visitor: Visitor, folder: Path) 
     """Back and Escape lead to the picture that was seen last, in the middle of a set that was scrolled for long."""
     page = visitor.log_in()
     page.goto(visitor.imported(draw_images(folder, 260, size=64)))
-    while page.locator(".cell").count() < 240:
-        page.mouse.wheel(0, 4000)
-        page.wait_for_timeout(50)
+    repeat(page, lambda: page.mouse.wheel(0, 4000), until=lambda: page.locator(".cell").count() >= 240)
     page.locator(".cell .picture").nth(200).click()
     expect(page.locator("h1")).to_have_text("200.png")
+    page.wait_for_load_state()  # before that it is seen, but hears no keys
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     expect(page.locator("h1")).to_have_text("210.png")
@@ -131,13 +137,13 @@ def test_one_comes_back_to_the_picture_one_left(visitor: Visitor, folder: Path) 
     expect(seen).to_be_in_viewport()
     expect(seen).to_be_focused()
     assert page.locator(".cell").count() < 240
-    while page.locator(".cell", has=page.get_by_alt_text("000.png")).count() == 0:
-        page.mouse.wheel(0, -4000)
-        page.wait_for_timeout(50)
+    first = page.locator(".cell", has=page.get_by_alt_text("000.png"))
+    repeat(page, lambda: page.mouse.wheel(0, -4000), until=lambda: first.count() == 1)
     names = page.locator(".cell img").evaluate_all("all => all.map(image => image.alt)")
     assert names == sorted(set(names))
     page.locator(".cell .picture").nth(70).click()
     expect(page.locator("h1")).to_have_text("070.png")
+    page.wait_for_load_state()
     page.keyboard.press("Escape")
     expect(page.locator(".cell .picture", has=page.get_by_alt_text("070.png"))).to_be_focused()
 
@@ -168,7 +174,7 @@ def test_counts_and_a_filtered_result_follow_a_run(visitor: Visitor, folder: Pat
     expect(empty.locator(".total")).to_contain_text("3 of 6")
     expect(page.locator("#facet-lighting .lacking .count")).to_have_text("3")
     expect(page.locator("#stats")).to_contain_text("50 %")
-    assert re.match(r"\d+ % – ", page.title())
+    expect(page).to_have_title(re.compile(r"^\d+ % – "))
     page.goto(f"{address}?source=model")
     expect(page.locator(".cell")).to_have_count(3)
     mark(page)
@@ -227,8 +233,8 @@ def test_a_run_on_the_wrong_filter_is_cancelled_and_taken_back(visitor: Visitor,
     start(page)
     expect(page.locator("#live.completed")).to_be_visible()
     first = page.locator("#live").get_attribute("data-run")
+    expect(page.locator(".cell .tag.model")).to_have_count(6 * 5)
     tags = page.locator(".cell .tag.model").all_inner_texts()
-    assert len(tags) == 6 * 5
 
     page.goto(f"{address}?q=00")
     page.locator("#auto-tag > summary").click()
@@ -281,7 +287,7 @@ def test_fifty_wrong_tags_are_found_put_right_and_undone(visitor: Visitor, folde
     page.locator("#bulk-tag").fill("rainy")
     page.keyboard.press("Enter")
     expect(told.last).to_contain_text("“rainy” added to 50 images")
-    selection.get_by_role("button", name="Clear").click()
+    clear(page)
 
     page.locator("#facet-weather .word", has_text="rainy").click()
     expect(page.locator(".total")).to_contain_text("50 of 60")
@@ -323,9 +329,9 @@ def test_the_right_pictures_are_found_and_taken_away_as_a_table_and_as_files(vis
     page = visitor.log_in()
     page.goto(visitor.imported(draw_images(folder, 5)))
     tagged(page, "night", 0, 1, 2)
-    page.locator("#selection").get_by_role("button", name="Clear").click()
+    clear(page)
     tagged(page, "blurry", 1, 2, 3)
-    page.locator("#selection").get_by_role("button", name="Clear").click()
+    clear(page)
     page.locator("#facet-weather .word", has_text="night").click()
     expect(page.locator(".total b")).to_have_text("3")
     page.locator("#facet-clarity .word", has_text="blurry").click()
@@ -396,6 +402,7 @@ def test_long_names_and_tags_fit(visitor: Visitor, folder: Path, width: int) -> 
         assert page.locator(".sidebar").evaluate("side => side.scrollWidth <= side.clientWidth")
     page.locator(".cell .picture").first.click()
     expect(page.locator("#sample-page")).to_be_visible()
+    page.wait_for_load_state()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.get_by_role("button", name=re.compile("^Remove")).first.bounding_box()
     assert box is not None

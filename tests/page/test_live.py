@@ -17,13 +17,14 @@ from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import OperationalError, connection
 from django.utils import timezone
+from redis import Redis as Client
 
 from tests.children import PATIENCE, environment, wait_for
 from tests.database import database_url
 from tests.page.conftest import PASSWORD, ROOT, allow, sample_ids
 from tests.servers.redis import Redis
 from tests.test_jobs import worker_of
-from vlm import live, services
+from vlm import live, nudges, services
 from vlm.models import Dataset, TaggingRun
 from vlm.routing import websocket_urlpatterns
 from vlm.samples import StoreBusy, StoreCorrupt
@@ -272,6 +273,9 @@ async def test_a_command_beside_the_server_nudges_through_redis(
     run = await sync_to_async(run_of)(dataset, status="queued", heartbeat=timezone.now(), worker=alive)
     listener, html = await listening(dataset, viewer)
     assert "cancelling" not in html
+    with Client.from_url(redis) as client:  # who is told in Redis is who has joined there, a moment after being greeted
+        joined = f"asgi:group:{nudges.group(dataset.pk)}"
+        await asyncio.to_thread(wait_for, lambda: client.exists(joined), "A member of the data set's group")
     env = environment(data_dir, DATAVISOR_REDIS_URL=redis, DATABASE_URL=database_url())
     command = [sys.executable, "-m", "datavisor", "cancel_run", str(run.pk)]
     done = await asyncio.to_thread(

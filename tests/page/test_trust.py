@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.children import PATIENCE
 from tests.page.conftest import PASSWORD, Server, Visitor, draw_images, open_context
-from tests.page.test_browser import start
+from tests.page.test_browser import follow, start
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -33,6 +33,7 @@ def test_a_question_of_ones_own_is_tried_saved_asked_and_seen(visitor: Visitor, 
     page.goto(dataset)
     start(page)
     expect(page.locator("#live")).to_contain_text("completed", ignore_case=True)
+    first = page.locator("#live").get_attribute("data-run")
 
     page.get_by_role("link", name="Vocabulary").click()
     page.get_by_role("link", name="Add a question").click()
@@ -57,6 +58,7 @@ def test_a_question_of_ones_own_is_tried_saved_asked_and_seen(visitor: Visitor, 
     page.locator("#auto-tag > summary").click()
     expect(page.locator("#auto-tag output")).to_contain_text("3 images")
     page.locator("#auto-tag-form").get_by_role("button", name="Start").click()
+    expect(page.locator(f"#live.completed:not([data-run='{first}'])")).to_be_visible()
     expect(page.locator("#filters")).to_contain_text("vehicle", ignore_case=True)
     expect(page.locator(".cell .tag", has_text=re.compile("^(car|truck|bus|none)$"))).to_have_count(3)
 
@@ -72,6 +74,7 @@ def test_a_review_by_keyboard_with_an_undo(visitor: Visitor, folder: Path) -> No
     page.get_by_label("Images", exact=True).fill("14")
     page.get_by_role("button", name="Draw and begin").click()
     expect(page.locator("#review [role=status]")).to_have_text("0 of 14")
+    page.wait_for_load_state()  # before that it is seen, but hears no keys
 
     def shown(of: Page) -> str:
         return of.locator("#review .stage img").get_attribute("alt") or ""
@@ -107,7 +110,7 @@ def test_two_people_review_and_a_promise_is_kept_by_one_click(
     lines = page.request.get(f"{dataset}export?format=jsonl").text().splitlines()
     rows = {row["file_name"]: row["tags"] for row in map(json.loads, lines)}
     said = {name: next(t["tag"] for t in tags if t["dimension"] == "setting") for name, tags in rows.items()}
-    page.get_by_role("link", name="Review", exact=True).click()
+    follow(page.get_by_role("link", name="Review", exact=True))
     page.goto(f"{dataset}review?dimension=setting")
     page.get_by_label("Images", exact=True).fill("20")
     page.get_by_role("button", name="Draw and begin").click()

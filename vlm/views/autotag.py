@@ -24,7 +24,7 @@ from vlm.vocabulary import VocabularyError
 
 SELECTION = {"ids": list[int]}
 PROBLEM_PLACE = "#auto-tag-problem"
-ASK_ABOVE_SECONDS = 600  # a run that will take longer is asked about once
+ASK_ABOVE_SECONDS: float = 600  # a run that will take longer is asked about once
 
 
 @operation("GET", answers.RunChoices, "run")
