@@ -22,6 +22,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 import vlm
+from tests.children import PATIENCE
 from tests.images import make_images
 from tests.test_jobs import worker_of
 from vlm import services
@@ -175,9 +176,9 @@ async def test_the_websocket(dataset: Dataset, admin: Client, monkeypatch: pytes
         viewer = await User.objects.aget(username="ada")
         listener = WebsocketCommunicator(URLRouter(websocket_urlpatterns), f"/ws/datasets/{dataset.pk}/progress/")
         listener.scope["user"] = viewer
-        assert (await listener.connect(timeout=10))[0]
+        assert (await listener.connect(timeout=PATIENCE))[0]
         if not error.retry_after:
-            assert "It rains &lt;in&gt;" in await listener.receive_from(timeout=10)
+            assert "It rains &lt;in&gt;" in await listener.receive_from(timeout=PATIENCE)
         else:
             assert await listener.receive_nothing(timeout=0.2)
         await listener.disconnect()

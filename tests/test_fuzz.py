@@ -16,6 +16,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.children import PATIENCE
 from tests.effort import examples
 from tests.page.conftest import admin, dataset  # noqa: F401  (fixtures)
 from vlm.models import Dataset, TaggingRun
@@ -193,12 +194,12 @@ def test_no_message_of_a_socket_breaks_it(quiet_client: Client, dataset: Dataset
 async def _speak(user: User, dataset_id: int, said: list[str | bytes]) -> None:
     listener = WebsocketCommunicator(URLRouter(websocket_urlpatterns), f"/ws/datasets/{dataset_id}/progress/")
     listener.scope["user"] = user
-    assert (await listener.connect(timeout=60))[0]
-    assert "live" in await listener.receive_from(timeout=60)
+    assert (await listener.connect(timeout=PATIENCE))[0]
+    assert "live" in await listener.receive_from(timeout=PATIENCE)
     for message in said:
         kind = "bytes" if isinstance(message, bytes) else "text"
         await listener.send_input({"type": "websocket.receive", kind: message})
-    await listener.disconnect(timeout=60)
+    await listener.disconnect(timeout=PATIENCE)
 
 
 async def test_no_address_of_a_socket_breaks_it(quiet_client: Client) -> None:
@@ -206,6 +207,6 @@ async def test_no_address_of_a_socket_breaks_it(quiet_client: Client) -> None:
     for part in ("x", "0", "9" * 18, "9" * 19, "9" * 5000, "\u0661", "-1", "1/..", "\x00", ""):
         listener = WebsocketCommunicator(URLRouter(websocket_urlpatterns), f"/ws/datasets/{part}/progress/")
         listener.scope["user"] = user
-        assert (await listener.connect(timeout=60))[0]
-        closing = await listener.receive_output(timeout=60)
+        assert (await listener.connect(timeout=PATIENCE))[0]
+        closing = await listener.receive_output(timeout=PATIENCE)
         assert (closing["type"], closing["code"]) == ("websocket.close", 4404)
