@@ -1,6 +1,6 @@
-"""The product's settings with a brake for its runs: for servers and commands that tests start and want to catch at work."""
+"""The settings of served tests, with a brake for runs: for servers and commands that tests start and want to catch at work."""
 
-from datavisor.settings import *  # noqa: F403
-from datavisor.settings import INSTALLED_APPS
+from tests.served import *  # noqa: F403
+from tests.served import INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.brake.BrakeConfig"]

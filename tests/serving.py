@@ -28,7 +28,7 @@ class Daphne:
 
     def __init__(self, folder: Path, *, within: Sequence[str] = (), **variables: str) -> None:
         self.folder, self.log, self.within = folder, folder / "server.log", within
-        self.environment = environment(folder / "data", **variables)
+        self.environment = environment(folder / "data", **{"DJANGO_SETTINGS_MODULE": "tests.served"} | variables)
         self.python(
             "import django; django.setup()\n"
             "from django.core.management import call_command\n"

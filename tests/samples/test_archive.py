@@ -21,7 +21,7 @@ from vlm.samples.schema import MIGRATIONS
 from .conftest import WORDS
 from .worlds import FILTERS, World, world
 
-seeds = pytest.mark.parametrize("seed", range(examples(2)))
+seeds = pytest.mark.parametrize("seed", range(examples(1)))
 VERSION = len(MIGRATIONS)
 
 
