@@ -208,17 +208,9 @@ class _Import:
         ).fetchall()
         done.duplicates = [row[0] for row in rows]
         self._read()
-        done.moved = self._move()
-        done.replaced = self._replace()
-        done.returned = self._number(
-            "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing"
-        )
-        done.updated = self._number(UPDATE)
+        if self._number("select count(*) from samples where dataset_id = $dataset"):
+            self._meet(done)
         done.added = self._number(ADD)
-        self._number(
-            "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
-            "and s.path not in (select path from arriving)"
-        )
         done.missing = self._number("select count(*) from samples where dataset_id = $dataset and missing")
         done.total = self._number("select count(*) from samples where dataset_id = $dataset")
         self._annotate()
@@ -227,6 +219,19 @@ class _Import:
             self._cursor.execute(f"drop table {table}").fetchall()
         changed(self._cursor, self._dataset_id)
         return done
+
+    def _meet(self, done: Imported) -> None:
+        """Bring the samples that the data set has already up to date; a first import has none to compare with."""
+        done.moved = self._move()
+        done.replaced = self._replace()
+        done.returned = self._number(
+            "select count(*) from samples s join arriving a on a.path = s.path where s.dataset_id = $dataset and s.missing"
+        )
+        done.updated = self._number(UPDATE)
+        self._number(
+            "update samples s set missing = true where s.dataset_id = $dataset and not s.missing "
+            "and s.path not in (select path from arriving)"
+        )
 
     def _read(self) -> None:
         self._cursor.execute(
