@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 from obstore.store import MemoryStore
 from PIL import Image
 
+from tests.buckets import patient
 from tests.children import ROOT
 from tests.hostile_store import Answer, listing, refusal, store_that
 from tests.images import make_images
+from tests.ports import reserved
 from vlm.errors import RootAway, RootRefused
 from vlm.formats import ImportFailed, scan
 from vlm.formats.object_files import ObjectFiles
@@ -37,8 +40,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try nothing again, so that what is away is so at once."""
+    """Try nothing again, so that what is away is so at once; but wait for an answer as long as a busy machine takes."""
     monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
+    patient(monkeypatch)
 
 
 # -- URLs --------------------------------------------------------------------------------------------------------------------
@@ -224,11 +228,11 @@ def test_errors_say_what_to_do_and_no_secret(
 
 @pytest.mark.usefixtures("credentials", "quick")
 def test_nobody_at_an_endpoint_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with store_that(lambda path: (200, b"")) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    for ask in (lambda: root_of("s3://photos/street").read("a.jpg"), lambda: scan("s3://photos/street")):
-        with pytest.raises(RootAway, match="nobody answers there"):
-            ask()
+    with closing(reserved()) as unheard:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unheard.getsockname()[1]}")
+        for ask in (lambda: root_of("s3://photos/street").read("a.jpg"), lambda: scan("s3://photos/street")):
+            with pytest.raises(RootAway, match="nobody answers there"):
+                ask()
 
 
 @pytest.mark.usefixtures("quick")
@@ -488,6 +492,23 @@ def test_what_is_away_is_waited_for() -> None:
     patiently = Patience(root, stop=threading.Event(), seconds=1000, tell=told.append)  # type: ignore[arg-type]
     assert patiently(root.read) == "read"
     assert patiently(root.read) == "read"
+    assert told == ["It is away. Waiting for it.", ""]
+
+
+class Returning(Flaky):
+    """A root that comes back in the very moment in which somebody asks whether it is there."""
+
+    def probe(self) -> None:
+        super().probe()
+        self.away = 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_place_that_comes_back_between_two_looks_costs_no_file() -> None:
+    root, told = Returning(10**9, answers=True), list[str]()
+    patiently = Patience(root, stop=threading.Event(), seconds=1000, tell=told.append)  # type: ignore[arg-type]
+    assert patiently(root.read) == "read"
+    assert root.asked == waiting.TRIES + 1
     assert told == ["It is away. Waiting for it.", ""]
 
 

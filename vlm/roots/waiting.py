@@ -44,7 +44,7 @@ class Patience:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._root, self._stop, self._seconds, self._tell = root, stop, seconds, tell
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while telling, so that what is told last is how it is
         self._since: float | None = None  # monotonic time since which nobody got an answer
 
     def __call__(self, read: Callable[[], Read]) -> Read:
@@ -55,13 +55,20 @@ class Patience:
             ImageUnreadable: by ``read``; or the place answers, and this file cannot be got again and again.
             RootAway: the place was away for longer than ``seconds``.
         """
-        pause, tries = FIRST_PAUSE, 0
+        pause, tries, answered = FIRST_PAUSE, 0, False
         while True:
             try:
                 found = read()
             except RootAway as away:
                 tries += 1
-                self._missed(away, tries)
+                # One answer is not enough: the place may have come back since the file was asked for.
+                before, answered = answered, tries >= TRIES and self._answers()
+                if before and answered:
+                    raise ImageUnreadable(f"It could not be got in {tries} tries, though others can: {away}") from None
+                if answered:
+                    pause = FIRST_PAUSE
+                else:
+                    self._missed(away)
             except ImageUnreadable:
                 self._reached()  # that one file is at fault was an answer, too
                 raise
@@ -72,20 +79,18 @@ class Patience:
                 raise GivenUp
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _missed(self, away: RootAway, tries: int) -> None:
-        if tries >= TRIES and self._answers():
-            raise ImageUnreadable(f"It could not be got in {tries} tries, though others can: {away}") from None
+    def _missed(self, away: RootAway) -> None:
         if not self._seconds:
             raise away
         now = time.monotonic()
         with self._lock:
             first = self._since is None
             since = self._since = now if self._since is None else self._since
+            if first:
+                logger.warning("%s Waiting for it.", away)
+                self._tell(f"{away} Waiting for it.")
         if now - since >= self._seconds:
             raise RootAway(f"{away} It was away for {_said(now - since)}; try again when it is back.") from None
-        if first:
-            logger.warning("%s Waiting for it.", away)
-            self._tell(f"{away} Waiting for it.")
 
     def _answers(self) -> bool:
         try:
@@ -100,9 +105,9 @@ class Patience:
             return
         with self._lock:
             again, self._since = self._since is not None, None
-        if again:
-            logger.warning("%s answers again.", self._root)
-            self._tell("")
+            if again:
+                logger.warning("%s answers again.", self._root)
+                self._tell("")
 
 
 def _said(seconds: float) -> str:
