@@ -18,6 +18,8 @@ import pytest
 from obstore.store import S3Store
 
 from tests.children import PATIENCE, wait_for
+from tests.ports import reserved
+from vlm.roots import objects
 
 BUCKET = "data"
 KEY, SECRET = "tests-access-key", "tests-secret-that-nobody-may-read"
@@ -31,6 +33,9 @@ LOCAL = (
     "-master.telemetry=false",
 )
 SMALL = ("-volume.max=32", "-master.volumeSizeLimitMB=64")
+LONG = f"{PATIENCE:.0f}s"
+# How long whoever asks a server waits for its answer, on a machine that does four other things.
+PATIENT = {"connect_timeout": LONG, "read_timeout": LONG, "timeout": LONG}
 
 
 class BucketServer:
@@ -44,7 +49,8 @@ class BucketServer:
         self._process: subprocess.Popen[bytes] | None = None
         identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self._reserved = {name: reserved() for name in PORTS}
+        self.ports: dict[str, int] = {name: one.getsockname()[1] for name, one in self._reserved.items()}
 
     @property
     def endpoint(self) -> str:
@@ -83,7 +89,7 @@ class BucketServer:
     def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "weed.log").read_text()[-3000:]
-        probe = self.store(BUCKET)
+        probe = self.store(BUCKET, timeout="10s", max_retries=0)
         try:
             obstore.put(probe, "ready", b"yes")
             return bytes(obstore.get(probe, "ready").bytes()) == b"yes"
@@ -98,16 +104,18 @@ class BucketServer:
         for port in self.ports.values():  # sockets that it makes there wherever its folder is
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
+        for one in self._reserved.values():
+            one.close()
 
-    def store(self, bucket: str) -> S3Store:
+    def store(self, bucket: str, *, timeout: str = LONG, max_retries: int = 10) -> S3Store:
         return S3Store(
             bucket,
             access_key_id=KEY,
             secret_access_key=SECRET,
             endpoint=self.endpoint,
             region="us-east-1",
-            client_options={"allow_http": True, "timeout": "10s"},
-            retry_config={"max_retries": 0},
+            client_options=PATIENT | {"allow_http": True, "timeout": timeout},
+            retry_config={"max_retries": max_retries},
         )
 
     def put(self, files: dict[str, bytes], bucket: str = BUCKET) -> None:
@@ -130,9 +138,9 @@ class Doorway:
     """A port in front of the server. While it is shut, whoever comes is refused, and who was inside is thrown out."""
 
     def __init__(self, port: int) -> None:
-        self._behind, self._open, self._lock = port, list[socket.socket](), threading.Lock()
-        self._listener: socket.socket | None = None
-        (self.port,) = _free_ports(1)
+        self._behind = port
+        self._reserved = reserved()
+        self.port: int = self._reserved.getsockname()[1]
         self.open()
 
     @property
@@ -141,40 +149,49 @@ class Doorway:
 
     def open(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._welcome, args=[self._listener], daemon=True).start()
+        self._inside: list[socket.socket] = []
+        self._passing: list[threading.Thread] = []
+        self._welcoming = threading.Thread(target=self._welcome, daemon=True)
+        self._welcoming.start()
 
     def shut(self) -> None:
-        with self._lock:
-            listener, self._listener = self._listener, None
-            inside, self._open = self._open, []
-        for one in [listener, *inside]:
-            if one is not None:
-                _close(one)
+        """Nobody is inside any more when this returns: who stood in the doorway is thrown out with the others."""
+        _end(self._listener)
+        self._welcoming.join()
+        for one in self._inside:
+            _end(one)
+        for thread in self._passing:
+            thread.join()
+        for one in (self._listener, *self._inside):
+            one.close()
 
-    def _welcome(self, listener: socket.socket) -> None:
-        while listener is self._listener:
+    def close(self) -> None:
+        self.shut()
+        self._reserved.close()
+
+    def _welcome(self) -> None:
+        """Let guests in until the listener is shut down."""
+        while True:
             try:
-                guest, _ = listener.accept()
-                host = socket.create_connection(("127.0.0.1", self._behind))
+                guest, _ = self._listener.accept()
             except OSError:
                 return
-            with self._lock:
-                welcome = listener is self._listener
-                if welcome:
-                    self._open += [guest, host]
-            if not welcome:  # it was shut while the guest stood in it
-                _close(guest)
-                _close(host)
-                return
+            self._inside.append(guest)
+            try:
+                host = socket.create_connection(("127.0.0.1", self._behind))
+            except OSError:
+                _end(guest)
+                continue
+            self._inside.append(host)
             for one, other in ((guest, host), (host, guest)):
-                threading.Thread(target=self._pass_on, args=[one, other], daemon=True).start()
+                self._passing.append(threading.Thread(target=self._pass_on, args=[one, other], daemon=True))
+                self._passing[-1].start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while said := source.recv(1 << 16):
                 target.sendall(said)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+        _end(target)
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +209,7 @@ def bucket(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Buck
     """The server, with this process's environment as it needs it."""
     for name, value in bucket_server.environment.items():
         monkeypatch.setenv(name, value)
+    patient(monkeypatch)
     return bucket_server
 
 
@@ -201,20 +219,16 @@ def doorway(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     door = Doorway(bucket.ports["s3.port"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", door.endpoint)
     yield door
-    door.shut()
+    door.close()
 
 
-def _close(one: socket.socket) -> None:
-    """Close a socket at once, whoever reads from it."""
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process wait for the answers of any store of objects as long as a busy machine takes."""
+    monkeypatch.setattr(objects, "TIMEOUTS", PATIENT)
+    objects._opened.cache_clear()  # none that was opened with less patience, at a port that somebody had before
+
+
+def _end(one: socket.socket) -> None:
+    """End a socket at once, whoever reads from it or waits at it; it can be closed when nobody does."""
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
-    one.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has: all are held at once, so that none comes twice."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in held]
-    for listener in held:
-        listener.close()
-    return ports
