@@ -181,7 +181,7 @@ async def test_the_websocket(dataset: Dataset, admin: Client, monkeypatch: pytes
             assert "It rains &lt;in&gt;" in await listener.receive_from(timeout=PATIENCE)
         else:
             assert await listener.receive_nothing(timeout=0.2)
-        await listener.disconnect()
+        await listener.disconnect(timeout=PATIENCE)
 
 
 def test_a_database_that_is_away(dataset: Dataset, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from huggingface_hub import constants
 from obstore.store import MemoryStore
 
 from tests.checkpoints import make_checkpoint
-from tests.children import PATIENCE, environment, finish, python
+from tests.children import PATIENCE, environment, finish, python, wait_for
 from tests.images import make_images
 from vlm.demo import DEMO_CHECKPOINT
 from vlm.management.commands.quickstart import chosen_model, free_port, shown_host
@@ -102,7 +102,7 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(link, timeout=PATIENCE) as page:
         assert page.url.startswith(f"{address}/accounts/login/")
         assert "This link was used already" in page.read().decode()
-    assert len(home.processes()) == 2
+    wait_for(lambda: len(home.processes()) == 2, "Nothing at work but quickstart and its server")
     child.send_signal(signal.SIGTERM)
     _, errors = finish(child)
     assert child.returncode == 0, errors

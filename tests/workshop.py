@@ -53,11 +53,9 @@ class Forked:
         self.pid = int(self._hear())
 
     def _hear(self) -> str:
-        said = b""
-        while not said.endswith(b"\n"):
-            if not (more := self._control.recv(64)):
-                raise AssertionError(f"The workshop ended, and with it {self.args!r}.")
-            said += more
+        """Return the next message: the number of the process, and later how it ended, which it may have done by now."""
+        if not (said := self._control.recv(64)):
+            raise AssertionError(f"The workshop ended, and with it {self.args!r}.")
         return said.decode()
 
     def poll(self) -> int | None:
@@ -75,7 +73,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since, which nobody has told yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -124,7 +123,7 @@ def fork(
         stdin: give it a pipe to read from; else there is nothing to read.
         log: where all that it writes is added; else it writes into pipes.
     """
-    control, theirs = socket.socketpair()
+    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reading, writing = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), None)
     (out, out_there), (errors, errors_there) = os.pipe(), os.pipe()
     given = [reading, out_there, errors_there]
@@ -168,10 +167,10 @@ def _warded(wanted: dict[str, object], descriptors: list[int]) -> Callable[[], N
     if child := os.fork():
         for descriptor in (0, 1, 2, *descriptors[:3]):
             os.close(descriptor)
-        control.sendall(f"{child}\n".encode())
+        control.sendall(str(child).encode())
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         with contextlib.suppress(OSError):  # the test may be gone
-            control.sendall(f"{ended}\n".encode())
+            control.sendall(str(ended).encode())
         os._exit(0)
     control.close()
     for there, descriptor in enumerate(descriptors[:3]):

@@ -35,7 +35,7 @@ from vlm.process import keeper, sample_store
 from vlm.runs.options import RunOptions
 
 DEMO_DATASET = "Bundled photographs"
-START_SECONDS = 60
+START_SECONDS = 300  # for one that never answers; one that ends is noticed at once
 STOP_SECONDS = 90
 PORTS_TRIED = 20
 
