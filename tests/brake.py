@@ -1,7 +1,8 @@
 """A brake for the runs of a server or command under test, so that a test need not be faster or slower than the machine.
 
 A process whose settings are ``tests.braked`` commits every batch on its own, and after as many images as the test allows
-it waits, at the safe point after a commit, until the test allows more, releases the brake, or the run is to stop.
+it waits, at the safe point after a commit, until the test allows more, releases the brake, or the run is to stop. And it is
+as patient as the tests are: with its workers, and with its own end.
 """
 
 import json
@@ -98,9 +99,12 @@ class BrakeConfig(AppConfig):
     label = "tests_brake"
 
     def ready(self) -> None:
+        from vlm import jobs
         from vlm.runs import loop, worker
+        from vlm.scoring import crew
         from vlm.views import autotag
 
+        jobs.STOP_SECONDS = crew.START_SECONDS = PATIENCE
         loop.COMMIT_SECONDS = 0.0
         autotag.ASK_ABOVE_SECONDS = math.inf  # how long a run stood at the brake says nothing of the next one
         worker.tag_samples = braked(loop.tag_samples, Path(os.environ[VARIABLE]))

@@ -114,7 +114,7 @@ class BucketServer:
             secret_access_key=SECRET,
             endpoint=self.endpoint,
             region="us-east-1",
-            client_options=PATIENT | {"allow_http": True, "timeout": timeout},
+            client_options={"allow_http": True, "connect_timeout": LONG, "read_timeout": LONG, "timeout": timeout},
             retry_config={"max_retries": max_retries},
         )
 

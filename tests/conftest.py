@@ -13,7 +13,9 @@ from tests.brake import Brake, braked
 from tests.database import cut_off, kept
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
-BROWSER_SECONDS = 600
+LONG_SECONDS = (
+    600  # for tests that start browsers, processes and servers, each of which a busy machine takes a while for
+)
 OTHERS = {"postgres", "redis", "bucket_server"}  # fixtures that start servers of other makers
 
 
@@ -26,13 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.timeout(BROWSER_SECONDS))
         if (
             "servers" in item.path.parts
             or item.get_closest_marker("ray")
             or OTHERS & {*getattr(item, "fixturenames", ())}
         ):
             item.add_marker(pytest.mark.servers)
+        slow = any(item.get_closest_marker(name) for name in ("browser", "processes", "servers"))
+        if slow and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
     long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in long)
 
@@ -72,14 +76,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def brake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brake:
+def brake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
     """A brake in the runs of this very process."""
     from vlm.runs import loop, worker
 
     brake = Brake(tmp_path / "brake.json")
     monkeypatch.setattr(loop, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(worker, "tag_samples", braked(loop.tag_samples, brake.path))
-    return brake
+    yield brake
+    brake.release()  # a test that failed may have left a run that stands still
 
 
 @pytest.fixture(scope="session")

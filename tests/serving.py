@@ -14,8 +14,15 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from tests.children import PATIENCE, environment
+from tests.ports import reserved
 
 MB = 2**20
+# How long daphne waits for whoever opens a websocket or answers a ping: by itself some seconds, which a busy machine passes.
+PATIENT = [
+    word
+    for name in ("--websocket_connect_timeout", "--ping-interval", "--ping-timeout")
+    for word in (name, f"{PATIENCE:.0f}")
+]
 
 
 class Daphne:
@@ -60,12 +67,16 @@ class Daphne:
         )
 
     def start(self, *options: str, module: str = "daphne", application: str = "datavisor.asgi:application") -> None:
-        """Start, at a port that is open before the server is: whoever connects early waits for it."""
-        with socket.create_server(("127.0.0.1", 0)) as listener, self.log.open("wb") as log:
-            self.port: int = listener.getsockname()[1]
-            command = [*self.within, sys.executable, "-m", module, "--fd", str(listener.fileno()), "-v", "0", *options]
+        """Start, at a port that is open before the server is: whoever connects early waits for it.
+
+        The port is ours until the next start, also when the server is killed: nobody else answers there.
+        """
+        self._reserved = reserved()
+        self.port: int = self._reserved.getsockname()[1]
+        with socket.create_server(("127.0.0.1", self.port)) as listener, self.log.open("wb") as log:
+            command = [*self.within, sys.executable, "-m", module, "--fd", str(listener.fileno()), "-v", "0", *PATIENT]
             self.process = subprocess.Popen(
-                [*command, application],
+                [*command, *options, application],
                 env=self.environment,
                 cwd=self.folder,
                 pass_fds=[listener.fileno()],
@@ -81,6 +92,7 @@ class Daphne:
         if self.is_up:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(PATIENCE)
+            self._reserved.close()
 
     def kill(self) -> None:
         self.process.kill()

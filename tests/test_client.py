@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from datavisor.client import DataVisor, Refused, StillRunning, Unreachable
-from tests.children import ROOT
+from tests.children import PATIENCE, ROOT
 from tests.page.conftest import Server, draw_images, folder, server  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.processes
@@ -60,7 +60,7 @@ def test_every_cell_of_the_notebook_runs(
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         for cell in cells():
-            own = cell.replace("http://127.0.0.1:8000", server.url).replace("dv_…", token)
+            own = cell.replace("http://127.0.0.1:8000", server.url).replace('"dv_…"', f"{token!r}, timeout={PATIENCE}")
             exec(own.replace("/srv/images/street", str(folder)).replace('"street"', repr(name)), known)
     street, frame = known["street"], known["frame"]
     assert len(frame) == street.info()["images"] == 8
@@ -75,7 +75,7 @@ def test_every_cell_of_the_notebook_runs(
 
 def test_what_a_client_is_told(server: Server, token: str, folder: Path) -> None:  # noqa: F811
     draw_images(folder, 3)
-    visor = DataVisor(server.url, token=token)
+    visor = DataVisor(server.url, token=token, timeout=PATIENCE)
     images = visor.import_folder(folder).wait()
     with pytest.raises(LookupError, match=images.name):
         visor.dataset("nothing of that name")
@@ -85,7 +85,7 @@ def test_what_a_client_is_told(server: Server, token: str, folder: Path) -> None
     with pytest.raises(ValueError, match="Say which images"):
         images.tag("x")
     with pytest.raises(Refused, match="unknown, revoked"):
-        DataVisor(server.url, token="dv_wrong").datasets()
+        DataVisor(server.url, token="dv_wrong", timeout=PATIENCE).datasets()
     with pytest.raises(Refused, match="There is no format"):
         images.export("telegram", folder / "x")
     edit = images.tag("mine", ids=[next(images.images()).id])
@@ -97,7 +97,7 @@ def test_what_a_client_is_told(server: Server, token: str, folder: Path) -> None
 @pytest.mark.timeout(600)
 def test_a_run_is_waited_for_cancelled_and_resumed(server: Server, token: str, folder: Path) -> None:  # noqa: F811
     draw_images(folder, 3)
-    images = DataVisor(server.url, token=token).import_folder(folder).wait()
+    images = DataVisor(server.url, token=token, timeout=PATIENCE).import_folder(folder).wait()
     server.brake.allow(1)
     run = images.autotag(ids=[image.id for image in images.images()])
     with pytest.raises(StillRunning):

@@ -15,6 +15,8 @@ from tests.children import PATIENCE, wait_for
 from tests.images import make_images
 from tests.serving import MB, Daphne, Wire
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:

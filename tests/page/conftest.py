@@ -19,6 +19,7 @@ from tests.brake import Brake
 from tests.browser import ARGUMENTS, find_chromium
 from tests.children import PATIENCE, environment, finish, wait_for
 from tests.outcome import failed
+from tests.serving import PATIENT
 from tests.workshop import Forked, fork
 from vlm import services
 from vlm.models import Dataset
@@ -118,8 +119,11 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        command = ("-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0", "datavisor.asgi:application")
-        self.process = fork(*command, env=self.environment, cwd=self.folder, log=self.folder / "server.log")
+        command = ("-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0", *PATIENT)
+        application = "datavisor.asgi:application"
+        self.process = fork(
+            *command, application, env=self.environment, cwd=self.folder, log=self.folder / "server.log"
+        )
         wait_for(self._answers, "An answer of the server")
 
     def _answers(self) -> bool:
