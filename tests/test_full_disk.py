@@ -69,11 +69,15 @@ class SmallDisk:
     def fill(self, *, leave: int = 0) -> None:
         """Take all the room that there is, or all but ``leave`` bytes."""
         with self.filler.open("ab", buffering=0) as file:
-            for size in (2**20, 4096):
-                with suppress(OSError):
-                    while True:
-                        file.write(bytes(size))
-            assert shutil.disk_usage(self.filler.parent).free == 0
+
+            def is_full() -> bool:
+                for size in (2**20, 4096):
+                    with suppress(OSError):
+                        while True:
+                            file.write(bytes(size))
+                return shutil.disk_usage(self.filler.parent).free == 0
+
+            wait_for(is_full, "A disk that is full, whatever a server has just given back of it")
             file.truncate(file.tell() - leave)
 
     def make_room(self) -> None:

@@ -46,7 +46,7 @@ class Postgres:
         assert done.returncode == 0, done.stderr
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgres://{USER}@/{self.folder}/{database}"
+        return f"postgres://{USER}@/{self.folder}/{database}?connect_timeout={PATIENCE:.0f}"
 
     def connect(self, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(host=str(self.folder), user=USER, dbname=database, autocommit=True)

@@ -57,8 +57,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
     ):
         assert done.returncode == 0, done.stderr
     server.start()
+    wait_until_up(server)
     yield server
     server.stop()
+
+
+def wait_until_up(server: Daphne) -> None:
+    """Wait for an answer of the server itself: nginx would give up before a busy machine has started it."""
+    wire = Wire(server, NAME)
+    assert wire.ask("GET", "/healthz", X_Forwarded_Proto="https")[0] == 200
+    wire.close()
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +149,7 @@ def test_of_two_servers_either_answers(server: Daphne, tmp_path: Path) -> None:
     """They are asked in turn, whoever was logged in by which; when one goes, the other answers for both."""
     second = server.beside()
     second.start()
+    wait_until_up(second)
     nginx = Nginx(tmp_path, server.port, second.port)
     nginx.start()
     wire = Wire(nginx.port, NAME, tls=nginx.tls)
