@@ -17,11 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.children import end, python, wait_for
+from tests.children import PATIENCE, end, python, wait_for
 
 LOOPBACK = "127.0.0.1"
-# A lost node is found out within two seconds, and nobody's full memory ends a worker.
-SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+# A node that is gone is found out within two seconds; one that is only slow to answer is not taken for it.
+SYSTEM = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+    "health_check_timeout_ms": 1000 * round(PATIENCE),
+}
 STORE = 80 << 20  # bytes of shared memory a node
 
 
@@ -95,10 +100,15 @@ def processes(folder: Path) -> set[int]:
 
 def end_all(folder: Path) -> None:
     """End them, each by its number, and remove the folder: agents outlive what they are for by half a minute."""
-    for pid in processes(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not processes(folder), "The end of Ray's processes")
+
+    def are_gone() -> bool:
+        left = processes(folder)
+        for pid in left:  # again and again: one that is seen for the first time was started by another's last breath
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_for(are_gone, "The end of Ray's processes")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -127,7 +137,8 @@ def hold() -> None:
     for number, line in enumerate(sys.stdin):
         match line.split():
             case ["add"]:
-                nodes[number] = cluster.add_node(num_cpus=1, **usual)
+                nodes[number] = cluster.add_node(num_cpus=1, wait=False, **usual)
+                cluster._wait_for_node(nodes[number], timeout=PATIENCE)  # by itself it waits for half a minute
                 say(node=number)
             case ["kill", which]:
                 cluster.remove_node(nodes.pop(int(which)), allow_graceful=False)

@@ -119,9 +119,10 @@ def test_ten_deaths_at_random_change_no_answer(home: Home) -> None:
             home.nodes.kill(home.nodes.nodes.pop(chance.randrange(2)))
             home.nodes.nodes.append(home.nodes.add())
         else:
-            at_work = [worker for worker in home.crew() if worker["state"] == "ready"]
-            if at_work:  # else both are on their way back
-                killed += kill(chance.choice(at_work)["pid"])
+            alive = processes(home.nodes.folder)
+            at_work = [worker["pid"] for worker in home.crew() if worker["state"] == "ready" and worker["pid"] in alive]
+            if at_work:  # else both are on their way back, and what they had answered before is being kept
+                killed += kill(chance.choice(at_work))
         home.brake.allow(chance.randint(2, 4))
     home.brake.wait_until_reached(LONG)
     home.brake.release()
@@ -129,7 +130,8 @@ def test_ten_deaths_at_random_change_no_answer(home: Home) -> None:
     told = json.loads(out)
     assert (told["status"], told["processed"], told["failed"]) == ("completed", IMAGES, 0), errors
     assert home.answers(told["run"]) == home.expected
-    assert killed > KILLS // 2
+    # Two workers have four images at hand at most, so that of three rounds at least one finds one of them alive.
+    assert killed >= (KILLS - 2) // 3
     assert sum(worker["deaths"] for worker in told["crew"]) >= 2
 
 
