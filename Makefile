@@ -25,6 +25,9 @@ setup: $(VENV)/run.done
 run: $(VENV)/run.done
 	@$(BIN)/python manage.py quickstart --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
+# The tests start some hundred processes, each of which would compile what it imports if the shell forbids keeping that.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Three processes of pytest, since much of a test with a browser is waiting, each with its own data and database. A file's
 # tests stay together, so a browser's server does, and tests/conftest.py says which files come first.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder

@@ -53,8 +53,8 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of one's own with the probe as its only test, and with a data folder that `make run` has left there."""
     folder = tmp_path / "checkout"
     for name in ("vlm", "datavisor", "templates"):
-        # Compiled modules come along, each with the time of its source, so that no child compiles them anew.
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("photos", "checkpoint"))
+        # Compiled modules come along, so that no child compiles them anew; not those that are being written.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("photos", "checkpoint", "*.pyc.*"))
     for name in ("manage.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "tests").mkdir()
