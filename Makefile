@@ -16,7 +16,7 @@ help:
 	@echo "make setup                    only the set-up"
 	@echo "make test                     everything that needs no other servers, the browser included"
 	@echo "make test-servers             with PostgreSQL, Redis, nginx, an S3 server and clusters of Ray, those that are installed"
-	@echo "make test-fast                what needs neither a browser nor other processes, for daily work"
+	@echo "make test-fast                what takes no browser, no other process and no half second, for daily work"
 	@echo "make lint                     linters and types"
 	@echo "make reference                write docs/reference.md from the code"
 
@@ -39,7 +39,7 @@ test-servers: $(VENV)/dev.done
 	$(BIN)/python -m pytest $(SPREAD) -m servers $(PYTEST)
 
 test-fast: $(VENV)/dev.done
-	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not processes and not servers" $(PYTEST)
+	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not processes and not servers and not slow" $(PYTEST)
 
 # In front of the set-up, which takes minutes; it needs nothing but Python.
 browser: | $(BIN)/python

@@ -16,6 +16,7 @@ from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 LONG_SECONDS = (
     600  # for tests that start browsers, processes and servers, each of which a busy machine takes a while for
 )
+SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())  # written by tools/slow_tests.py
 OTHERS = {"postgres", "redis", "bucket_server"}  # fixtures that start servers of other makers
 
 
@@ -34,8 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             or OTHERS & {*getattr(item, "fixturenames", ())}
         ):
             item.add_marker(pytest.mark.servers)
-        slow = any(item.get_closest_marker(name) for name in ("browser", "processes", "servers"))
-        if slow and item.get_closest_marker("timeout") is None:
+        if item.nodeid.partition("[")[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
+        others = any(item.get_closest_marker(name) for name in ("browser", "processes", "servers"))
+        if others and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
     long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in long)

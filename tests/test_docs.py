@@ -98,3 +98,8 @@ def test_links_lead_to_files_that_are_there() -> None:
         for target in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)#\" ]+)", text):
             if "://" not in target:
                 assert Path(folder / target).exists(), f"{name} links to {target}"
+
+
+def test_what_is_listed_as_slow_is_there() -> None:
+    listed = [line.partition("::") for line in (ROOT / "tests/slow.txt").read_text().splitlines()]
+    assert [(path, name) for path, _, name in listed if f"def {name}(" not in (ROOT / path).read_text()] == []

@@ -62,6 +62,7 @@ def checkout(tmp_path: Path) -> Path:
         "__init__.py",
         "settings.py",
         "conftest.py",
+        "slow.txt",
         "outcome.py",
         "brake.py",
         "children.py",

@@ -46,3 +46,18 @@ def test_edits_and_imports_by_commands_are_seen(visitor: Visitor, folder: Path, 
     expect(page.locator(".cell")).to_have_count(4)
     assert unreloaded(page)
     assert unreloaded(filtered)
+
+
+def test_what_the_server_could_not_draw_is_drawn_as_soon_as_it_can(
+    visitor: Visitor, folder: Path, server: Server
+) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 3)))
+    mark(page)
+    page.route(re.compile("loaded="), lambda route: route.fulfill(status=503, body="Not now."), times=2)
+    with page.expect_response(lambda answer: answer.status == 503):
+        command(server, "tag", folder.name, "--filter", "q=00", "--add", "tunnel")
+    expect(page.locator(".cell .tag.user", has_text="tunnel")).to_have_count(3)
+    expect(page.locator("#facet-own-tags .count")).to_have_text("3")
+    assert unreloaded(page)
+    visitor.complaints[:] = [text for text in visitor.complaints if "503" not in text]

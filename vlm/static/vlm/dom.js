@@ -24,9 +24,10 @@ export function drawn(...parts) {
   document.dispatchEvent(new Event("datavisor:drawn"));
 }
 
-/** Fetch one of our pages as a document; `null` when the session is over, or the server cannot answer now. */
+/** Fetch one of our pages as a document; `null` when we may not see it (any more), `undefined` when the server cannot answer now. */
 export async function fetchPage(address, headers = {}) {
-  const answer = await fetch(address, { headers, credentials: "same-origin" }).catch(() => null);
-  if (!answer?.ok || answer.headers.get("HX-Refresh") || new URL(answer.url).pathname.startsWith("/accounts/")) return null;
+  const answer = await fetch(address, { headers, credentials: "same-origin" }).catch(() => undefined);
+  if (!answer || answer.status >= 500) return undefined;
+  if (!answer.ok || answer.headers.get("HX-Refresh") || new URL(answer.url).pathname.startsWith("/accounts/")) return null;
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }

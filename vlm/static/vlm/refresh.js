@@ -4,6 +4,7 @@ import { $, $$, drawn, fetchPage, scroller } from "./dom.js";
 
 const LEAST_MS = 3000;  // between two looks that follow a run
 const REST = 5;         // and this many times as long as the last one took
+const MOST_DOUBLED = 4;  // times that the wait for a server that cannot answer is doubled
 
 const cells = () => $$("#grid > .cell");
 
@@ -163,15 +164,16 @@ let lastTook = 0;
 let lastAt = 0;
 let timer = null;
 let followsWhole = false;
+let missed = 0;
 
 /**
- * Look again. `gently` takes nothing away under the user's eyes; `whole` looks at the cells too where a run would change
- * their tags alone, which come by themselves.
+ * Look again, and once more later where the server cannot answer now. `gently` takes nothing away under the user's eyes;
+ * `whole` looks at the cells too where a run would change their tags alone, which come by themselves.
  */
 export async function refresh({ gently = false, whole = false } = {}) {
   const region = $("[data-region]");
   if (!region) return;
-  if (busy) { wanted = { gently: gently && (wanted?.gently ?? true), whole: whole || (wanted?.whole ?? false) }; return; }
+  if (busy) { wanted = both({ gently, whole }, wanted); return; }
   busy = true;
   clearTimeout(timer);
   timer = null;
@@ -182,6 +184,7 @@ export async function refresh({ gently = false, whole = false } = {}) {
     // While a run goes on, the cells on show get their tags by themselves; others can only come in through a filter.
     const counted = browse && gently && !whole && region.dataset.follow === "counts";
     const page = await fetchPage(browse ? address(counted) : location.href, browse ? { "HX-Request": "true" } : {});
+    missed = page === undefined ? missed + 1 : 0;
     const fresh = page && document.getElementById(region.id) === region && page.getElementById(region.id);
     if (fresh) {
       if (browse) await keepingPlace(() => patchBrowse(page.body, gently, counted));
@@ -191,8 +194,23 @@ export async function refresh({ gently = false, whole = false } = {}) {
     lastAt = performance.now();
     lastTook = lastAt - began;
     busy = false;
-    if (wanted) { const next = wanted; wanted = null; if (next.gently) follow(next); else refresh(next); }
+    const next = missed ? both({ gently, whole }, wanted) : wanted;
+    wanted = null;
+    if (missed) later(next, LEAST_MS * 2 ** Math.min(missed - 1, MOST_DOUBLED));
+    else if (next?.gently) follow(next);
+    else if (next) refresh(next);
   }
+}
+
+/** Return one look that does for both; there may be no other. */
+function both(one, other) {
+  return other ? { gently: one.gently && other.gently, whole: one.whole || other.whole } : one;
+}
+
+function later({ gently, whole }, wait) {
+  followsWhole ||= whole;
+  clearTimeout(timer);
+  timer = setTimeout(() => { timer = null; refresh({ gently, whole: followsWhole }); }, wait);
 }
 
 /** Look again soon, but not oftener than the server bears. */
@@ -200,7 +218,7 @@ export function follow({ whole = false } = {}) {
   followsWhole ||= whole;
   if (timer) return;
   const wait = Math.max(LEAST_MS, REST * lastTook) - (performance.now() - lastAt);
-  timer = setTimeout(() => { timer = null; refresh({ gently: true, whole: followsWhole }); }, Math.max(0, lastAt ? wait : 0));
+  later({ gently: true, whole }, Math.max(0, lastAt ? wait : 0));
 }
 
 document.addEventListener("datavisor:changed", () => refresh());
