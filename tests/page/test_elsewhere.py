@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.children import PATIENCE
 from tests.page.conftest import Server, Visitor, draw_images
-from tests.page.test_browser import mark, unreloaded
+from tests.page.test_browser import mark, start, unreloaded
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -61,3 +61,28 @@ def test_what_the_server_could_not_draw_is_drawn_as_soon_as_it_can(
     expect(page.locator("#facet-own-tags .count")).to_have_text("3")
     assert unreloaded(page)
     visitor.complaints[:] = [text for text in visitor.complaints if "503" not in text]
+
+
+def test_a_greeting_leaves_the_buttons_where_a_click_may_be_under_way(
+    visitor: Visitor, folder: Path, server: Server
+) -> None:
+    page = visitor.log_in()
+    page.goto(visitor.imported(draw_images(folder, 4)))
+    server.brake.allow(1)
+    start(page)
+    server.brake.wait_until_reached()
+    expect(page.locator("#live.running")).to_be_visible()
+    page.add_init_script("""
+        window.messages = 0;
+        addEventListener("DOMContentLoaded", () => {
+            document.querySelector("#live-cancel").stillHere = true;
+            document.addEventListener("htmx:wsAfterMessage", () => { window.messages += 1; });
+        });
+    """)
+    page.reload()
+    page.wait_for_function("() => window.messages > 0")
+    assert page.evaluate("document.querySelector('#live-cancel').stillHere === true")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#live.cancelled")).to_be_visible()
+    expect(page.locator("#live-cancel")).to_have_count(0)
+    server.brake.release()

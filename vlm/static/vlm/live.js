@@ -72,6 +72,26 @@ document.addEventListener("click", async (event) => {
     answer === "granted" ? "success" : "error", "notify");
 });
 
+// -- the strip, drawn anew as a whole ------------------------------------------------------------------------------------
+const NUMBERS = "b[id], #live-bar, #live-crew";
+
+/** Return what a strip says and lets one do, but for its numbers. */
+function gist(strip) {
+  const copy = strip.cloneNode(true);
+  for (const part of $$(NUMBERS, copy)) part.replaceChildren();
+  const parts = $$("[id]", copy).map((part) => [part.id, part.disabled]);
+  return JSON.stringify([strip.dataset.run, parts, copy.textContent.replace(/\s+/g, " ")]);
+}
+
+// Whoever connects is greeted with the whole strip. Where its numbers alone are new its buttons stay: a click may be under way.
+document.addEventListener("htmx:oobBeforeSwap", (event) => {
+  const { target, fragment } = event.detail;
+  const fresh = target.id === "live" ? $("#live", fragment) : null;
+  if (!fresh || gist(target) !== gist(fresh)) return;
+  event.detail.shouldSwap = false;
+  for (const part of $$(NUMBERS, fresh)) document.getElementById(part.id).replaceWith(part);
+});
+
 // -- the line to the server ---------------------------------------------------------------------------------------------
 function lost() { root.dataset.offline = ""; }
 function found() { delete root.dataset.offline; take("lost"); }
