@@ -13,9 +13,8 @@ from tests.brake import Brake, braked
 from tests.database import cut_off, kept
 from tests.outcome import pytest_runtest_makereport  # noqa: F401  (a hook)
 
-LONG_SECONDS = (
-    600  # for tests that start browsers, processes and servers, each of which a busy machine takes a while for
-)
+# The time limit of tests that start browsers, processes and servers, each of which a busy machine takes a while for.
+LONG_SECONDS = 600
 SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().split())  # written by tools/slow_tests.py
 OTHERS = {"postgres", "redis", "bucket_server"}  # fixtures that start servers of other makers
 
