@@ -16,7 +16,7 @@ help:
 	@echo "make setup                    only the set-up"
 	@echo "make test                     everything that needs no other servers, the browser included"
 	@echo "make test-servers             with PostgreSQL, Redis, nginx, an S3 server and clusters of Ray, those that are installed"
-	@echo "make test-fast                what takes no browser, no other process and no half second, for daily work"
+	@echo "make test-fast                the quick ones, without a browser or other processes, for daily work"
 	@echo "make lint                     linters and types"
 	@echo "make reference                write docs/reference.md from the code"
 
