@@ -3,7 +3,7 @@
     make test PYTEST=--junitxml=one.xml
     python -m tools.slow_tests one.xml two.xml …
 
-A function is slow if its cases take 0.4 s or more on average. Each counts with its fastest report, since chance decides which
+A function is slow if its cases take 0.3 s or more on average. Each counts with its fastest report, since chance decides which
 test pays for what is set up once.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from xml.etree import ElementTree
 
-SECONDS = 0.4
+SECONDS = 0.3
 LIST = Path(__file__).resolve().parent.parent / "tests" / "slow.txt"
 
 
