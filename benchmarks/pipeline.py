@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from benchmarks.device import score_in_flight, watched
-from benchmarks.report import machine, show
+from benchmarks.report import machine, memory_mb, show
 from vlm.formats import scan
 from vlm.imaging import read_image
 from vlm.moondream import Tagger, load_tagger
@@ -79,11 +79,6 @@ def job_over(photos: Path, *, detail: str, batch: int = 0, limit: int | None = N
     )
 
 
-def resident_mb(pid: int | str = "self") -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
-
-
 def measure(
     folder: Path, model: str, images: int, batch: int, detail: str, size: tuple[int, int], device: str, dtype: str
 ) -> dict[str, Any]:
@@ -104,7 +99,7 @@ def measure(
         if merged.failed:
             raise RuntimeError("Photographs could not be read, and reading none is fast: see above.")
         done += merged.processed
-        memory.append(resident_mb())
+        memory.append(memory_mb())
 
     job = job_over(folder / "photos", detail=detail, batch=batch)
     alone = seconds_alone(tagger, sorted((folder / "photos").iterdir())[:batch], batch, detail) * images
@@ -114,7 +109,7 @@ def measure(
     )
     checking = seconds_of_checks(store, tagger)
     store.close()
-    settled = memory[len(memory) // 4 :] or [resident_mb()]
+    settled = memory[len(memory) // 4 :] or [memory_mb()]
     return {
         "machine": machine(),
         "model": Path(model).name,

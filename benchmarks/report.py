@@ -26,6 +26,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def memory_mb(what: str = "VmRSS", pid: int | str = "self") -> float:
+    """Return megabytes of a process as Linux counts them: ``VmRSS`` now, ``VmHWM`` at most."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0]) / 1024
+
+
 def median_ms(action: Callable[[], object], *, repeat: int = 9) -> float:
     """Return the median duration of ``action`` in milliseconds, after one call that does not count."""
     action()

@@ -20,7 +20,7 @@ from typing import Any
 
 import obstore
 
-from benchmarks.report import machine, show
+from benchmarks.report import machine, memory_mb, show
 from vlm.demo import DEMO_PHOTOS
 from vlm.formats import scan
 from vlm.formats.object_files import Listing
@@ -111,7 +111,7 @@ def alone(action: Callable[..., int], *arguments: object) -> dict[str, Any]:
 
 
 def _timed(action: Callable[..., int], arguments: tuple[object, ...]) -> dict[str, Any]:
-    before = _memory("VmRSS")
+    before = memory_mb()
     action(*arguments)
     wall, cpu = time.perf_counter(), time.process_time()
     count = action(*arguments)
@@ -122,14 +122,8 @@ def _timed(action: Callable[..., int], arguments: tuple[object, ...]) -> dict[st
         "CPU s": round(cpu, 2),
         "per s": round(count / wall),
         "per CPU s": round(count / cpu),
-        "MB more at most": round(_memory("VmHWM") - before, 1),
+        "MB more at most": round(memory_mb("VmHWM") - before, 1),
     }
-
-
-def _memory(what: str) -> float:
-    """Return megabytes of this process as Linux counts them: ``VmRSS`` now, ``VmHWM`` at most."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from typing import Any
 os.environ.setdefault("DATAVISOR_DATA_DIR", tempfile.mkdtemp(prefix="datavisor-benchmark-"))
 
 from benchmarks.million import add_samples
-from benchmarks.pipeline import job_over, make_photos, resident_mb
-from benchmarks.report import machine, show
+from benchmarks.pipeline import job_over, make_photos
+from benchmarks.report import machine, memory_mb, show
 from benchmarks.scale_workers import Ready, ReadyInLargeBatches, Sleeper
 from vlm.formats import scan
 from vlm.moondream import load_tagger
@@ -160,7 +160,7 @@ def measure_memory(folder: Path, images: int) -> dict[str, Any]:
         def publish(merged: Merged) -> None:
             nonlocal done
             done += merged.processed
-            told.append((done, [resident_mb(pid) for pid in pids]))
+            told.append((done, [memory_mb(pid=pid) for pid in pids]))
 
         timed_run(crew, store, job(folder, images), publish)
     quarter = next(memory for count, memory in told if count >= images / 4)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from datavisor.client import DataVisor, Refused, StillRunning, Unreachable
 from tests.children import PATIENCE, ROOT
 from tests.page.conftest import Server, draw_images, folder, server  # noqa: F401  (fixtures)
+from tests.ports import reserved
 
 pytestmark = pytest.mark.processes
 
@@ -111,10 +111,8 @@ def test_a_run_is_waited_for_cancelled_and_resumed(server: Server, token: str, f
 
 
 def test_nobody_answers() -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        with pytest.raises(Unreachable):
-            DataVisor(f"http://127.0.0.1:{unheard.getsockname()[1]}", token="x").datasets()
+    with reserved() as unheard, pytest.raises(Unreachable):
+        DataVisor(f"http://127.0.0.1:{unheard.getsockname()[1]}", token="x").datasets()
     with pytest.raises(ValueError, match="no address"):
         DataVisor("file:///etc/passwd", token="x")
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -228,7 +227,7 @@ def test_errors_say_what_to_do_and_no_secret(
 
 @pytest.mark.usefixtures("credentials", "quick")
 def test_nobody_at_an_endpoint_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(reserved()) as unheard:
+    with reserved() as unheard:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unheard.getsockname()[1]}")
         for ask in (lambda: root_of("s3://photos/street").read("a.jpg"), lambda: scan("s3://photos/street")):
             with pytest.raises(RootAway, match="nobody answers there"):

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from tests.ports import reserved
 from vlm.moondream import (
     LoadProgress,
     ModelUnavailable,
@@ -384,8 +385,15 @@ def test_offline_without_a_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPa
         load_tagger(device="cpu")
 
 
+@pytest.fixture
+def unheard() -> Iterator[int]:
+    """A port at which nobody answers."""
+    with reserved() as held:
+        yield held.getsockname()[1]
+
+
 def test_without_a_network_nobody_waits_for_the_hubs_retries(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    empty_cache: Path, unheard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -393,10 +401,8 @@ def test_without_a_network_nobody_waits_for_the_hubs_retries(
         asked.append("cache" if local_files_only else "hub")
         raise LocalEntryNotFoundError("not there")
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # closed again below: nobody answers there
-        port = listener.getsockname()[1]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unheard}")
     monkeypatch.setattr(hub, "hf_hub_download", download)
     monkeypatch.setattr("vlm.moondream.hub.shutil.disk_usage", lambda path: SimpleNamespace(free=10**12))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -407,7 +413,7 @@ def test_without_a_network_nobody_waits_for_the_hubs_retries(
     monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
     for name in ("NO_PROXY", "no_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{port}")
+    monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{unheard}")
     assert not hub._is_reachable()
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from tests.brake import Brake
 from tests.browser import ARGUMENTS, find_chromium
 from tests.children import PATIENCE, environment, finish, wait_for
 from tests.outcome import failed
+from tests.ports import reserved
 from tests.serving import PATIENT
 from tests.workshop import Forked, fork
 from vlm import services
@@ -90,11 +90,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Ours as long as the tests last, also while the server is down: a port that is bound and not listened to is given
-        # to nobody else, refuses whoever comes, and may be listened to by the server.
-        self.reserved = socket.socket()
-        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.reserved.bind(("127.0.0.1", 0))
+        self.reserved = reserved()  # as long as the tests last, also while the server is down
         self.port: int = self.reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.brake = Brake(folder / "brake.json")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.children import PATIENCE, ROOT, wait_for
+from tests.ports import reserved
 
 SITE = ROOT / "deploy" / "nginx.conf"
 NAME = "tags.example.org"
@@ -43,11 +44,7 @@ class Nginx:
     def __init__(self, folder: Path, *servers: int) -> None:
         self.folder = folder
         self.certificate, key = certify(folder)
-        # Ours from now on: bound and not listened to, they are given to nobody else.
-        self._reserved = [socket.socket() for _ in range(2)]
-        for one in self._reserved:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
+        self._reserved = [reserved() for _ in range(2)]
         self.plain_port, self.port = (one.getsockname()[1] for one in self._reserved)
         self.write_site(*servers, key=key)
         user = "user root root;" if os.geteuid() == 0 else ""

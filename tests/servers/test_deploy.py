@@ -5,7 +5,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from tests.children import PATIENCE, ROOT, end, environment, wait_for
+from tests.ports import reserved
 
 pytestmark = pytest.mark.processes
 
@@ -72,10 +72,8 @@ def answers(port: int, *, host: str) -> bool:
 @pytest.fixture
 def port() -> Iterator[int]:
     """A port that is bound, so nobody else's, and not listened to, so whoever is started here can."""
-    with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(("127.0.0.1", 0))
-        yield reserved.getsockname()[1]
+    with reserved() as held:
+        yield held.getsockname()[1]
 
 
 def test_what_the_unit_starts_serves_and_ends_when_told_to(tmp_path: Path, port: int) -> None:
