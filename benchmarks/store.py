@@ -26,7 +26,7 @@ from vlm.formats.coco import scan_coco
 from vlm.samples import Answer, Question, Result, SampleFilter, SampleStore, distributions, where
 from vlm.samples.asking import question_ids
 from vlm.samples.counting import facets
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.deriving import derive
 from vlm.samples.distributions import Axis, Source
 from vlm.samples.editing import tags_add, undo

@@ -13,7 +13,8 @@ from vlm.samples import SampleFilter, SampleStore, editing, merging, reading, wh
 from vlm.samples.archive import TABLES, ArchiveUnfit, Numbers, Shift, archive_stage, archive_write, opened, take_over
 from vlm.samples.checking import check_store
 from vlm.samples.counting import facets
-from vlm.samples.database import Cursor, copy_files
+from vlm.samples.cursor import Cursor
+from vlm.samples.database import copy_files
 from vlm.samples.ingest import STAGED, incoming, staging_place
 from vlm.samples.progress import named_counts
 from vlm.samples.schema import MIGRATIONS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm.samples import Measures, SampleFilter, SampleStore, columns, distributions, values, where
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.distributions import Axis
 from vlm.samples.editing import tags_add
 from vlm.samples.ingest import import_rows, staged

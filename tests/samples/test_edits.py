@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.effort import examples
 from vlm.samples import Edit, EditError, Label, SampleFilter, SampleStore, editing, ingest, merging, where
 from vlm.samples.checking import check_store
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.history import events
 from vlm.samples.reading import edits
 

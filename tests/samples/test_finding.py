@@ -10,7 +10,7 @@ from vlm.demo import DEMO_PHOTOS
 from vlm.measures import measure
 from vlm.samples import Label, Measures, SampleFilter, SampleStore, where
 from vlm.samples.counting import facets
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.editing import labels_add, tags_add, tags_remove
 from vlm.samples.finding import (
     LEAK,

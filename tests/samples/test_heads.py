@@ -6,7 +6,7 @@ import pytest
 
 from vlm.samples import Head, SampleFilter, SampleStore, editing, where
 from vlm.samples.counting import facets
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.heads import heads_keep, heads_unread, heads_unread_count
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.reading import count, cursor_before, neighbours, samples_before, samples_by_id, samples_page

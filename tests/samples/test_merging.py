@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.effort import examples
 from vlm.samples import SampleFilter, SampleStore, TagError, editing, ingest, merging, where
 from vlm.samples.checking import check_store
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.reading import answers_of, samples_by_id
 
 from .conftest import WORDS, answer, fill, result

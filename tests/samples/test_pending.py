@@ -9,7 +9,7 @@ from vlm.runs.ahead import LEAST, MOST, next_size
 from vlm.samples import Pending, SampleFilter, SampleStore, where
 from vlm.samples.asking import question_ids
 from vlm.samples.conditions import bounded
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.filters import PARTS
 from vlm.samples.progress import Wanted, open_scope, pending, pending_count
 from vlm.samples.refining import asked_again, uncertain

@@ -21,7 +21,7 @@ from vlm.samples import (
     rewording,
 )
 from vlm.samples.checking import check_store
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.vocabulary import Dimension
 
 from .conftest import WORDS, answer, fill, result

@@ -10,7 +10,7 @@ import pytest
 from vlm.samples import Question, SampleFilter, SampleStore, schema, where
 from vlm.samples.asking import question_ids, questions_keep
 from vlm.samples.checking import check_store
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.deriving import touch
 from vlm.samples.editing import set_aside
 from vlm.samples.finding import groups_put

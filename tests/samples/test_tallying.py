@@ -7,7 +7,7 @@ from tests.effort import examples
 from vlm.samples import SampleFilter, SampleStore
 from vlm.samples.checking import check_store
 from vlm.samples.counting import facets
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.heads import heads_keep
 from vlm.samples.ingest import dataset_delete
 from vlm.samples.reading import dataset_stats, tag_suggestions
@@ -105,13 +105,14 @@ def test_what_is_wrong_is_found_and_mended(store: SampleStore) -> None:
 def test_a_store_of_the_version_before_is_counted_as_it_is_opened(store: SampleStore) -> None:
     path = store.path.with_name("before.duckdb")
     with duckdb.connect(str(path)) as connection:
-        build(connection, 10)
-        connection.execute(
+        cursor = Cursor(connection)
+        build(cursor, 10)
+        cursor.execute(
             "insert into samples (id, dataset_id, path, file_name, split, content_key, external_id, categories, missing, tags, "
             "user_count, discarded, failed) select range, 1 + range % 2, 'a', 'a', 'train', '1-1', '', ['car'], false, "
             "['dark'], 1, 0, false from range(10)"
         )
-        migrate(connection, path)
+        migrate(cursor, path)
         assert len(MIGRATIONS) > 10
-        assert wrong_tallies(connection) == []
-        assert tallies(connection, 2, "all", "tag") == {"all": {"": 5}, "tag": {"dark": 5}}
+        assert wrong_tallies(cursor) == []
+        assert tallies(cursor, 2, "all", "tag") == {"all": {"": 5}, "tag": {"dark": 5}}

@@ -33,7 +33,7 @@ from vlm.samples.columns import (
     values_of,
 )
 from vlm.samples.conditions import Condition
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.drawing import draws_claim, draws_left, draws_put, draws_skip
 from vlm.samples.history import events
 from vlm.samples.reading import count, edits, labels, neighbours, samples_page

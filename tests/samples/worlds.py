@@ -27,7 +27,7 @@ from vlm.samples import (
     where,
 )
 from vlm.samples.asking import question_ids
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.samples.ingest import import_rows, staged
 from vlm.samples.progress import Wanted
 

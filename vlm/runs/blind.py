@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlm.models import TaggingRun
 from vlm.samples import trust
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.statistics import priors
 from vlm.statistics.priors import Prior
 

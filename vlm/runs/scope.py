@@ -17,7 +17,7 @@ from vlm.runs.errors import NotGrouped
 from vlm.runs.options import RunOptions
 from vlm.samples import Question, SampleFilter, asking, finding, merging, progress, sharing, where
 from vlm.samples.conditions import Condition
-from vlm.samples.database import Cursor
+from vlm.samples.cursor import Cursor
 from vlm.scoring.job import Job
 from vlm.scoring.places import Workers
 from vlm.vocabulary import Vocabulary

@@ -6,7 +6,8 @@ them, with the cursor of its ``read()`` or ``write()``.
 """
 
 from .conditions import SOURCES, STATES
-from .database import Cursor, SampleStore
+from .cursor import Cursor
+from .database import SampleStore
 from .errors import (
     EditError,
     FilterError,

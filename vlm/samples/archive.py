@@ -15,7 +15,8 @@ import duckdb
 
 from .asking import questions_keep
 from .checking import check_store
-from .database import OFFLINE, Cursor, explained, literal, number
+from .cursor import Cursor
+from .database import OFFLINE, explained, literal, number
 from .deriving import derive, touch
 from .errors import StoreError
 from .records import Question
@@ -112,7 +113,7 @@ def opened(path: Path, *, memory_limit: str, threads: int) -> Iterator[Cursor]:
         config["threads"] = threads
     try:
         with duckdb.connect(str(path), config=config) as connection:
-            yield connection
+            yield Cursor(connection)
     except duckdb.Error as error:
         raise explained(error, path) from error
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from .database import Cursor
+from .cursor import Cursor
 from .records import Question
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from .database import Cursor, number
+from .cursor import Cursor
+from .database import number
 from .deriving import changed, derive, touch
 from .merging import BELOW_THRESHOLD, OFF_THE_LIST, accepted_keep, totals_keep
 from .records import Edit

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import CURRENT, DERIVE, EXPECTED, touch
 from .ingest import dataset_delete
 from .merging import apply_thresholds, revert_run

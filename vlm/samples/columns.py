@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .conditions import Words, column_of
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import changed
 from .errors import FilterError
 from .filters import SampleFilter, where

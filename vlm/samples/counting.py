@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from .conditions import MARKS, SOURCES, STANDING, STATES, Words
-from .database import Cursor, literal
+from .cursor import Cursor
+from .database import literal
 from .filters import SampleFilter, where
 from .ranges import FILE_SIZE_RANGES, MEGAPIXEL_RANGES, MEGAPIXELS, Span, span_of, span_of_bytes
 from .records import Count, DimensionFacet, Facets

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
+from .cursor import Cursor
 from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreHeld, StoreReadOnly
 from .schema import migrate
 
-Cursor = duckdb.DuckDBPyConnection
 Taken = TypeVar("Taken")
 
 # Nothing may reach for the network, whatever file somebody puts here.
@@ -222,7 +222,7 @@ class SampleStore:
         return (not self._opening and not self._draining) or self._failed[0] >= attempt
 
     def _cursor(self, connection: duckdb.DuckDBPyConnection) -> Cursor:
-        cursor = connection.cursor()
+        cursor = Cursor(connection.cursor())
         self._users += 1
         self._used += 1
         return cursor
@@ -252,12 +252,13 @@ class SampleStore:
         try:
             connection = duckdb.connect(str(self.path), config=self._config)
             self._make_private()
-            migrate(connection, self.path)
-            self._welcome(connection)
+            cursor = Cursor(connection)
+            migrate(cursor, self.path)
+            self._welcome(cursor)
             # From here on no statement reaches a file elsewhere, whatever finds its way into one.
             allowed = str(folder.resolve()).replace("'", "''")
-            connection.execute(f"set allowed_directories = ['{allowed}/']").fetchall()
-            connection.execute("set enable_external_access = false").fetchall()
+            cursor.execute(f"set allowed_directories = ['{allowed}/']").fetchall()
+            cursor.execute("set enable_external_access = false").fetchall()
         except BaseException as error:
             if connection is not None:
                 connection.close()

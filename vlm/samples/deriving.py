@@ -7,7 +7,7 @@ Whoever writes the ledger or the answers chooses the samples by :func:`touch`, w
 """
 
 from .conditions import Condition
-from .database import Cursor
+from .cursor import Cursor
 from .tallying import DERIVED, tallied
 
 STEP = 100_000  # samples that are derived together

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .columns import bin_of
 from .conditions import MEASURES, Condition, Words
-from .database import Cursor
+from .cursor import Cursor
 from .filters import SampleFilter, where
 from .insights import Sorting
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import changed
 from .records import Drawn
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from vlm.vocabulary import is_plain
 
 from .conditions import Condition
-from .database import Cursor, column, number
+from .cursor import Cursor
+from .database import column, number
 from .deriving import IN_TOUCH, changed, derive, in_touch, touch, touched_span
 from .errors import EditError, TagError
 from .records import COMMAND, Edit, Edited, Label

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .database import Cursor
+from .cursor import Cursor
 
 
 def errand_result(cursor: Cursor, key: str) -> tuple[bool, Any]:

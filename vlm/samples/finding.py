@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .conditions import STANDING
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import changed
 
 Side = Literal["high", "low"]

@@ -8,7 +8,8 @@ All inside ``SampleStore.write()``, the reading functions inside ``read()``.
 
 from collections.abc import Mapping
 
-from .database import Cursor, number
+from .cursor import Cursor
+from .database import number
 from .records import Head
 from .tallying import READ, tallied
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from .database import Cursor
+from .cursor import Cursor
 from .records import Event, SampleRow, Tag
 from .schema import EDITED_TABLES
 

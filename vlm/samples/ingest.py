@@ -13,7 +13,8 @@ from uuid import uuid4
 import duckdb
 from filelock import FileLock, Timeout
 
-from .database import OFFLINE, Cursor, SampleStore, explained
+from .cursor import Cursor
+from .database import OFFLINE, SampleStore, explained
 from .deriving import changed, touch
 from .editing import set_aside
 from .errors import StoreError, StoreReadOnly
@@ -47,7 +48,7 @@ def staged(records: Records, folder: Path, *, report: Callable[[int], None] = la
         path = place / STAGED
         try:
             with duckdb.connect(str(path), config=OFFLINE | {"memory_limit": "512MB", "threads": 1}) as connection:
-                _stage(connection, records, report)
+                _stage(Cursor(connection), records, report)
         except duckdb.Error as error:
             raise explained(error, path) from error
         yield path

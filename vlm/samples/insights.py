@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .columns import ranges_of
 from .conditions import Condition
-from .database import Cursor
+from .cursor import Cursor
 from .records import Column
 
 SortingKind = Literal["dimension", "own", "split", "category", "column", "measure"]

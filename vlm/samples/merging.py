@@ -8,7 +8,8 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 from .asking import questions_keep
-from .database import Cursor, column, number
+from .cursor import Cursor
+from .database import column, number
 from .deriving import IN_TOUCH, changed, derive, touch, touched_span
 from .errors import StoreClaimLost
 from .heads import heads_keep

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .conditions import MEASURES, Words
-from .database import Cursor, literal
+from .cursor import Cursor
+from .database import literal
 from .errors import FilterError
 from .orders import CONTRADICTING, ORDERS, parts_of
 from .ranges import MEGAPIXELS

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from .conditions import Condition, bounded, near
-from .database import Cursor, number
+from .cursor import Cursor
+from .database import number
 from .outcomes import Discard, Failure, WordCount
 from .records import Pending
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from .conditions import Words
-from .database import Cursor, number
+from .cursor import Cursor
+from .database import number
 from .filters import SampleFilter, where
 from .history import with_givers
 from .ordering import key_of, page_cursor, unpack

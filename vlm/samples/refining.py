@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import changed, derive, touch
 from .merging import accepted_keep, answers_keep, check_claim
 from .outcomes import Merged

@@ -11,7 +11,7 @@ from typing import Any
 from vlm.vocabulary import Dimension
 
 from .asking import questions_keep
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import IN_TOUCH, derive, touch
 from .deriving import changed as dataset_changed
 from .editing import edit_keep

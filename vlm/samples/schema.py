@@ -8,8 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
-
+from .cursor import Cursor
 from .errors import StoreCorrupt
 from .names import search_key, sort_key
 from .tallying import tally
@@ -233,27 +232,27 @@ EDITED_TABLES = ("sample_tags", "rejections", "labels")
 STEP = 50_000  # file names whose keys are written together
 
 
-def _keep_keys_of_names(connection: duckdb.DuckDBPyConnection) -> None:
+def _keep_keys_of_names(cursor: Cursor) -> None:
     """Write the keys of the file names that a version 1 store holds."""
     low = -1
-    while rows := connection.execute(
+    while rows := cursor.execute(
         "select id, file_name from samples where id > ? order by id limit ?", [low, STEP]
     ).fetchall():
         low = rows[-1][0]
-        connection.execute(
+        cursor.execute(
             "update samples s set search = k.search, sort = k.sort from (select unnest(?::bigint[]) as id, "
             "unnest(?::varchar[]) as search, unnest(?::varchar[]) as sort) k where k.id = s.id",
             [[row[0] for row in rows], [search_key(row[1]) for row in rows], [sort_key(row[1]) for row in rows]],
         ).fetchall()
 
 
-def _tally(connection: duckdb.DuckDBPyConnection) -> None:
+def _tally(cursor: Cursor) -> None:
     """Count the samples of every data set."""
-    for (dataset_id,) in connection.execute("select distinct dataset_id from samples").fetchall():
-        tally(connection, dataset_id)
+    for (dataset_id,) in cursor.execute("select distinct dataset_id from samples").fetchall():
+        tally(cursor, dataset_id)
 
 
-Step = str | Callable[[duckdb.DuckDBPyConnection], None]
+Step = str | Callable[[Cursor], None]
 
 # One entry per version, each of one or more steps. Only ever append.
 MIGRATIONS: list[tuple[Step, ...]] = [
@@ -271,7 +270,7 @@ MIGRATIONS: list[tuple[Step, ...]] = [
 ]
 
 
-def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def migrate(cursor: Cursor, path: Path) -> None:
     """Bring the file to the newest version, after a backup copy if it holds something.
 
     The caller holds the file's lock.
@@ -279,8 +278,8 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         StoreCorrupt: the file is of a newer DataVisor.
     """
-    connection.execute("create table if not exists meta (version integer not null)").fetchall()
-    rows = connection.execute("select version from meta").fetchall()
+    cursor.execute("create table if not exists meta (version integer not null)").fetchall()
+    rows = cursor.execute("select version from meta").fetchall()
     version = rows[0][0] if rows else 0
     if version == len(MIGRATIONS):
         return
@@ -289,45 +288,45 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"{path} has version {version} of the tables, this DataVisor knows {len(MIGRATIONS)}. Install a newer release."
         )
     if version:
-        back_up(connection, path, path.with_name(f"{path.stem}.v{version}.duckdb"))
-    _advance(connection, version, len(MIGRATIONS))
+        back_up(cursor, path, path.with_name(f"{path.stem}.v{version}.duckdb"))
+    _advance(cursor, version, len(MIGRATIONS))
 
 
-def build(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+def build(cursor: Cursor, version: int) -> None:
     """Make the tables of a version in an empty database."""
-    connection.execute("create table meta (version integer not null)").fetchall()
-    _advance(connection, 0, version)
+    cursor.execute("create table meta (version integer not null)").fetchall()
+    _advance(cursor, 0, version)
 
 
-def _advance(connection: duckdb.DuckDBPyConnection, since: int, until: int) -> None:
+def _advance(cursor: Cursor, since: int, until: int) -> None:
     """Bring the tables from one version to another, or leave them."""
-    connection.begin()
+    cursor.begin()
     try:
         if not since:
-            connection.execute("insert into meta (version) values (0)").fetchall()
+            cursor.execute("insert into meta (version) values (0)").fetchall()
         for steps in MIGRATIONS[since:until]:
             for step in steps:
                 if callable(step):
-                    step(connection)
+                    step(cursor)
                 else:
-                    connection.execute(step).fetchall()
-        connection.execute("update meta set version = ?", [until]).fetchall()
+                    cursor.execute(step).fetchall()
+        cursor.execute("update meta set version = ?", [until]).fetchall()
     except BaseException:
-        connection.rollback()
+        cursor.rollback()
         raise
-    connection.commit()
+    cursor.commit()
 
 
-def back_up(connection: duckdb.DuckDBPyConnection, path: Path, target: Path) -> None:
+def back_up(cursor: Cursor, path: Path, target: Path) -> None:
     """Write a compact copy of the database to ``target``, in place of an older one."""
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    name = connection.execute("select current_database()").fetchall()[0][0]
+    name = cursor.execute("select current_database()").fetchall()[0][0]
     quoted = str(partial).replace("'", "''")
-    connection.execute(f"attach '{quoted}' as backup").fetchall()
+    cursor.execute(f"attach '{quoted}' as backup").fetchall()
     try:
-        connection.execute(f'copy from database "{name}" to backup').fetchall()
+        cursor.execute(f'copy from database "{name}" to backup').fetchall()
     finally:
-        connection.execute("detach backup").fetchall()
+        cursor.execute("detach backup").fetchall()
     partial.chmod(0o600)
     shutil.move(partial, target)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .conditions import TAKEN_OVER, Condition
-from .database import Cursor, number
+from .cursor import Cursor
+from .database import number
 from .deriving import touched_span
 from .progress import Wanted, answered_each, open_scope
 from .records import Result

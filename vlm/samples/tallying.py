@@ -15,7 +15,7 @@ from .ranges import FILE_SIZE_RANGES, MEGAPIXEL_RANGES, MEGAPIXELS, Span, span_o
 
 if TYPE_CHECKING:
     from .conditions import Condition
-    from .database import Cursor
+    from .cursor import Cursor
 
 Named = tuple[str, dict[str, Any]]  # a condition whose parameters have names
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .database import Cursor
+from .cursor import Cursor
 from .merging import WORDINGS
 
 Floats = NDArray[np.float64]

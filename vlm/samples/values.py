@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .columns import only_ids
 from .conditions import MEASURES, Condition
-from .database import Cursor
+from .cursor import Cursor
 from .deriving import changed
 from .records import Mark, Measures
 
