@@ -49,8 +49,10 @@ os.environ |= {
     "DATAVISOR_STORE_WAIT": "200",  # the store is free in the end, however slow the machine
     "HF_HOME": f"{_folder}/hub",
     "HF_HUB_OFFLINE": "1",  # nothing reaches a hub
-    # Small weights gain nothing from threads, and waiting for one another costs them dearly on a busy machine.
+    # Small weights and small stores gain nothing from threads, and waiting for one another costs them dearly on a busy
+    # machine. The tests of the store itself have two.
     "OMP_NUM_THREADS": "1",
+    "DATAVISOR_DUCKDB_THREADS": "1",
 }
 
 from datavisor.settings import *  # noqa: E402, F403  (only now: importing them reads the environment)
