@@ -18,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngImageFile
 
 from tests.effort import examples
 from vlm import imaging
 from vlm.demo import DEMO_PHOTOS
-from vlm.imaging import ImageUnreadable, file_digest, image_size, read_image, read_picture
+from vlm.imaging import ImageUnreadable, file_digest, header, image_size, read_image, read_picture
 from vlm.measures import distance, measure
 from vlm.roots import LocalRoot
 from vlm.thumbnails import remove_thumbnails, thumbnail
@@ -81,6 +82,73 @@ def test_every_exif_orientation_comes_back_upright(tmp_path: Path, orientation: 
     stored.save(path, exif=exif, lossless=suffix == ".webp")
     assert difference(read(path), upright) == 0
     assert image_size(path) == upright.size
+
+
+def behind_pixels(path: Path, chunk: bytes) -> None:
+    """Add a chunk to a PNG where some programs write what they know: at its end."""
+    whole = path.read_bytes()
+    end = png_chunk(b"IEND", b"")
+    assert whole.endswith(end)
+    path.write_bytes(whole.removesuffix(end) + chunk + end)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
+    """The PNG files whose pixels Pillow decoded."""
+    seen: list[Image.Image] = []
+    load = PngImageFile.load
+
+    def noted(self: PngImageFile) -> object:
+        seen.append(self)
+        return load(self)
+
+    monkeypatch.setattr(PngImageFile, "load", noted)
+    return seen
+
+
+def test_the_head_of_a_png_is_read_without_its_pixels(tmp_path: Path, decoded: list[Image.Image]) -> None:
+    path = tmp_path / "image.png"
+    picture().save(path)
+    assert header(path) == (picture().size, {})
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    picture().save(path, exif=exif)
+    assert header(path) == (picture().size[::-1], {0x0112: 6, 0x010F: "Maker"})
+    assert image_size(path) == picture().size[::-1]
+    assert decoded == []
+    assert read(path).size == picture().size[::-1]
+    assert decoded != []
+
+
+@pytest.mark.parametrize("way", ["eXIf", "raw profile", "xmp"])
+def test_exif_behind_the_pixels_of_a_png_counts(tmp_path: Path, way: str) -> None:
+    path, exif = tmp_path / "image.png", Image.Exif()
+    exif[0x0112] = 6
+    said = exif.tobytes()
+    profile = f"\nexif\n{len(said):8d}\n{said.hex()}\n".encode()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    picture().save(path)
+    behind_pixels(path, png_chunk(b"tEXt", b"date:create\0today"))
+    behind_pixels(
+        path,
+        {
+            "eXIf": png_chunk(b"eXIf", said.removeprefix(b"Exif\0\0")),
+            "raw profile": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),
+            "xmp": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        }[way],
+    )
+    assert header(path)[0] == read(path).size == picture().size[::-1]
+    assert header(path)[1][0x0112] == 6
+    with path.open("rb") as file:  # as a bucket's, of which the head alone is fetched
+        assert header(file) == (picture().size, {})
+
+
+def test_what_ends_in_the_middle_of_a_png_is_no_exif(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    picture().save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert header(path) == (picture().size, {})
 
 
 def test_an_illegal_orientation_is_none(tmp_path: Path) -> None:

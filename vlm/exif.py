@@ -1,17 +1,28 @@
-"""What a camera wrote beside a picture: when, with what, where (EXIF 2.32). It opens no image.
+"""What a camera wrote beside a picture: how to hold it, when, with what, where (EXIF 2.32). It opens no image.
 
 Cameras write what they like, so whatever cannot be understood is as if it were not there.
 """
 
 import math
+import os
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from PIL import ExifTags, Image, ImageFile
+
+from vlm.errors import RootAway
+
 PLACE = 1 << 16  # is added to the tags of the place, whose numbers are other things elsewhere
 TAKEN, CHANGED, MAKE, MODEL = 36867, 306, 271, 272
 LATITUDE_IS, LATITUDE, LONGITUDE_IS, LONGITUDE = (PLACE + tag for tag in (1, 2, 3, 4))
+ORIENTATION = 0x0112
 LONGEST = 100  # characters of a camera's name
+_PNG_CHUNKS = 8  # where they begin, behind the signature
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+# The texts in which Pillow looks for EXIF, or for its orientation.
+_PNG_TEXTS_WITH_EXIF = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,71 @@ class Taken:
 def taken(exif: Mapping[int, object]) -> Taken:
     """Return how a picture was taken. ``exif``: tag → value, see ``imaging.header``."""
     return Taken(_when(exif.get(TAKEN)) or _when(exif.get(CHANGED)), _camera(exif), _place(exif))
+
+
+def orientation_of(image: Image.Image, *, behind: bool = True) -> int:
+    """Return the EXIF orientation of an opened image, 1 where there is none or the EXIF is damaged.
+
+    Args:
+        behind: whether to look behind the pixels of a PNG too. No decoding is needed, but a file whose every part is fetched.
+
+    Raises:
+        RootAway: the file lies in a bucket that does not answer.
+    """
+    try:
+        value = _said(image, behind).get(ORIENTATION, 1)
+    except RootAway:
+        raise
+    except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def exif_of(image: Image.Image, *, behind: bool = True) -> dict[int, object]:
+    """Return what an opened image's EXIF says by tag, its parts joined, nothing where it is damaged.
+
+    Args:
+        behind: as for :func:`orientation_of`.
+
+    Raises:
+        RootAway: as for :func:`orientation_of`.
+    """
+    try:
+        said = _said(image, behind)
+        # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
+        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
+        return {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
+    except RootAway:
+        raise
+    except Exception:  # noqa: BLE001 - as above
+        return {}
+
+
+def _said(image: Image.Image, behind: bool) -> Image.Exif:
+    """Return an image's EXIF. Pillow decodes the whole of a PNG to look behind its pixels; here it only does if EXIF is there."""
+    if image.format == "PNG" and "exif" not in image.info and not (behind and _is_behind_pixels(image)):
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _is_behind_pixels(image: Image.Image) -> bool:
+    """Tell whether a PNG that was opened, and not loaded yet, has EXIF behind its first pixels (PNG 3, 5.3 and 11.3)."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
+    if file is None:
+        return True  # it is loaded, so that whatever is there is known
+    here, behind = file.tell(), False
+    try:
+        file.seek(_PNG_CHUNKS)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            behind |= kind == b"IDAT"
+            word = file.read(min(length, 32)) if behind and kind in _PNG_TEXTS else b""
+            if behind and (kind == b"eXIf" or word.partition(b"\0")[0] in _PNG_TEXTS_WITH_EXIF):
+                return True
+            file.seek(length - len(word) + 4, os.SEEK_CUR)  # a checksum ends each
+        return False
+    finally:
+        file.seek(here)
 
 
 def _when(said: object) -> datetime | None:

@@ -23,10 +23,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from vlm.errors import Refusal, RootAway
-from vlm.exif import PLACE
+from vlm.exif import exif_of, orientation_of
 from vlm.measures import SIDE, Measures, measure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # MPO opens as JPEG
@@ -59,7 +59,6 @@ SUFFIXES = frozenset(
     ]
 )
 _LFS_POINTER = b"version https://git-lfs"
-_ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -149,29 +148,31 @@ def read_picture(
     with _reading(path, max_pixels) as file:
         digest, held = _digest(file) if digested else ("", file)
         with _opened(held, max_pixels) as image:
-            size, exif = _upright_size(image), _exif(image) if measured else {}
+            size, exif = _upright_size(image), exif_of(image) if measured else {}
             picture = _decode(image, held, needed)
     return Picture(picture, size, digest, measure(picture, size=size) if measured else None, exif)
 
 
 def image_size(path: Source) -> tuple[int, int]:
-    """Return the width and height in pixels of the upright image; reads no more than its header.
+    """Return the width and height in pixels of the upright image; decodes nothing.
 
     Raises:
         ImageUnreadable: it is gone, or no image of a known format.
     """
-    with _reading(path) as file, _opened(file) as image:
-        return _upright_size(image)
+    return header(path)[0]
 
 
 def header(path: Source) -> tuple[tuple[int, int], dict[int, object]]:
     """Return the size of the upright image, and what its EXIF says by tag, the parts of it joined; decodes no pixels.
 
+    What a PNG says behind its pixels is looked for in files on disk alone: in a bucket, that would fetch the whole of it.
+
     Raises:
         ImageUnreadable: as for :func:`image_size`.
     """
+    behind = isinstance(path, Path)
     with _reading(path) as file, _opened(file) as image:
-        return _upright_size(image), _exif(image)
+        return _upright_size(image, behind=behind), exif_of(image, behind=behind)
 
 
 def open_source(source: Source) -> AbstractContextManager[BinaryIO]:
@@ -282,10 +283,10 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _upright_size(image: Image.Image, *, behind: bool = True) -> tuple[int, int]:
     width, height = image.size
     # Pillow turns TIFFs by itself, and gives the upright size from the beginning.
-    turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
+    turned = image.format != "TIFF" and orientation_of(image, behind=behind) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
@@ -298,7 +299,7 @@ def _decode(image: Image.Image, file: BinaryIO, enough: Enough) -> Image.Image:
     image.draft("RGB", wanted)  # which only JPEGs follow
     with _room.taken(_memory(image, whole)):
         image = _loaded(image, file, wanted)
-        method = _UPRIGHT.get(_orientation(image))  # after loading: Pillow turns TIFFs itself and then drops the tag
+        method = _UPRIGHT.get(orientation_of(image))  # after loading: Pillow turns TIFFs itself and then drops the tag
         # What is four times too large is averaged down to at least twice: nothing that a good filter would miss.
         factor = max(1, min(image.width // wanted[0], image.height // wanted[1]) // 2)
         rgb = _to_rgb(image, factor)
@@ -381,32 +382,6 @@ class _Room:
 
 
 _room = _Room()
-
-
-def _exif(image: Image.Image) -> dict[int, object]:
-    """Return what an opened image's EXIF says by tag, nothing where it is damaged."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return {}  # Pillow would decode the whole picture to look behind it
-    try:
-        said = image.getexif()
-        # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
-        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
-        return {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
-    except RootAway:
-        raise
-    except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
-        return {}
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none or the EXIF data is damaged."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except RootAway:
-        raise
-    except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
-        return 1
-    return value if isinstance(value, int) else 1
 
 
 def _to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from vlm import exif
 from vlm.errors import RootAway
 from vlm.formats.files import Files, suffix_of
 from vlm.imaging import FORMATS
@@ -17,7 +18,6 @@ from vlm.samples import Annotation
 _HEAD = 1 << 16  # bytes in which a file mostly says how to hold it
 _JPEG_HEAD = 4096  # bytes within which EXIF begins in a JPEG: first, or behind the header of JFIF
 _MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")
-_ORIENTATION = 0x0112  # the EXIF tag
 _ON_ITS_SIDE = (5, 6, 7, 8)
 _JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
 _WITH_EXIF = frozenset({".png", ".apng", ".webp", ".avif"})
@@ -61,12 +61,11 @@ def orientation_of(files: Files, path: str) -> int:
         if not any(mark in head for mark in _MARKS):
             return 1
         with Image.open(files.picture(path), formats=FORMATS) as image:
-            value = image.getexif().get(_ORIENTATION, 1)
+            return exif.orientation_of(image, behind=False)
     except RootAway:
         raise
     except Exception:  # noqa: BLE001 - decoders raise almost anything; tagging will say what is wrong with it
         return 1
-    return value if isinstance(value, int) else 1
 
 
 def _describes_stored(files: Files, path: str, width: int, height: int) -> bool:
