@@ -13,8 +13,9 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.children import PATIENCE, environment
+from tests.children import PATIENCE, environment, finish
 from tests.ports import reserved
+from tests.workshop import fork
 
 MB = 2**20
 # How long daphne waits for whoever opens a websocket or answers a ping: by itself some seconds, which a busy machine passes.
@@ -51,9 +52,15 @@ class Daphne:
         return other
 
     def python(self, code: str) -> str:
-        done = self.run("-c", code)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        """Have Python do this, and return what it writes: from the workshop, unless a process has to be started ``within``."""
+        if self.within:
+            done = self.run("-c", code)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+        child = fork("-c", code, env=self.environment, cwd=self.folder)
+        out, errors = finish(child)
+        assert child.returncode == 0, errors
+        return out
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run this Python beside the server, to its end."""

@@ -25,12 +25,19 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGE = 2**20  # bytes, at most: arguments and environment of a command
+# What needs no settings. Of Twisted all but its reactor, whose event loop must be each process's own.
 AHEAD = (
-    "duckdb",
+    "autobahn.twisted.websocket",
+    "django.contrib.admin.utils",
     "django.core.management",
+    "duckdb",
     "numpy",
     "PIL.Image",
+    "pillow_heif",
     "rich.progress",
+    "twisted.internet.asyncioreactor",
+    "twisted.web.http",
+    "vlm.formats",
     "vlm.moondream.loading",
     "vlm.samples",
 )
@@ -104,12 +111,13 @@ class Forked:
 
 @cache
 def _workshop() -> socket.socket:
-    """Start this process's workshop, which ends with it."""
+    """Start this process's workshop, which ends with it. It has no settings: what would read them ahead fails loudly."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     with theirs:
         subprocess.Popen(
             [sys.executable, "-c", START, str(theirs.fileno())],
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()],
+            cwd=ROOT, env=own | {"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()],
         )  # fmt: skip
     return ours
 
@@ -142,6 +150,7 @@ def serve() -> Callable[[], None]:
     """Fork whenever the test asks for it; returns, in each child, what it is to do, and nowhere else."""
     for name in AHEAD:
         __import__(name)
+    assert "twisted.internet.reactor" not in sys.modules
     gc.collect()
     gc.freeze()  # a child that ends need not look through all that was imported
     asked = socket.socket(fileno=int(sys.argv[1]))
