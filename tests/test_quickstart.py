@@ -4,6 +4,7 @@ import contextlib
 import http.cookiejar
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import override_settings
 from huggingface_hub import constants
 from obstore.store import MemoryStore
 
@@ -25,7 +27,7 @@ from tests.checkpoints import make_checkpoint
 from tests.children import PATIENCE, environment, finish, python, wait_for
 from tests.images import make_images
 from vlm.demo import DEMO_CHECKPOINT
-from vlm.management.commands.quickstart import chosen_model, free_port, shown_host
+from vlm.management.commands.quickstart import _collect_static, chosen_model, free_port, shown_host
 from vlm.models import Dataset, TaggingRun
 from vlm.roots import objects
 
@@ -116,9 +118,19 @@ def test_from_nothing_to_a_page_and_again(home: Home) -> None:
     assert collected.stat().st_mtime_ns == stamp  # nothing was built again
 
 
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which the command has collected and compressed the static files, which takes it most of a second."""
+    folder = tmp_path_factory.mktemp("collected")
+    with override_settings(DATA_DIR=folder, STATIC_ROOT=folder / "static"):
+        _collect_static()
+    return folder
+
+
 @pytest.fixture
-def in_process(data_dir: Path, settings: Any) -> Path:
-    settings.STATIC_ROOT = data_dir / "static"
+def in_process(data_dir: Path, collected: Path, settings: Any) -> Path:
+    settings.STATIC_ROOT = collected / "static"
+    shutil.copy(collected / "static.sha256", data_dir)
     return data_dir
 
 
