@@ -189,21 +189,36 @@ def test_the_page_itself_opens_one_and_an_unknown_address_is_closed_cleanly(serv
     assert "Traceback" not in server.log.read_text(errors="replace")
 
 
-@pytest.mark.parametrize("how", ["log-out", "password", "right", "expired"])
-def test_an_open_socket_ends_with_the_log_out_and_with_a_lost_right(server: Daphne, how: str) -> None:
-    data_set = server.python(
-        "import django; django.setup()\n"
+WAYS = ("log-out", "password", "right", "expired")
+
+
+@pytest.fixture(scope="module")
+def data_sets(server: Daphne) -> dict[str, int]:
+    """A user and a data set for each way in which a right ends, both of its name; returns the data sets' numbers."""
+    told = server.python(
+        "import json, django; django.setup()\n"
         "from django.contrib.auth.models import Permission, User\n"
         "from vlm.models import Dataset\n"
-        f"grace = User.objects.create_user('{how}', password='correct horse 9')\n"
-        "grace.user_permissions.add(Permission.objects.get(codename='view_dataset'))\n"
-        f"print(Dataset.objects.create(name='{how}', root='/nowhere').pk, end='')"
+        "made = {}\n"
+        f"for how in {WAYS}:\n"
+        "    grace = User.objects.create_user(how, password='correct horse 9')\n"
+        "    grace.user_permissions.add(Permission.objects.get(codename='view_dataset'))\n"
+        "    made[how] = Dataset.objects.create(name=how, root='/nowhere').pk\n"
+        "print(json.dumps(made))"
     )
+    made: dict[str, int] = json.loads(told)
+    return made
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_an_open_socket_ends_with_the_log_out_and_with_a_lost_right(
+    server: Daphne, data_sets: dict[str, int], how: str
+) -> None:
     wire = Wire(server)
     assert wire.log_in(user=how) == 302
     viewer = Wire(server)
     viewer.cookies = wire.cookies
-    assert knock(viewer, f"/ws/datasets/{data_set}/progress/", f"http://{viewer.host}") == 101
+    assert knock(viewer, f"/ws/datasets/{data_sets[how]}/progress/", f"http://{viewer.host}") == 101
     assert frame(viewer)[0] == 1  # the present state
     end = {
         "password": f"u = User.objects.get(username='{how}'); u.set_password('another horse 9'); u.save()",
