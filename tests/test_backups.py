@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.children import environment, finish, python
+from tests.children import environment, finish
 from tests.images import make_images
+from tests.workshop import fork
 from vlm.backups import BackupFailed, look
 
 SESSION = """
@@ -71,7 +72,7 @@ print(json.dumps(told))
 @pytest.mark.processes
 def test_what_was_backed_up_comes_back_under_a_process_that_has_the_store_open(tmp_path: Path) -> None:
     photos, folder = make_images(tmp_path / "photos", 4), tmp_path / "backups" / "first"
-    child = python("-c", SESSION, str(photos), str(folder), env=environment(tmp_path / "data"))
+    child = fork("-c", SESSION, str(photos), str(folder), env=environment(tmp_path / "data"))
     out, errors = finish(child)
     assert child.returncode == 0, errors
     told = json.loads(out.splitlines()[-1])

@@ -16,9 +16,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.children import PATIENCE, end, environment, python, wait_for
+from tests.children import PATIENCE, end, environment, wait_for
 from tests.database import database_url
 from tests.images import make_images
+from tests.workshop import fork
 from vlm import jobs, services
 from vlm.models import Dataset, ImportJob, TaggingRun
 
@@ -132,7 +133,7 @@ def test_a_job_whose_row_is_another_s_halts() -> None:
 
 def test_a_killed_import_leaves_nothing(data_dir: Path, tmp_path: Path) -> None:
     folder = make_images(tmp_path / "photos", 2)
-    child = python("-c", BLOCKED_IMPORT, str(folder), env=environment(data_dir, DATABASE_URL=database_url()))
+    child = fork("-c", BLOCKED_IMPORT, str(folder), env=environment(data_dir, DATABASE_URL=database_url()))
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == "filling\n"
