@@ -521,11 +521,10 @@ def private_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a system that does not tell what a process holds")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_full_size_file_loads_without_a_second_copy(
-    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the published size in bfloat16, whose weights are zeros that take no room on the disk."""
+    folder = tmp_path_factory.mktemp("full-size")
     with torch.device("meta"):
         state = MoondreamForTagging(MoondreamConfig()).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -537,11 +536,19 @@ def test_a_full_size_file_loads_without_a_second_copy(
     assert end == 2 * PUBLISHED_PARAMETERS
     content = json.dumps(header).encode()
     content += b" " * (-len(content) % 8)
-    with (tmp_path / "model.safetensors").open("wb") as file:
+    with (folder / "model.safetensors").open("wb") as file:
         file.write(len(content).to_bytes(8, "little") + content)
-        file.truncate(8 + len(content) + end)  # zeros that take no room on the disk
-    (tmp_path / "config.json").write_text('{"config": {"text": {"dim": 2048}}}')
-    shutil.copy(VECTORS / "tokenizer.json", tmp_path)
+        file.truncate(8 + len(content) + end)
+    (folder / "config.json").write_text('{"config": {"text": {"dim": 2048}}}')
+    shutil.copy(VECTORS / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a system that does not tell what a process holds")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_full_size_file_loads_without_a_second_copy(
+    dtype: str, full_size: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Plain layers leave the weights in the file's own pages, so this takes no memory.
     monkeypatch.setattr(loading, "layer_form", lambda *_, **__: None)
     monkeypatch.setattr(loading, "free_memory", lambda device: None)
@@ -552,8 +559,10 @@ def test_a_full_size_file_loads_without_a_second_copy(
         reports.append(report)
         own.append(private_memory())
 
-    tagger = load_tagger(str(tmp_path), device="cpu", dtype=dtype, progress=watch)
+    tagger = load_tagger(str(full_size), device="cpu", dtype=dtype, progress=watch)
     assert max(own) - own[0] < 2e8  # a single tensor that is copied takes up to 2.1e8, all of them 3.7e9
+    with torch.device("meta"):
+        state = MoondreamForTagging(MoondreamConfig()).state_dict()
     assert len(reports) == len(state) == PUBLISHED_TENSORS - len(REGION)
     matrices = sum(tensor.numel() for tensor in state.values() if tensor.dim() == 2)
     rest = sum(tensor.numel() for tensor in state.values()) - matrices
