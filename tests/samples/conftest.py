@@ -48,10 +48,16 @@ def result(sample_id: int, *answers: Answer, error: str = "") -> Result:
     return Result(sample_id, answers, error)
 
 
+def copied(made: Path, folder: Path) -> SampleStore:
+    """Return a store of one's own that holds what the file ``made`` does; whoever takes it closes it."""
+    return SampleStore(
+        Path(shutil.copy(made, folder / "samples.duckdb")), memory_limit="512MB", threads=2, wait=PATIENCE
+    )
+
+
 @pytest.fixture
 def store(tmp_path: Path, empty_store: Path) -> Iterator[SampleStore]:
-    path = Path(shutil.copy(empty_store, tmp_path / "samples.duckdb"))
-    store = SampleStore(path, memory_limit="512MB", threads=2, wait=PATIENCE)
+    store = copied(empty_store, tmp_path)
     yield store
     store.close()
 

@@ -1,8 +1,9 @@
 """Samples by their values, of one sorting, of two, and of two sets: in SQL against a count in Python."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vlm.samples.ingest import import_rows, staged
 from vlm.samples.insights import Sorting, by_ranges
 from vlm.samples.reading import count
 
-from .conftest import record
+from .conftest import copied, record
 
 WORDS = {
     "lighting": ("dark", "bright"),
@@ -25,9 +26,10 @@ WORDS = {
 COUNT = 120
 
 
-@pytest.fixture
-def filled(store: SampleStore) -> SampleStore:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Samples with none, one and several words, own tags in two scripts, splits, categories, columns and measures."""
+    store = copied(empty_store, tmp_path_factory.mktemp("made"))
     chance = np.random.default_rng(3)
     shows: list[tuple[str, ...]] = [(), ("car",), ("car", "dog"), ("a b", "car", "dog")]
     records = [
@@ -61,7 +63,15 @@ def filled(store: SampleStore) -> SampleStore:
             dataset_id=1,
             measures={one: Measures(float(one), 0, 0, 0, 0, 0, 0, 1.5, 0) for one in ids[30:]},
         )
-    return store
+    store.close()
+    return store.path
+
+
+@pytest.fixture
+def filled(tmp_path: Path, made: Path) -> Iterator[SampleStore]:
+    store = copied(made, tmp_path)
+    yield store
+    store.close()
 
 
 def axis(cursor: Cursor, name: str) -> Axis:

@@ -1,7 +1,9 @@
 """Filters, pages, counts and facets against plain Python over the same samples."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,15 +13,16 @@ from vlm.samples.ingest import import_rows, staged
 from vlm.samples.names import sort_key
 from vlm.samples.reading import count, export_page, neighbours, sample_detail, samples_page, tag_suggestions
 
-from .conftest import WORDS, answer, record, result
+from .conftest import WORDS, answer, copied, record, result
 
 SPLITS = ("train", "val", "")
 CATEGORIES = ("cat", "dog")
 
 
-@pytest.fixture
-def filled(store: SampleStore) -> SampleStore:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A hundred samples with everything that a filter can ask for, and another data set beside them."""
+    store = copied(empty_store, tmp_path_factory.mktemp("made"))
     chance = random.Random(7)
     records = [
         record(
@@ -48,7 +51,15 @@ def filled(store: SampleStore) -> SampleStore:
             target = where(1, SampleFilter(ids=tuple(chance.sample(ids, 20))), WORDS)
             dimension = "lighting" if tag == "bright" else None
             editing.tags_add(cursor, dataset_id=1, target=target, tag=tag, dimension=dimension)
-    return store
+    store.close()
+    return store.path
+
+
+@pytest.fixture
+def filled(tmp_path: Path, made: Path) -> Iterator[SampleStore]:
+    store = copied(made, tmp_path)
+    yield store
+    store.close()
 
 
 def rows(store: SampleStore) -> list[dict[str, object]]:
