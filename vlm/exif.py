@@ -18,6 +18,7 @@ PLACE = 1 << 16  # is added to the tags of the place, whose numbers are other th
 TAKEN, CHANGED, MAKE, MODEL = 36867, 306, 271, 272
 LATITUDE_IS, LATITUDE, LONGITUDE_IS, LONGITUDE = (PLACE + tag for tag in (1, 2, 3, 4))
 ORIENTATION = 0x0112
+ON_ITS_SIDE = (5, 6, 7, 8)  # the orientations in which width and height change places
 LONGEST = 100  # characters of a camera's name
 _PNG_CHUNKS = 8  # where they begin, behind the signature
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -45,49 +46,56 @@ def taken(exif: Mapping[int, object]) -> Taken:
     return Taken(_when(exif.get(TAKEN)) or _when(exif.get(CHANGED)), _camera(exif), _place(exif))
 
 
-def orientation_of(image: Image.Image, *, behind: bool = True) -> int:
-    """Return the EXIF orientation of an opened image, 1 where there is none or the EXIF is damaged.
+def exif_of(image: Image.Image, *, behind: bool = True) -> Image.Exif:
+    """Return the EXIF of an opened image, an empty one where it is damaged.
+
+    Pillow decodes the whole of a PNG to look behind its pixels; here it does so only where EXIF is there.
 
     Args:
-        behind: whether to look behind the pixels of a PNG too. No decoding is needed, but a file whose every part is fetched.
+        behind: whether to look behind the pixels of a PNG at all, for which every part of its file is fetched.
 
     Raises:
         RootAway: the file lies in a bucket that does not answer.
     """
     try:
-        value = _said(image, behind).get(ORIENTATION, 1)
+        if image.format == "PNG" and "exif" not in image.info and not (behind and _is_behind_pixels(image)):
+            return Image.Image.getexif(image)
+        return image.getexif()
     except RootAway:
         raise
     except Exception:  # noqa: BLE001 - damaged metadata must not hide a good picture
+        return Image.Exif()
+
+
+def orientation_of(exif: Image.Exif) -> int:
+    """Return how the picture is to be held, 1 where the EXIF does not say or is damaged.
+
+    Raises:
+        RootAway: as for :func:`exif_of`, since parts of it may be read only now.
+    """
+    try:
+        value = exif.get(ORIENTATION, 1)
+    except RootAway:
+        raise
+    except Exception:  # noqa: BLE001 - as above
         return 1
     return value if isinstance(value, int) else 1
 
 
-def exif_of(image: Image.Image, *, behind: bool = True) -> dict[int, object]:
-    """Return what an opened image's EXIF says by tag, its parts joined, nothing where it is damaged.
-
-    Args:
-        behind: as for :func:`orientation_of`.
+def tags_of(exif: Image.Exif) -> dict[int, object]:
+    """Return what EXIF says by tag, its parts joined, nothing where it is damaged.
 
     Raises:
         RootAway: as for :func:`orientation_of`.
     """
     try:
-        said = _said(image, behind)
         # Within a part each tag has one meaning; the place's few tags are moved out of the others' way.
-        place = {PLACE + tag: value for tag, value in said.get_ifd(ExifTags.IFD.GPSInfo).items()}
-        return {**said, **said.get_ifd(ExifTags.IFD.Exif), **place}
+        place = {PLACE + tag: value for tag, value in exif.get_ifd(ExifTags.IFD.GPSInfo).items()}
+        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif), **place}
     except RootAway:
         raise
     except Exception:  # noqa: BLE001 - as above
         return {}
-
-
-def _said(image: Image.Image, behind: bool) -> Image.Exif:
-    """Return an image's EXIF. Pillow decodes the whole of a PNG to look behind its pixels; here it only does if EXIF is there."""
-    if image.format == "PNG" and "exif" not in image.info and not (behind and _is_behind_pixels(image)):
-        return Image.Image.getexif(image)
-    return image.getexif()
 
 
 def _is_behind_pixels(image: Image.Image) -> bool:

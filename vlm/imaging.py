@@ -26,7 +26,7 @@ import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from vlm.errors import Refusal, RootAway
-from vlm.exif import exif_of, orientation_of
+from vlm.exif import ON_ITS_SIDE, exif_of, orientation_of, tags_of
 from vlm.measures import SIDE, Measures, measure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # MPO opens as JPEG
@@ -148,9 +148,10 @@ def read_picture(
     with _reading(path, max_pixels) as file:
         digest, held = _digest(file) if digested else ("", file)
         with _opened(held, max_pixels) as image:
-            size, exif = _upright_size(image), exif_of(image) if measured else {}
-            picture = _decode(image, held, needed)
-    return Picture(picture, size, digest, measure(picture, size=size) if measured else None, exif)
+            exif = exif_of(image)
+            size, tags = _upright_size(image, exif), tags_of(exif) if measured else {}
+            picture = _decode(image, held, size, needed)
+    return Picture(picture, size, digest, measure(picture, size=size) if measured else None, tags)
 
 
 def image_size(path: Source) -> tuple[int, int]:
@@ -170,9 +171,9 @@ def header(path: Source) -> tuple[tuple[int, int], dict[int, object]]:
     Raises:
         ImageUnreadable: as for :func:`image_size`.
     """
-    behind = isinstance(path, Path)
     with _reading(path) as file, _opened(file) as image:
-        return _upright_size(image, behind=behind), exif_of(image, behind=behind)
+        exif = exif_of(image, behind=isinstance(path, Path))
+        return _upright_size(image, exif), tags_of(exif)
 
 
 def open_source(source: Source) -> AbstractContextManager[BinaryIO]:
@@ -283,23 +284,23 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _upright_size(image: Image.Image, *, behind: bool = True) -> tuple[int, int]:
+def _upright_size(image: Image.Image, exif: Image.Exif) -> tuple[int, int]:
     width, height = image.size
     # Pillow turns TIFFs by itself, and gives the upright size from the beginning.
-    turned = image.format != "TIFF" and orientation_of(image, behind=behind) in (5, 6, 7, 8)
+    turned = image.format != "TIFF" and orientation_of(exif) in ON_ITS_SIDE
     return (height, width) if turned else (width, height)
 
 
-def _decode(image: Image.Image, file: BinaryIO, enough: Enough) -> Image.Image:
-    """Decode an image that was opened: upright, in RGB, with at least as many pixels as are enough."""
-    upright = _upright_size(image)
+def _decode(image: Image.Image, file: BinaryIO, upright: tuple[int, int], enough: Enough) -> Image.Image:
+    """Decode an image that was opened, and is of that size when ``upright``: in RGB, with at least as many pixels as are enough."""
     wanted = enough(upright) if upright == image.size else enough(upright)[::-1]
     wanted = max(1, wanted[0]), max(1, wanted[1])
     whole = image.width * image.height
     image.draft("RGB", wanted)  # which only JPEGs follow
     with _room.taken(_memory(image, whole)):
         image = _loaded(image, file, wanted)
-        method = _UPRIGHT.get(orientation_of(image))  # after loading: Pillow turns TIFFs itself and then drops the tag
+        # Asked after loading: Pillow turns TIFFs itself and then drops the tag.
+        method = _UPRIGHT.get(orientation_of(exif_of(image)))
         # What is four times too large is averaged down to at least twice: nothing that a good filter would miss.
         factor = max(1, min(image.width // wanted[0], image.height // wanted[1]) // 2)
         rgb = _to_rgb(image, factor)

@@ -18,7 +18,6 @@ from vlm.samples import Annotation
 _HEAD = 1 << 16  # bytes in which a file mostly says how to hold it
 _JPEG_HEAD = 4096  # bytes within which EXIF begins in a JPEG: first, or behind the header of JFIF
 _MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")
-_ON_ITS_SIDE = (5, 6, 7, 8)
 _JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
 _WITH_EXIF = frozenset({".png", ".apng", ".webp", ".avif"})
 _CLOSE = 0.02  # by how much two shapes may differ and be the same: sizes are rounded when pictures are made smaller
@@ -33,7 +32,7 @@ def turn(
     if not width or not height or width == height:
         return width, height, annotations
     orientation = orientation_of(files, path)
-    if orientation not in _ON_ITS_SIDE or not _describes_stored(files, path, width, height):
+    if orientation not in exif.ON_ITS_SIDE or not _describes_stored(files, path, width, height):
         return width, height, annotations
     turned = tuple(
         Annotation(annotation.category, annotation.box and turn_box(annotation.box, orientation, width, height))
@@ -61,7 +60,7 @@ def orientation_of(files: Files, path: str) -> int:
         if not any(mark in head for mark in _MARKS):
             return 1
         with Image.open(files.picture(path), formats=FORMATS) as image:
-            return exif.orientation_of(image, behind=False)
+            return exif.orientation_of(exif.exif_of(image, behind=False))
     except RootAway:
         raise
     except Exception:  # noqa: BLE001 - decoders raise almost anything; tagging will say what is wrong with it
