@@ -39,6 +39,12 @@ def finish(child: Child, seconds: float = PATIENCE) -> tuple[str, str]:
         raise AssertionError(f"{child.args!r} did not end in {seconds:g} s.\n{out}\n{errors}") from None
 
 
+def completed(child: Child, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of ``child`` as :func:`finish` does, and return how it ended with what it wrote."""
+    out, errors = finish(child, seconds)
+    return subprocess.CompletedProcess(child.args, child.wait(), out, errors)
+
+
 def end(child: Child) -> None:
     """Make sure that ``child`` is gone and its pipes are closed, whatever became of the test."""
     if child.poll() is None:

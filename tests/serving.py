@@ -13,7 +13,7 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.children import PATIENCE, environment, finish
+from tests.children import PATIENCE, completed, environment
 from tests.ports import reserved
 from tests.workshop import fork
 
@@ -53,14 +53,11 @@ class Daphne:
 
     def python(self, code: str) -> str:
         """Have Python do this, and return what it writes: from the workshop, unless a process has to be started ``within``."""
-        if self.within:
-            done = self.run("-c", code)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-        child = fork("-c", code, env=self.environment, cwd=self.folder)
-        out, errors = finish(child)
-        assert child.returncode == 0, errors
-        return out
+        done = (
+            self.run("-c", code) if self.within else completed(fork("-c", code, env=self.environment, cwd=self.folder))
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run this Python beside the server, to its end."""

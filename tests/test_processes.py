@@ -14,7 +14,7 @@ import pytest
 
 from tests.brake import Brake
 from tests.checkpoints import small_model
-from tests.children import PATIENCE, end, environment, finish, wait_for
+from tests.children import PATIENCE, completed, end, environment, finish, wait_for
 from tests.images import make_images
 from tests.workshop import Forked, fork
 
@@ -69,9 +69,7 @@ class Home:
         return self.children[-1]
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        child = self.start("manage.py", *arguments)
-        out, errors = finish(child)
-        return subprocess.CompletedProcess(arguments, child.wait(), out, errors)
+        return completed(self.start("manage.py", *arguments))
 
     def python(self, script: str) -> str:
         child = self.start("-c", "import django; django.setup()\n" + script)

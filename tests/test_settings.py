@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.children import ROOT, environment, finish
-from tests.workshop import Forked, fork
+from tests.children import ROOT, completed, environment
+from tests.workshop import fork
 
 KEY = secrets.token_urlsafe(64)
 
@@ -21,12 +21,7 @@ KEY = secrets.token_urlsafe(64)
 def start(tmp_path: Path, shown: str = "settings.SECRET_KEY", **variables: str) -> subprocess.CompletedProcess[str]:
     """Read the settings in a process that has not read them before."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATAVISOR_DATA_DIR": str(tmp_path / "data")}
-    return ended(fork("-c", f"from datavisor import settings; print({shown})", env=bare | variables))
-
-
-def ended(child: Forked) -> subprocess.CompletedProcess[str]:
-    out, errors = finish(child)
-    return subprocess.CompletedProcess(child.args, child.wait(), out, errors)
+    return completed(fork("-c", f"from datavisor import settings; print({shown})", env=bare | variables))
 
 
 def test_a_local_server_makes_its_key_once(tmp_path: Path) -> None:
@@ -152,7 +147,7 @@ os._exit(0)  # as a process that is killed: logs and locks stay
 
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 def test_all_that_lies_in_the_data_folder_is_its_users_alone(tmp_path: Path, umask: int) -> None:
-    used = ended(fork("-c", USE.replace("UMASK", str(umask)), env=environment(tmp_path / "data"), cwd=tmp_path))
+    used = completed(fork("-c", USE.replace("UMASK", str(umask)), env=environment(tmp_path / "data"), cwd=tmp_path))
     assert used.returncode == 0, used.stderr
     data = tmp_path / "data"
     names = {path.name for path in data.iterdir()}

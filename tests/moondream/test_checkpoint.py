@@ -521,12 +521,17 @@ def private_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
+def published_state() -> dict[str, torch.Tensor]:
+    """Names and shapes of the published model's tensors, without their memory."""
+    with torch.device("meta"):
+        return dict(MoondreamForTagging(MoondreamConfig()).state_dict())
+
+
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the published size in bfloat16, whose weights are zeros that take no room on the disk."""
     folder = tmp_path_factory.mktemp("full-size")
-    with torch.device("meta"):
-        state = MoondreamForTagging(MoondreamConfig()).state_dict()
+    state = published_state()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes |= {f"model.region.{name}": shape for name, shape in REGION.items()}
     header, end = {}, 0
@@ -561,8 +566,7 @@ def test_a_full_size_file_loads_without_a_second_copy(
 
     tagger = load_tagger(str(full_size), device="cpu", dtype=dtype, progress=watch)
     assert max(own) - own[0] < 2e8  # a single tensor that is copied takes up to 2.1e8, all of them 3.7e9
-    with torch.device("meta"):
-        state = MoondreamForTagging(MoondreamConfig()).state_dict()
+    state = published_state()
     assert len(reports) == len(state) == PUBLISHED_TENSORS - len(REGION)
     matrices = sum(tensor.numel() for tensor in state.values() if tensor.dim() == 2)
     rest = sum(tensor.numel() for tensor in state.values()) - matrices

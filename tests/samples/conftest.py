@@ -62,6 +62,14 @@ def store(tmp_path: Path, empty_store: Path) -> Iterator[SampleStore]:
     store.close()
 
 
+@pytest.fixture
+def filled(tmp_path: Path, made: Path) -> Iterator[SampleStore]:
+    """A store of the test's own with all that the module's fixture ``made`` wrote."""
+    store = copied(made, tmp_path)
+    yield store
+    store.close()
+
+
 def fill(store: SampleStore, count: int = 4, dataset_id: int = 1) -> list[int]:
     """Import ``count`` samples and return their ids."""
     records = [record(f"{index:03}.jpg") for index in range(count)]

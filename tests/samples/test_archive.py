@@ -19,7 +19,7 @@ from vlm.samples.ingest import STAGED, incoming, staging_place
 from vlm.samples.progress import named_counts
 from vlm.samples.schema import MIGRATIONS
 
-from .conftest import WORDS
+from .conftest import WORDS, copied
 from .worlds import FILTERS, World, world
 
 seeds = pytest.mark.parametrize("seed", range(examples(1)))
@@ -30,8 +30,7 @@ VERSION = len(MIGRATIONS)
 def other(tmp_path: Path, empty_store: Path) -> Iterator[SampleStore]:
     """Another store, empty."""
     (tmp_path / "other").mkdir()
-    path = Path(shutil.copy(empty_store, tmp_path / "other" / "samples.duckdb"))
-    store = SampleStore(path, memory_limit="512MB", threads=2, wait=15)
+    store = copied(empty_store, tmp_path / "other")
     yield store
     store.close()
 
@@ -207,7 +206,7 @@ def rewrite(sql: str) -> Callable[[Path], None]:
 def archived(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Path, dict[str, int], Numbers]:
     """An archive of data set 1, with the rows of its files and what it is to be called; tests change copies of it."""
     folder = tmp_path_factory.mktemp("archived")
-    store = SampleStore(Path(shutil.copy(empty_store, folder)), memory_limit="512MB", threads=2)
+    store = copied(empty_store, folder)
     made = world(store, 2)
     counts = written(store, folder / "archive", [1])
     store.close()

@@ -1,7 +1,7 @@
 """Samples by their values, of one sorting, of two, and of two sets: in SQL against a count in Python."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -65,13 +65,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         )
     store.close()
     return store.path
-
-
-@pytest.fixture
-def filled(tmp_path: Path, made: Path) -> Iterator[SampleStore]:
-    store = copied(made, tmp_path)
-    yield store
-    store.close()
 
 
 def axis(cursor: Cursor, name: str) -> Axis:

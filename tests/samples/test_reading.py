@@ -1,7 +1,6 @@
 """Filters, pages, counts and facets against plain Python over the same samples."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,13 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
             editing.tags_add(cursor, dataset_id=1, target=target, tag=tag, dimension=dimension)
     store.close()
     return store.path
-
-
-@pytest.fixture
-def filled(tmp_path: Path, made: Path) -> Iterator[SampleStore]:
-    store = copied(made, tmp_path)
-    yield store
-    store.close()
 
 
 def rows(store: SampleStore) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.brake import Brake
 from tests.checkpoints import small_model
-from tests.children import end, environment, finish, wait_for
+from tests.children import completed, end, environment, finish, wait_for
 from tests.images import make_images
 from tests.scoring.ray_nodes import Nodes, end_all, processes, uncounted
 from tests.workshop import Forked, fork
@@ -65,9 +65,7 @@ class Home:
         return self.children[-1]
 
     def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        child = self.start("manage.py", *arguments, **variables)
-        out, errors = finish(child, LONG)
-        return subprocess.CompletedProcess(arguments, child.wait(), out, errors)
+        return completed(self.start("manage.py", *arguments, **variables), LONG)
 
     def answers(self, run: int) -> list[list[object]]:
         child = self.start("-c", f"import django; django.setup()\n{READ % run}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import ROOT, environment, finish, python
+from tests.children import ROOT, completed, environment, finish, python
 from tests.images import make_images
 from tests.servers.postgres import Postgres
 from tests.test_backups import SESSION
@@ -56,9 +56,7 @@ sys.exit(main())
 
 
 def run(code: str, data: Path, url: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    child = python("-c", code, *arguments, env=environment(data, DATABASE_URL=url, **variables))
-    out, errors = finish(child)
-    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
+    return completed(python("-c", code, *arguments, env=environment(data, DATABASE_URL=url, **variables)))
 
 
 def test_without_its_driver_one_sentence_says_what_to_install(tmp_path: Path) -> None:
